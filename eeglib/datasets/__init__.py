@@ -1,0 +1,166 @@
+"""Data sets: each gives the same trials, whatever the files look like (chapter 1).
+
+A data set is one module of this package with a class named ``Loader``, a subclass of `Dataset`.
+The profile's ``dataset.name`` is the module's name, so that registering a further data set takes
+one file and no change elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eeglib.profile import DatasetSettings
+
+if TYPE_CHECKING:
+    import mne
+    import pandas
+
+METADATA = ("subject", "session", "block", "order", "image", "label", "class_name")
+"""Columns of every trial's metadata.
+
+``subject`` int; ``session`` and ``block`` int, -1 where unknown; ``order`` int, position in the
+presentation order within the subject, -1 where unknown; ``image`` str, name without extension, or
+empty where no image is known; ``label`` int in [0, n_classes); ``class_name`` str.
+"""
+
+
+class DatasetError(ValueError):
+    """Data that cannot be used; the message says what came, what is allowed and what to do."""
+
+
+class Options(BaseModel):
+    """Base of a loader's own options: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One continuous recording and the trials in it.
+
+    Attributes
+    ----------
+    raw : mne.io.BaseRaw
+        Signals in volts, with channel positions where known. Where the recording was cut and
+        joined, annotations named ``EDGE boundary`` mark the joints.
+    trials : pandas.DataFrame
+        One row per trial: ``onset`` in seconds after the start of ``raw``, and `METADATA`.
+    """
+
+    raw: mne.io.BaseRaw
+    trials: pandas.DataFrame
+
+
+class Dataset(ABC):
+    """A data set: where it is, who is in it, and its trials.
+
+    Parameters
+    ----------
+    settings : DatasetSettings
+        Section ``dataset`` of the profile.
+    folder : Path
+        Where the data are, or will be written by `prepare`.
+
+    Raises
+    ------
+    DatasetError
+        If ``settings.options`` has a key or value that this loader does not know.
+    """
+
+    Options: ClassVar[type[BaseModel]] = Options
+    simulated: ClassVar[bool] = False
+    continuous: ClassVar[bool] = True
+    """Whether `recordings` gives continuous signals; if not, `epochs` gives trials already cut."""
+
+    def __init__(self, settings: DatasetSettings, folder: Path):
+        try:
+            self.options = self.Options(**settings.options)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r}"
+                for e in error.errors()
+            )
+            raise DatasetError(
+                f"dataset.options of data set {settings.name!r}: {problems}. Allowed: "
+                f"{', '.join(self.Options.model_fields) or 'none'}."
+            ) from None
+        self.settings = settings
+        self.folder = Path(folder)
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the data ready: simulate, download, or check what the user placed in `folder`."""
+
+    @abstractmethod
+    def subjects(self) -> list[int]:
+        """Subjects that the data hold."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Names of the classes; a trial's ``label`` is an index into this list."""
+
+    def recordings(self, subject: int) -> list[Recording]:
+        """Continuous recordings of one subject, in the order of recording."""
+        raise DatasetError(f"Data set {self.settings.name!r} has no continuous recordings.")
+
+    def epochs(self, subject: int) -> mne.BaseEpochs:
+        """Trials of one subject that the data set distributes already cut, with metadata."""
+        raise DatasetError(f"Data set {self.settings.name!r} has no epochs; use recordings().")
+
+    @abstractmethod
+    def stimuli(self) -> pandas.DataFrame:
+        """Images shown: columns ``image``, ``label``, ``class_name``, ``file`` (Path).
+
+        Empty where the pictures are not to be had; the chapters that need them then say so.
+        """
+
+    @property
+    def processed(self) -> tuple[str, ...]:
+        """What the signals have been through before they were distributed, in order."""
+        return ()
+
+    def card(self) -> dict[str, str]:
+        """Facts for the data card: title, licence, source, known defects, one line each."""
+        return {}
+
+
+def available() -> list[str]:
+    """Names of the data sets that this package can load."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return [n for n in names if hasattr(importlib.import_module(f"{__name__}.{n}"), "Loader")]
+
+
+def open_dataset(settings: DatasetSettings, folder: Path) -> Dataset:
+    """Open the data set that a profile names.
+
+    Parameters
+    ----------
+    settings : DatasetSettings
+        Section ``dataset`` of the profile.
+    folder : Path
+        Where the data are when ``settings.root`` is empty.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such data set, or an option is unknown to it.
+    """
+    try:
+        module = importlib.import_module(f"{__name__}.{settings.name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{settings.name}":
+            raise
+        module = None
+    if not hasattr(module, "Loader"):
+        raise DatasetError(
+            f"dataset.name is {settings.name!r}; available: {', '.join(available())}."
+        )
+    return module.Loader(settings, settings.root or folder)

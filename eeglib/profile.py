@@ -1,0 +1,263 @@
+"""What to run on what: a typed profile, read from YAML and checked before anything runs.
+
+A profile answers every question that a chapter may ask: which data set and subjects, which
+filters, which networks, how many epochs. Values come, each overriding the one before, from the
+defaults below, from the profile's YAML file, and from the command line
+(``--set training.max_epochs=5``). An unknown key is an error, because a misspelt option that is
+silently ignored costs a night of computing.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be used; the message names the key, the value and the remedy."""
+
+
+class Settings(BaseModel):
+    """Base of every section: unknown keys and wrong types are errors, values are constant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DatasetSettings(Settings):
+    """Which data set, which subjects, and the options of its own loader."""
+
+    name: str = Field("simulated", description="module of eeglib.datasets that loads the data")
+    subjects: tuple[Count, ...] = Field((1, 2), min_length=1, description="subjects to decode")
+    root: Path | None = Field(
+        None, description="folder of the data; empty: inside the run's own folder"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the loader, checked by the loader itself"
+    )
+
+
+class FilteringSettings(Settings):
+    """Chapter 2. The paper: notch 49-51 Hz, second-order Butterworth 14-70 Hz, z-scores."""
+
+    notch: tuple[Positive, Positive] | None = Field((49.0, 51.0), description="stop band, Hz")
+    band: tuple[Positive, Positive] | None = Field((14.0, 70.0), description="pass band, Hz")
+    order: Count = Field(2, description="order of both Butterworth filters")
+    standardize: bool = Field(True, description="zero mean and unit variance per channel")
+    epoch: tuple[float, float] = Field(
+        (0.0, 0.5), description="start and end of a trial after the onset of its image, s"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_ascend(self) -> FilteringSettings:
+        for name in ("notch", "band", "epoch"):
+            bounds = getattr(self, name)
+            if bounds is not None and bounds[0] >= bounds[1]:
+                raise ValueError(f"filtering.{name} must ascend, got {list(bounds)}")
+        return self
+
+
+class TimeFrequencySettings(Settings):
+    """Chapter 3. The paper: windows of 40 ms moving by 20 ms; db4 wavelets beside them."""
+
+    window: Positive = Field(0.04, description="length of a window, s")
+    step: Positive = Field(0.02, description="distance between windows, s")
+    wavelet: str = Field("db4", description="name of a PyWavelets wavelet")
+
+
+class SplitSettings(Settings):
+    """Shares of the *images* that go to training, validation and test."""
+
+    training: Share = 0.8
+    validation: Share = 0.1
+    test: Share = 0.1
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSettings:
+        total = self.training + self.validation + self.test
+        if abs(total - 1) > 1e-6 or min(self.training, self.validation, self.test) <= 0:
+            raise ValueError(
+                "split.training, split.validation and split.test must each be above 0 and sum "
+                f"to 1, got {self.training}, {self.validation}, {self.test}"
+            )
+        return self
+
+
+class TeacherSettings(Settings):
+    """Chapter 4. ``demo`` is the small CLIP model shipped here; the paper's kind is ViT-L-14."""
+
+    model: str = Field("demo", description="open_clip model name, local folder, or demo")
+    weights: str | None = Field(None, description="open_clip weights' name, such as openai")
+    learning_rate: Positive = 1e-2
+    max_epochs: Count = 300
+    patience: Count = 20
+
+
+class TrainingSettings(Settings):
+    """Chapter 5, sections 3.5 and 3.6 of the paper."""
+
+    alpha: Share = Field(0.5, description="weight of the class labels in the loss; eq. (1)")
+    temperature: Positive = Field(1.0, description="temperature of the soft targets; eq. (2)")
+    learning_rate: Positive = Field(3e-4, description="of Adam")
+    batch_size: Count = Field(64, description="trials per step")
+    gradient_clip: Positive = Field(1.0, description="largest norm of a gradient")
+    max_epochs: Count = Field(50, description="passes over the training trials, at most")
+    patience: Count = Field(10, description="epochs without a better validation loss")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one network is trained per seed")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class BaselineSettings(Settings):
+    """Chapter 6: the rows of the table, by the names that `eeglib.baselines` registers."""
+
+    rows: tuple[str, ...] = Field(
+        ("lr_power", "cnn_stft", "distillation_stft"), min_length=1, description="rows, in order"
+    )
+
+
+class ReconstructionSettings(Settings):
+    """Chapter 7. ``demo`` is the small Stable Diffusion pipeline shipped here."""
+
+    model: str = Field("demo", description="diffusers repository id, local folder, or demo")
+    prompt: str = Field("an image of a {class}", description="{class} is replaced by the class")
+    steps: Count = Field(25, description="denoising steps")
+    guidance_scale: float = Field(4.0, ge=0, description="strength of the prompt")
+    size: Count = Field(64, description="height and width, pixels")
+    n_images: Count = Field(8, description="test trials to draw per subject")
+    batch_size: Count = 4
+
+
+class EvaluationSettings(Settings):
+    """Intervals by bootstrap."""
+
+    n_bootstrap: Count = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class ChapterResources(Settings):
+    """What one chapter may use; Snakemake and a cluster's scheduler are told."""
+
+    minutes: Positive = Field(60, description="time limit")
+    memory_mb: Count = Field(4000, description="memory")
+    gpus: int = Field(0, ge=0, description="GPUs")
+
+
+class Profile(Settings):
+    """Everything that a run of the book depends on."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="names the run's folder")
+    title: str = Field("", description="one line for the title of generated pages")
+    seed: int = Field(0, ge=0, description="seed of everything random that has none of its own")
+    dataset: DatasetSettings = DatasetSettings()
+    filtering: FilteringSettings = FilteringSettings()
+    timefrequency: TimeFrequencySettings = TimeFrequencySettings()
+    split: SplitSettings = SplitSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    training: TrainingSettings = TrainingSettings()
+    baselines: BaselineSettings = BaselineSettings()
+    reconstruction: ReconstructionSettings = ReconstructionSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    resources: dict[str, ChapterResources] = Field(
+        default_factory=dict, description="per chapter, such as 05_distill_student"
+    )
+
+
+def shipped_profiles() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return sorted(p.name[:-4] for p in _shipped().iterdir() if p.name.endswith(".yml"))
+
+
+def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) -> Profile:
+    """Read and check a profile.
+
+    Parameters
+    ----------
+    source : str | Path
+        Name of a shipped profile (``demo``) or path of a YAML file.
+    overrides : dict | None
+        Values that win over the file's, by dotted key: ``{"training.max_epochs": 5}``.
+
+    Returns
+    -------
+    Profile
+        The checked profile. A relative ``dataset.root`` counts from the YAML file's folder.
+
+    Raises
+    ------
+    ProfileError
+        If the profile does not exist, is not YAML, or has an unknown key or a wrong value.
+    """
+    path = _find(source)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ProfileError(f"{path} must hold keys and values such as 'name: demo'.")
+    content.setdefault("name", path.stem)
+    for key, value in (overrides or {}).items():
+        _set(content, key, value)
+    try:
+        profile = Profile(**content)
+    except ValidationError as error:
+        raise ProfileError(_explain(error, path)) from None
+    root = profile.dataset.root
+    if root is not None and not root.is_absolute():
+        dataset = profile.dataset.model_copy(update={"root": path.parent.resolve() / root})
+        profile = profile.model_copy(update={"dataset": dataset})
+    return profile
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("eeglib") / "profiles"))
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix in (".yml", ".yaml"):
+        if path.is_file():
+            return path
+        raise ProfileError(f"No profile file {path}. Give the path of a YAML file that exists.")
+    shipped = _shipped() / f"{source}.yml"
+    if shipped.is_file():
+        return shipped
+    raise ProfileError(
+        f"No profile named {str(source)!r}. Shipped profiles: {', '.join(shipped_profiles())}; "
+        "or give the path of a .yml file."
+    )
+
+
+def _set(content: dict, dotted: str, value: Any) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ProfileError(f"{dotted} cannot be set: {section} is a value, not a section.")
+    content[last] = value
+
+
+def _explain(error: ValidationError, path: Path) -> str:
+    lines = [f"{path.name} is not a valid profile:"]
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "profile"
+        if item["type"] == "extra_forbidden":
+            allowed = ", ".join(_fields_of(item["loc"][:-1]))
+            lines.append(f"  {key}: unknown key; allowed here: {allowed}")
+        else:
+            lines.append(f"  {key}: {item['msg']}, got {item.get('input')!r}")
+    return "\n".join(lines)
+
+
+def _fields_of(location: tuple) -> list[str]:
+    model: Any = Profile
+    for part in location:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = ChapterResources if field is None else field.annotation
+    return sorted(getattr(model, "model_fields", {}))
