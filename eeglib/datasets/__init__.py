@@ -115,6 +115,25 @@ class Dataset(ABC):
         """Trials of one subject that the data set distributes already cut, with metadata."""
         raise DatasetError(f"Data set {self.settings.name!r} has no epochs; use recordings().")
 
+    def trials(self, subject: int) -> pandas.DataFrame:
+        """Metadata of one subject's trials, in the order of presentation where it is known.
+
+        Columns `METADATA`, and ``onset`` (seconds after the start of its recording) where the
+        recordings are continuous.
+        """
+        import pandas
+
+        if self.continuous:
+            tables = [recording.trials for recording in self.recordings(subject)]
+            return pandas.concat(tables, ignore_index=True)
+        return self.epochs(subject).metadata.reset_index(drop=True)
+
+    def info(self, subject: int) -> mne.Info:
+        """Channels, their positions where known, and the sampling rate."""
+        if self.continuous:
+            return self.recordings(subject)[0].raw.info
+        return self.epochs(subject).info
+
     @abstractmethod
     def stimuli(self) -> pandas.DataFrame:
         """Images shown: columns ``image``, ``label``, ``class_name``, ``file`` (Path).

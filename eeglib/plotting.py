@@ -1,0 +1,416 @@
+"""One function per figure of the book; style in one place.
+
+Every function takes arrays, tables or MNE objects, and returns the figure. Times are in seconds,
+frequencies in hertz, voltages in microvolts; colours are those of Okabe and Ito, which
+colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+if TYPE_CHECKING:
+    import mne
+    import pandas
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+WIDTH = 8.0
+"""Width of a figure, inches: the text column of the book."""
+
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.prop_cycle": plt.cycler(color=COLORS),
+    "legend.frameon": False,
+    "image.cmap": "viridis",
+}
+plt.rcParams.update(STYLE)
+
+
+def _figure(height: float, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained", **kwargs
+    )
+    return figure, axes
+
+
+# --- chapter 1 ------------------------------------------------------------------------------
+
+
+def plot_channels(info: mne.Info) -> Figure:
+    """Positions of the channels on the head, seen from above, with their names."""
+    import mne
+
+    picks = mne.pick_types(info, eeg=True)
+    figure, axes = _figure(WIDTH * 0.75)
+    named = mne.pick_info(info, picks)
+    mne.viz.plot_sensors(named, show_names=True, axes=axes[0, 0], show=False, pointsize=14)
+    for text in axes[0, 0].texts:
+        text.set_fontsize(6.5 if len(picks) > 64 else 8.5)
+    return figure
+
+
+def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figure:
+    """When each class was shown: one mark per trial, time across, class up.
+
+    Parameters
+    ----------
+    trials : pandas.DataFrame
+        ``label``, ``session`` and either ``onset`` (seconds after the start of its recording) or
+        ``order`` (position in the presentation order).
+    class_names : sequence of str
+    """
+    sessions = sorted(trials["session"].unique())
+    axis = "onset" if "onset" in trials else "order"
+    figure, axes = _figure(
+        1.2 + 0.22 * len(class_names), 1, len(sessions), sharey=True, sharex=True
+    )
+    for ax, session in zip(axes[0], sessions, strict=True):
+        shown = trials[trials["session"] == session]
+        ax.plot(shown[axis], shown["label"], "|", color=COLORS[0], markersize=7)
+        ax.set_title(f"session {session}" if session >= 0 else "session unknown")
+        ax.set_xlabel("time (s)" if axis == "onset" else "presentation order (trials)")
+        ax.grid(axis="y", color="0.92")
+    axes[0, 0].set_yticks(range(len(class_names)), class_names)
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
+def plot_stimuli(
+    pictures: Sequence[Image], titles: Sequence[str], columns: int = 8
+) -> Figure:
+    """A sheet of pictures with a title above each."""
+    rows = -(-len(pictures) // columns)
+    figure, axes = _figure(1.25 * WIDTH / columns * rows, rows, columns)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
+        ax.imshow(picture)
+        ax.set_title(_wrap(title, 14), fontsize=8)
+    return figure
+
+
+# --- chapter 2 ------------------------------------------------------------------------------
+
+
+def plot_filter_response(
+    frequencies: np.ndarray, responses: Mapping[str, np.ndarray]
+) -> Figure:
+    """Gain of filters against frequency.
+
+    Parameters
+    ----------
+    frequencies : array, shape (n_freqs,)
+        Hertz.
+    responses : mapping of str to array, shape (n_freqs,)
+        Gain of each filter, 1 = unchanged.
+    """
+    figure, axes = _figure(2.6)
+    for name, gain in responses.items():
+        axes[0, 0].plot(frequencies, 20 * np.log10(np.maximum(gain, 1e-6)), label=name)
+    axes[0, 0].set(xlabel="frequency (Hz)", ylabel="gain (dB)", ylim=(-60, 3))
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_spectra(
+    before: mne.io.BaseRaw, after: mne.io.BaseRaw, fmax: float | None = None
+) -> Figure:
+    """Power spectral density before and after filtering: each channel, and the median."""
+    figure, axes = _figure(3.0, 1, 2, sharey=True)
+    fmax = fmax or before.info["sfreq"] / 2
+    for ax, raw, title in zip(axes[0], (before, after), ("before", "after"), strict=True):
+        n_fft = int(min(2 * raw.info["sfreq"], raw.n_times))
+        spectrum = raw.compute_psd(fmax=fmax, n_fft=n_fft, picks="eeg", verbose=False)
+        density = 10 * np.log10(np.maximum(spectrum.get_data(), 1e-22) * 1e12)
+        ax.plot(spectrum.freqs, density.T, color="0.8", linewidth=0.4)
+        ax.plot(spectrum.freqs, np.median(density, axis=0), color=COLORS[0], label="median")
+        ax.set(title=title, xlabel="frequency (Hz)")
+    axes[0, 0].set_ylabel("power density (dB re 1 µV²/Hz)")
+    top = np.percentile([line.get_ydata().max() for line in axes[0, 0].lines], 98)
+    axes[0, 0].set_ylim(top - 80, top + 5)
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_traces(
+    before: mne.io.BaseRaw, after: mne.io.BaseRaw, channels: Sequence[str], start: float, stop: float
+) -> Figure:
+    """A stretch of some channels, before and after filtering, in microvolts."""
+    figure, axes = _figure(0.75 + 0.85 * len(channels), len(channels), 2, sharex=True)
+    first, last = before.time_as_index([start, stop])
+    for column, (raw, title) in enumerate([(before, "before"), (after, "after")]):
+        data, times = raw.get_data(picks=list(channels), start=first, stop=last, return_times=True)
+        for ax, trace, name in zip(axes[:, column], data * 1e6, channels, strict=True):
+            ax.plot(times, trace - np.median(trace), linewidth=0.7, color=COLORS[0])
+            ax.set_ylabel(f"{name} (µV)")
+        axes[0, column].set_title(title)
+        axes[-1, column].set_xlabel("time (s)")
+    return figure
+
+
+def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Figure:
+    """Average over trials: all channels against time, and the scalp at some moments.
+
+    Parameters
+    ----------
+    evoked : mne.Evoked
+        Volts.
+    times : sequence of float | None
+        Moments for the scalp maps, seconds; by default four spread over the trial.
+    """
+    if times is None:
+        times = np.linspace(evoked.times[0], evoked.times[-1], 6)[1:-1]
+    has_positions = np.isfinite([ch["loc"][:3] for ch in evoked.info["chs"]]).all() and any(
+        np.any(ch["loc"][:3]) for ch in evoked.info["chs"]
+    )
+    figure = plt.figure(figsize=(WIDTH, 4.6 if has_positions else 2.6), layout="constrained")
+    grid = figure.add_gridspec(2 if has_positions else 1, len(times) + 1,
+                               width_ratios=[1] * len(times) + [0.08])
+    ax = figure.add_subplot(grid[0, :])
+    ax.plot(evoked.times, evoked.data.T * 1e6, color=COLORS[0], linewidth=0.5, alpha=0.6)
+    for moment in times:
+        ax.axvline(moment, color="0.75", linewidth=0.8, zorder=0)
+    ax.set(xlabel="time after the onset of the image (s)", ylabel="average over trials (µV)")
+    if has_positions:
+        maps = [figure.add_subplot(grid[1, column]) for column in range(len(times) + 1)]
+        evoked.plot_topomap(times, axes=maps, show=False, colorbar=True, time_unit="s",
+                            contours=4, res=48)
+    return figure
+
+
+# --- chapter 3 ------------------------------------------------------------------------------
+
+
+def plot_time_frequency(
+    images: Sequence[np.ndarray], axes_of_images: Sequence[tuple[np.ndarray, np.ndarray]],
+    titles: Sequence[str], fmax: float | None = None, label: str = "magnitude"
+) -> Figure:
+    """Time-frequency images side by side, each with its own grid.
+
+    Parameters
+    ----------
+    images : sequence of array, shape (n_freqs, n_windows)
+        Magnitudes.
+    axes_of_images : sequence of (frequencies in hertz, times in seconds)
+    titles : sequence of str
+    fmax : float | None
+        Highest frequency to draw, hertz.
+    label : str
+        What the colour shows, with its unit.
+    """
+    figure, axes = _figure(3.0, 1, len(images))
+    for ax, image, (frequencies, times), title in zip(
+        axes[0], images, axes_of_images, titles, strict=True
+    ):
+        mesh = ax.pcolormesh(times, frequencies, image, shading="nearest", rasterized=True)
+        ax.set(title=title, xlabel="time (s)", ylim=(0, fmax or frequencies[-1]))
+        figure.colorbar(mesh, ax=ax, label=label, shrink=0.9)
+    axes[0, 0].set_ylabel("frequency (Hz)")
+    return figure
+
+
+def plot_wavelet_image(image: np.ndarray, bands: Sequence[str], duration: float) -> Figure:
+    """Wavelet coefficients of one channel: level up, time across.
+
+    Parameters
+    ----------
+    image : array, shape (n_levels, n_times)
+    bands : sequence of str
+        Name of each level, with its frequencies.
+    duration : float
+        Length of the trial, seconds.
+    """
+    figure, axes = _figure(3.0)
+    size = np.abs(image).max() or 1.0
+    mesh = axes[0, 0].imshow(
+        image, aspect="auto", origin="lower", cmap="RdBu_r", vmin=-size, vmax=size,
+        extent=(0, duration, -0.5, len(image) - 0.5), interpolation="nearest",
+    )
+    axes[0, 0].set_yticks(range(len(image)), bands)
+    axes[0, 0].set(xlabel="time (s)", ylabel="level")
+    figure.colorbar(mesh, ax=axes[0, 0], label="coefficient (standard deviations)")
+    return figure
+
+
+# --- chapter 4 ------------------------------------------------------------------------------
+
+
+def plot_soft_targets(
+    pictures: Sequence[Image], probabilities: np.ndarray, labels: Sequence[int],
+    class_names: Sequence[str], n_bars: int = 5,
+) -> Figure:
+    """Pictures and, under each, the teacher's largest probabilities; the true class in orange."""
+    figure, axes = _figure(4.4, 2, len(pictures), height_ratios=[1, 1.2])
+    for column, (picture, row, label) in enumerate(
+        zip(pictures, probabilities, labels, strict=True)
+    ):
+        axes[0, column].imshow(picture)
+        axes[0, column].axis("off")
+        order = np.argsort(row)[::-1][:n_bars]
+        colors = [COLORS[1] if c == label else COLORS[0] for c in order]
+        ax = axes[1, column]
+        ax.barh(range(len(order)), row[order], color=colors)
+        ax.set(xlim=(0, 1), xlabel="probability")
+        ax.set_yticks([])
+        for y, c in enumerate(order):
+            ax.text(0.03, y, _shorten(class_names[c], 16), va="center", fontsize=8,
+                    bbox={"facecolor": "white", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"})
+        ax.invert_yaxis()
+    return figure
+
+
+def plot_similarity(matrix: np.ndarray, class_names: Sequence[str], label: str) -> Figure:
+    """A square matrix over classes."""
+    side = min(WIDTH, 3.0 + 0.13 * len(class_names))
+    figure, axes = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
+    shown = axes.imshow(matrix)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, class_names, fontsize=8)
+    figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+# --- chapters 5 and 6 -----------------------------------------------------------------------
+
+
+def plot_training(histories: Mapping[str, pandas.DataFrame], stopped: bool = True) -> Figure:
+    """Training and validation loss against the epoch, one panel per network.
+
+    Parameters
+    ----------
+    histories : mapping of str to pandas.DataFrame
+        Columns ``epoch``, ``training_loss``, ``validation_loss``.
+    stopped : bool
+        Mark the epoch with the lowest validation loss, whose weights are kept.
+    """
+    figure, axes = _figure(2.8, 1, len(histories), sharex=True)
+    for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
+        ax.plot(history["epoch"], history["training_loss"], label="training")
+        ax.plot(history["epoch"], history["validation_loss"], "--", label="validation")
+        if stopped:
+            best = history.loc[history["validation_loss"].idxmin()]
+            ax.plot(best["epoch"], best["validation_loss"], "o", color=COLORS[6], label="kept")
+        ax.set(title=name, xlabel="epoch", ylabel="loss (nats)")
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figure:
+    """Bars with intervals, one per method, and the level of chance.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``method`` (title), ``value``, ``low``, ``high``, ``chance``.
+    xlabel : str
+    """
+    figure, axes = _figure(0.9 + 0.36 * len(table))
+    ax = axes[0, 0]
+    rows = np.arange(len(table))
+    errors = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]))
+    ax.barh(rows, table["value"], color=COLORS[5], xerr=errors, capsize=3, ecolor="0.25")
+    for y, chance in zip(rows, table["chance"], strict=True):
+        ax.plot([chance, chance], [y - 0.45, y + 0.45], color=COLORS[1], linewidth=2,
+                label="chance" if y == 0 else None)
+    ax.set_yticks(rows, table["method"])
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    figure.legend(loc="outside upper right")
+    return figure
+
+
+def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Which class was taken for which: shares of each true class, rows sum to one."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = plot_similarity(shares, class_names, "share of the true class's trials")
+    figure.axes[0].set(xlabel="predicted class", ylabel="true class")
+    return figure
+
+
+# --- chapter 7 and 9 ------------------------------------------------------------------------
+
+
+def plot_reconstructions(
+    shown: Sequence[Image], drawn: Sequence[Image], true_names: Sequence[str],
+    predicted_names: Sequence[str],
+) -> Figure:
+    """What was shown above what was drawn from the predicted class, judged in words."""
+    columns = min(8, len(shown))
+    bands = -(-len(shown) // columns)
+    figure, axes = _figure(2.75 * WIDTH / columns * bands, 2 * bands, columns)
+    for ax in axes.flat:
+        ax.axis("off")
+    for index, (image, drawing, true, predicted) in enumerate(
+        zip(shown, drawn, true_names, predicted_names, strict=True)
+    ):
+        row, column = 2 * (index // columns), index % columns
+        axes[row, column].imshow(image)
+        axes[row, column].set_title(_wrap(f"shown: {true}", 15), fontsize=8)
+        axes[row + 1, column].imshow(drawing)
+        verdict = "right" if true == predicted else "wrong"
+        axes[row + 1, column].set_title(_wrap(f"{verdict}: {predicted}", 15), fontsize=8)
+    return figure
+
+
+def plot_strip(pictures: Sequence[Image], titles: Sequence[str]) -> Figure:
+    """Pictures in a row: the way from noise to an image."""
+    return plot_stimuli(pictures, titles, columns=len(pictures))
+
+
+def plot_gallery(
+    classes: Sequence[str], shown: Mapping[str, Image],
+    drawn: Mapping[tuple[str, int], tuple[Image, str]], subjects: Sequence[int],
+) -> Figure:
+    """Figures 3 and 4 of the paper: a row per class; the target, then one picture per subject.
+
+    Parameters
+    ----------
+    classes : sequence of str
+    shown : mapping of class name to picture
+    drawn : mapping of (class name, subject) to (picture, predicted class)
+    subjects : sequence of int
+    """
+    figure, axes = plt.subplots(
+        len(classes), len(subjects) + 1, squeeze=False, layout="constrained",
+        figsize=(min(WIDTH, 1.5 * (len(subjects) + 1)), 1.45 * len(classes)),
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    for row, name in enumerate(classes):
+        if name in shown:
+            axes[row, 0].imshow(shown[name])
+        axes[row, 0].set_title(_wrap(f"shown: {name}", 16), fontsize=8)
+        for column, subject in enumerate(subjects, start=1):
+            picture, predicted = drawn.get((name, subject), (None, None))
+            if picture is None:
+                axes[row, column].text(0.5, 0.5, "none", ha="center", color="0.5")
+                continue
+            verdict = "right" if predicted == name else "wrong"
+            axes[row, column].imshow(picture)
+            axes[row, column].set_title(
+                _wrap(f"subject {subject}, {verdict}: {predicted}", 18), fontsize=8
+            )
+    return figure
+
+
+def _wrap(text: str, width: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
