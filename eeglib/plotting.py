@@ -125,17 +125,20 @@ def plot_filter_response(
 
 
 def plot_spectra(
-    before: mne.io.BaseRaw, after: mne.io.BaseRaw, fmax: float | None = None
+    before: mne.io.BaseRaw | mne.BaseEpochs, after: mne.io.BaseRaw | mne.BaseEpochs,
+    fmax: float | None = None,
 ) -> Figure:
     """Power spectral density before and after filtering: each channel, and the median."""
     figure, axes = _figure(3.0, 1, 2, sharey=True)
     fmax = fmax or before.info["sfreq"] / 2
-    for ax, raw, title in zip(axes[0], (before, after), ("before", "after"), strict=True):
-        n_fft = int(min(2 * raw.info["sfreq"], raw.n_times))
-        spectrum = raw.compute_psd(fmax=fmax, n_fft=n_fft, picks="eeg", verbose=False)
-        density = 10 * np.log10(np.maximum(spectrum.get_data(), 1e-22) * 1e12)
+    for ax, data, title in zip(axes[0], (before, after), ("before", "after"), strict=True):
+        n_fft = int(min(2 * data.info["sfreq"], len(data.times)))
+        spectrum = data.compute_psd("welch", fmax=fmax, n_fft=n_fft, picks="eeg", verbose=False)
+        power = spectrum.get_data()
+        power = power.mean(axis=0) if power.ndim == 3 else power  # trials, where already cut
+        density = 10 * np.log10(np.maximum(power, 1e-22) * 1e12)
         ax.plot(spectrum.freqs, density.T, color="0.8", linewidth=0.4)
-        ax.plot(spectrum.freqs, np.median(density, axis=0), color=COLORS[0], label="median")
+        ax.plot(spectrum.freqs, np.median(density, axis=0), color=COLORS[0], label="median channel")
         ax.set(title=title, xlabel="frequency (Hz)")
     axes[0, 0].set_ylabel("power density (dB re 1 µV²/Hz)")
     top = np.percentile([line.get_ydata().max() for line in axes[0, 0].lines], 98)
@@ -145,19 +148,50 @@ def plot_spectra(
 
 
 def plot_traces(
-    before: mne.io.BaseRaw, after: mne.io.BaseRaw, channels: Sequence[str], start: float, stop: float
+    before: mne.io.BaseRaw | mne.BaseEpochs, after: mne.io.BaseRaw | mne.BaseEpochs,
+    channels: Sequence[str], seconds: float = 2.0,
 ) -> Figure:
-    """A stretch of some channels, before and after filtering, in microvolts."""
+    """A stretch of some channels, before and after filtering, in microvolts.
+
+    The stretch lies in the middle of a recording; of data that are already cut, the first trial.
+    """
     figure, axes = _figure(0.75 + 0.85 * len(channels), len(channels), 2, sharex=True)
-    first, last = before.time_as_index([start, stop])
-    for column, (raw, title) in enumerate([(before, "before"), (after, "after")]):
-        data, times = raw.get_data(picks=list(channels), start=first, stop=last, return_times=True)
-        for ax, trace, name in zip(axes[:, column], data * 1e6, channels, strict=True):
+    for column, (signals, title) in enumerate([(before, "before"), (after, "after")]):
+        traces, times = _stretch(signals, channels, seconds)
+        for ax, trace, name in zip(axes[:, column], traces * 1e6, channels, strict=True):
             ax.plot(times, trace - np.median(trace), linewidth=0.7, color=COLORS[0])
             ax.set_ylabel(f"{name} (µV)")
         axes[0, column].set_title(title)
         axes[-1, column].set_xlabel("time (s)")
     return figure
+
+
+def _stretch(
+    signals: mne.io.BaseRaw | mne.BaseEpochs, channels: Sequence[str], seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    if hasattr(signals, "metadata"):
+        return signals[:1].get_data(picks=list(channels))[0], signals.times
+    n_times = min(int(seconds * signals.info["sfreq"]), signals.n_times)
+    start = (signals.n_times - n_times) // 2
+    return signals.get_data(
+        picks=list(channels), start=start, stop=start + n_times, return_times=True
+    )
+
+
+def spread_channels(info: mne.Info, n_chans: int) -> list[str]:
+    """Names of some EEG channels from the front to the back of the head."""
+    import mne
+
+    picks = mne.pick_types(info, eeg=True)
+    depth = np.array([info["chs"][p]["loc"][1] for p in picks])
+    order = np.argsort(-np.nan_to_num(depth), kind="stable")
+    chosen = np.linspace(0, len(picks) - 1, min(n_chans, len(picks))).round().astype(int)
+    return [info["ch_names"][picks[order[c]]] for c in chosen]
+
+
+def posterior_channel(info: mne.Info) -> str:
+    """The EEG channel over primary visual cortex: Oz, or else the rearmost."""
+    return "Oz" if "Oz" in info["ch_names"] else spread_channels(info, 2)[-1]
 
 
 def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Figure:
@@ -218,6 +252,14 @@ def plot_time_frequency(
         ax.set(title=title, xlabel="time (s)", ylim=(0, fmax or frequencies[-1]))
         figure.colorbar(mesh, ax=ax, label=label, shrink=0.9)
     axes[0, 0].set_ylabel("frequency (Hz)")
+    return figure
+
+
+def plot_energy(frequencies: np.ndarray, shares: np.ndarray) -> Figure:
+    """Share of the energy in each frequency bin of a time-frequency image."""
+    figure, axes = _figure(2.4)
+    axes[0, 0].bar(frequencies, 100 * shares, width=0.7 * frequencies[1], color=COLORS[0])
+    axes[0, 0].set(xlabel="frequency (Hz)", ylabel="share of the energy (%)")
     return figure
 
 
