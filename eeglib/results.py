@@ -99,8 +99,7 @@ class Chapter:
     @cached_property
     def dataset(self) -> Dataset:
         """The data set of the run, opened."""
-        folder = chapter_folder(self.run_dir, DATA_CHAPTER, None) / "data"
-        return open_dataset(self.profile.dataset, folder)
+        return open_dataset(self.profile.dataset, self._data_folder)
 
     def input(self, chapter: str, name: str, subject: int | None = None) -> Path:
         """Path of something that an earlier chapter made, checked to be there and undamaged.
@@ -239,13 +238,18 @@ class Chapter:
                 facts=plain(facts or {}),
                 outputs={name: _output_file(self.folder / name) for name in sorted(self._outputs)},
                 provenance=collect_provenance(
-                    self.profile, self.dataset.folder, time.perf_counter() - self._started
+                    self.profile, self._data_folder, time.perf_counter() - self._started
                 ),
             )
         except ValidationError as error:
             raise ResultsError(f"Chapter {self.name} cannot write its metrics: {error}") from None
         write_text(self.folder / METRICS, metrics.model_dump_json(indent=1) + "\n")
         return metrics
+
+    @property
+    def _data_folder(self) -> Path:
+        inside = chapter_folder(self.run_dir, DATA_CHAPTER, None) / "data"
+        return self.profile.dataset.root or inside
 
 
 def open_chapter(

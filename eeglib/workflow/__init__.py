@@ -1,0 +1,1 @@
+"""Running the chapters for every subject: table of chapters, staleness, Snakemake, papermill."""
