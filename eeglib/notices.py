@@ -53,7 +53,7 @@ def data_notice(chapter: Chapter) -> Notice:
     return Notice("Data", f"{title}. Profile {profile.name}.{whose}")
 
 
-def stop_chapter(chapter: Chapter, reason: str) -> Notice:
+def stop_chapter(chapter: Chapter, reason: str) -> None:
     """End a chapter here: the cells below are shown but not run.
 
     For chapters that a data set cannot support. ``metrics.json`` is written with the fact
@@ -66,12 +66,11 @@ def stop_chapter(chapter: Chapter, reason: str) -> Notice:
         Shown to the reader.
     """
     chapter.finish(facts={"skipped": reason})
-    try:
-        from IPython import get_ipython
+    from IPython import get_ipython
+    from IPython.display import display
 
-        shell = get_ipython()
-    except ImportError:
-        shell = None
+    text = f"{reason} The cells below were not run."
+    display(Notice("This chapter ends here", text, "important"))
+    shell = get_ipython()
     if shell is not None:
         shell.input_transformers_post.append(lambda lines: [])
-    return Notice("This chapter ends here", f"{reason} The cells below were not run.", "important")

@@ -412,39 +412,42 @@ def plot_strip(pictures: Sequence[Image], titles: Sequence[str]) -> Figure:
     return plot_stimuli(pictures, titles, columns=len(pictures))
 
 
-def plot_gallery(
-    classes: Sequence[str], shown: Mapping[str, Image],
-    drawn: Mapping[tuple[str, int], tuple[Image, str]], subjects: Sequence[int],
-) -> Figure:
-    """Figures 3 and 4 of the paper: a row per class; the target, then one picture per subject.
+def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figure:
+    """Figures 3 and 4 of the paper: a row per class; an image shown, then a drawing per subject.
 
     Parameters
     ----------
-    classes : sequence of str
-    shown : mapping of class name to picture
-    drawn : mapping of (class name, subject) to (picture, predicted class)
-    subjects : sequence of int
+    drawings : pandas.DataFrame
+        Columns ``subject, image, true, predicted, file``; each subject's first drawing of a class
+        is taken.
+    stimuli : pandas.DataFrame
+        Columns ``image, file``.
     """
+    from PIL import Image
+
+    subjects = sorted(drawings["subject"].unique())
+    classes = list(dict.fromkeys(drawings["true"]))
+    files = stimuli.set_index("image")["file"]
     figure, axes = plt.subplots(
         len(classes), len(subjects) + 1, squeeze=False, layout="constrained",
-        figsize=(min(WIDTH, 1.5 * (len(subjects) + 1)), 1.45 * len(classes)),
+        figsize=(min(WIDTH, 1.6 * (len(subjects) + 1)), 1.6 * len(classes)),
     )
     for ax in axes.flat:
         ax.axis("off")
     for row, name in enumerate(classes):
-        if name in shown:
-            axes[row, 0].imshow(shown[name])
-        axes[row, 0].set_title(_wrap(f"shown: {name}", 16), fontsize=8)
+        of_class = drawings[drawings["true"] == name]
+        axes[row, 0].imshow(Image.open(files[of_class["image"].iloc[0]]).convert("RGB"))
+        axes[row, 0].set_title(_wrap(f"shown: {name}", 18), fontsize=8)
         for column, subject in enumerate(subjects, start=1):
-            picture, predicted = drawn.get((name, subject), (None, None))
-            if picture is None:
-                axes[row, column].text(0.5, 0.5, "none", ha="center", color="0.5")
+            found = of_class[of_class["subject"] == subject]
+            if found.empty:
+                axes[row, column].text(0.5, 0.5, "none drawn", ha="center", color="0.4")
                 continue
-            verdict = "right" if predicted == name else "wrong"
-            axes[row, column].imshow(picture)
-            axes[row, column].set_title(
-                _wrap(f"subject {subject}, {verdict}: {predicted}", 18), fontsize=8
-            )
+            drawing = found.iloc[0]
+            verdict = "right" if drawing["predicted"] == name else "wrong"
+            title = f"subject {subject}, {verdict}: {drawing['predicted']}"
+            axes[row, column].imshow(Image.open(drawing["file"]).convert("RGB"))
+            axes[row, column].set_title(_wrap(title, 20), fontsize=8)
     return figure
 
 
