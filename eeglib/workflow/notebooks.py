@@ -41,7 +41,7 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[str]:
     return [
         cell.source
         for cell in notebook.cells
-        if cell.cell_type == "code" and not _from_papermill(cell)
+        if cell.cell_type == "code" and not is_from_papermill(cell)
     ]
 
 
@@ -88,7 +88,8 @@ def passed_parameters(chapter: Chapter) -> tuple[str, ...]:
     return ("profile", "run_dir") if chapter.scope == "group" else ("subject", "profile", "run_dir")
 
 
-def _from_papermill(cell: nbformat.NotebookNode) -> bool:
+def is_from_papermill(cell: nbformat.NotebookNode) -> bool:
+    """Whether papermill put the cell in: the parameters passed, or the mark of an error."""
     return any(tag == INJECTED or tag.startswith("papermill-error") for tag in tags_of(cell))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from eeglib.datasets import open_dataset
 from eeglib.metrics import write_text
 from eeglib.profile import ChapterResources, Profile
 from eeglib.results import NOTEBOOK
@@ -165,6 +166,7 @@ def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
         if not stale:
             say(f"Nothing to do: all results in {request.run_dir} are up to date.")
             return []
+        _check_profile(request)
         _write_profile(request)
         say(f"{len(stale)} of {len(wanted_jobs(request))} chapters to run in {request.run_dir}")
         failures = _drive(request, stale, plan, lock)
@@ -228,6 +230,19 @@ def _chapter_plan(chapter: Chapter, profile: Profile) -> dict:
         "memory_mb": resources.memory_mb,
         "gpus": resources.gpus,
     }
+
+
+def _check_profile(request: Request) -> None:
+    """Find what would else stop the first chapter: the data set's name and options, resources."""
+    profile = request.profile
+    names = [chapter.name for chapter in request.chapters]
+    unknown = sorted(set(profile.resources) - set(names))
+    if unknown:
+        raise WorkflowError(
+            f"resources of profile {profile.name!r} names {', '.join(unknown)}; chapters: "
+            f"{', '.join(names)}."
+        )
+    open_dataset(profile.dataset, request.run_dir)
 
 
 def _write_profile(request: Request) -> None:

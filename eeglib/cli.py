@@ -1,0 +1,191 @@
+"""The command ``eeglib``: run the chapters, build the book, simulate a recording.
+
+Whatever takes long to import is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Decode what a person sees from EEG: run every chapter of the course-book, headless.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ProfileOption = Annotated[
+    str,
+    typer.Option(help="What to run on what: a shipped profile (see `eeglib profiles`) or a .yml."),
+]
+RunDirOption = Annotated[
+    Path | None, typer.Option(help="Folder of the results; runs/<profile> where left out.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting of the profile, such as training.max_epochs=5; repeatable.",
+    ),
+]
+
+
+@app.command("run")
+def run_command(
+    profile: ProfileOption = "demo",
+    subjects: Annotated[str, typer.Option(help="Subjects to run: all, 3, 1-4 or 1,3,7-9.")] = "all",
+    run_dir: RunDirOption = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Chapters that run at the same time.")] = 1,
+    settings: SetOption = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Chapters to run, with what they need: 05 or 05,06. All if left out."),
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="When a chapter fails, let the others go on.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run the chapters even if nothing has changed.")
+    ] = False,
+) -> None:
+    """Run the chapters for every subject; what is up to date does not run again.
+
+    Example: eeglib run --profile demo --subjects 1-2
+
+    Each chapter is a notebook. The executed ones stay in the run's folder, with their figures and
+    a metrics.json: runs/demo/sub-01/05_distill_student/notebook.ipynb. If a chapter fails, the
+    last lines say for whom, in which notebook and line, and the exit status is 1.
+    """
+    from eeglib.workflow.chapters import CHAPTERS, parse_subjects, select_chapters
+    from eeglib.workflow.run import Request, plan_run, run, site_folder
+
+    loaded = _load(profile, settings)
+    request = Request(
+        profile=loaded,
+        run_dir=_folder(run_dir, loaded),
+        subjects=parse_subjects(subjects, loaded.dataset.subjects),
+        notebooks=site_folder() / "notebooks",
+        only=select_chapters(only.split(","), CHAPTERS) if only else (),
+        jobs=jobs,
+        keep_going=keep_going,
+        force=force,
+    )
+    if dry_run:
+        stale, _ = plan_run(request)
+        for job, reason in stale.items():
+            typer.echo(f"{job}: {reason}")
+        typer.echo(f"{len(stale)} chapters would run in {request.run_dir}")
+        return
+    failures = run(request, typer.echo)
+    if failures:
+        typer.echo("\nFailed:", err=True)
+        for failure in failures:
+            typer.echo(str(failure), err=True)
+        raise typer.Exit(1)
+
+
+@app.command("book")
+def book_command(
+    profile: ProfileOption = "demo", run_dir: RunDirOption = None, settings: SetOption = None
+) -> None:
+    """Build the HTML book from what ran, and print the path of its index.html.
+
+    Example: eeglib book --profile demo
+
+    Nothing is executed: the pages show the notebooks that `eeglib run` left in the run's folder.
+    """
+    from eeglib.book import build_book
+
+    typer.echo(build_book(_folder(run_dir, _load(profile, settings))))
+
+
+@app.command("simulate")
+def simulate_command(
+    folder: Annotated[Path, typer.Argument(help="Where to write the data set.")] = Path(
+        "simulated_eeg"
+    ),
+    profile: ProfileOption = "demo",
+    subjects: Annotated[
+        str, typer.Option(help="Subjects to simulate: all, 3, 1-4 or 1,3,7-9.")
+    ] = "1",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one option of the simulation, such as design=randomized; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Write a simulated EEG recording as a BIDS data set.
+
+    Example: eeglib simulate my_recording --subjects 1 --set stimulus_strength=2
+    """
+    from eeglib.datasets import DatasetError, open_dataset, simulated
+    from eeglib.workflow.chapters import parse_subjects
+
+    options = [f"dataset.options.{setting}" for setting in settings or []]
+    loaded = _load(profile, options)
+    dataset = open_dataset(loaded.dataset, folder)
+    if not dataset.simulated:
+        raise DatasetError(
+            f"Profile {loaded.name!r} is for data set {loaded.dataset.name!r}, which is not "
+            "simulated. Choose a profile that is, such as demo."
+        )
+    chosen = parse_subjects(subjects, loaded.dataset.subjects)
+    typer.echo(simulated.simulate(folder, dataset.options, tuple(chosen)))
+
+
+@app.command("profiles")
+def profiles_command() -> None:
+    """List the profiles that come with eeglib."""
+    from eeglib.profile import load_profile, shipped_profiles
+
+    for name in shipped_profiles():
+        typer.echo(f"{name:12} {load_profile(name).title}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; errors that eeglib itself raises are one message, exit status 2."""
+    try:
+        app(arguments)
+    except Exception as error:
+        # Its own errors say what came, what is allowed and what to do; others are bugs.
+        if not type(error).__module__.startswith("eeglib."):
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+def _load(profile: str, settings: list[str] | None) -> Any:
+    import yaml
+
+    from eeglib.profile import ProfileError, load_profile
+
+    overrides = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise ProfileError(
+                f"--set takes KEY=VALUE, such as training.max_epochs=5, got {setting!r}."
+            )
+        try:
+            overrides[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ProfileError(f"--set {key}: the value {value!r} is not valid YAML.") from None
+    return load_profile(profile, overrides)
+
+
+def _folder(run_dir: Path | None, profile: Any) -> Path:
+    return (run_dir or Path("runs") / profile.name).resolve()
+
+
+if __name__ == "__main__":
+    main()
