@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import ValidationError
@@ -318,7 +319,7 @@ def load_predictions(folder: str | Path) -> dict[str, Predictions]:
                     pd.DataFrame({name: file[f"trial_{name}"] for name in METADATA}),
                     [str(name) for name in file["class_names"]],
                 )
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise ResultsError(f"{path} cannot be read ({error}). Run its chapter again.") from None
     if not found:
         raise ResultsError(f"No predictions in {folder}. Run that chapter first.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -148,11 +149,8 @@ def parse_subjects(text: str, allowed: Iterable[int]) -> list[int]:
         return allowed
     found: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        try:
-            span = range(int(first), int(last or first) + 1)
-        except ValueError:
-            span = range(0)
+        bounds = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        span = range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1) if bounds else range(0)
         if not span:
             raise WorkflowError(f"--subjects takes all, 3, 1-4 or 1,3,7-9, got {text!r}.")
         found.update(span)

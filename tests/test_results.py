@@ -1,0 +1,208 @@
+"""Results of a chapter: paths, checks, predictions, metrics.json."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_project import tiny_profile
+
+from eeglib.datasets import METADATA
+from eeglib.metrics import Metrics, ResultsError, dataset_fingerprint, plain, replacing
+from eeglib.results import chapter_folder, load_metrics, load_predictions, open_chapter
+
+SCORE = {"metric": "top-1", "value": 0.4, "chance": 0.1, "n": 80, "low": 0.3, "high": 0.5}
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    return open_chapter("05_distill_student", tiny_profile(), tmp_path, subject=1)
+
+
+def metadata(n_trials: int) -> pd.DataFrame:
+    values = {name: np.arange(n_trials) for name in METADATA}
+    return pd.DataFrame({**values, "image": "bild ä", "class_name": "cat"})
+
+
+def test_a_run_has_one_layout(tmp_path):
+    assert chapter_folder(tmp_path, "02_filter_signals", 3) == tmp_path / "sub-03/02_filter_signals"
+    assert chapter_folder(tmp_path, "04_train_teacher", None) == tmp_path / "group/04_train_teacher"
+
+
+def test_metrics_say_what_was_found_and_where_it_came_from(chapter):
+    chapter.output("weights.bin").write_bytes(b"abc")
+    scores = pd.DataFrame([{**SCORE, "value": np.float32(0.5), "p_value": np.nan}])
+    chapter.finish(scores, {"n_trials": np.int64(80), "share": np.nan, "list": np.arange(2)})
+    read = load_metrics(chapter.folder)
+    assert (read.chapter, read.subject) == ("05_distill_student", 1)
+    assert read.scores[0].value == 0.5
+    assert read.scores[0].model_dump()["p_value"] is None
+    assert read.facts == {"n_trials": 80, "share": None, "list": [0, 1]}
+    assert read.outputs["weights.bin"].bytes == 3
+    assert read.profile == json.loads(tiny_profile().model_dump_json())
+    known = read.provenance
+    assert known.seeds == {"profile": [0], "training": list(tiny_profile().training.seeds)}
+    assert known.packages["numpy"] == np.__version__
+    assert known.peak_memory_mb > 10
+    assert known.device
+    assert 0 <= known.seconds < 60
+    assert known.finished_at.startswith("20")
+
+
+@pytest.mark.parametrize("missing", sorted(SCORE))
+def test_a_score_without_chance_n_or_interval_is_refused(chapter, missing):
+    scores = pd.DataFrame([{k: v for k, v in SCORE.items() if k != missing}])
+    with pytest.raises(ResultsError, match=missing):
+        chapter.finish(scores)
+    assert not (chapter.folder / "metrics.json").exists()
+
+
+def test_an_announced_output_must_be_written(chapter):
+    chapter.output("never.npz")
+    with pytest.raises(ResultsError, match=r"never\.npz"):
+        chapter.finish()
+
+
+def test_inputs_are_checked(chapter):
+    other = open_chapter("02_filter_signals", chapter.profile, chapter.run_dir, subject=1)
+    with pytest.raises(ResultsError, match=r"eeglib run .*--only 02 --subjects 1"):
+        chapter.input("02_filter_signals", "epochs.txt")
+    other.output("epochs.txt").write_text("whole")
+    other.finish()
+    path = chapter.input("02_filter_signals", "epochs.txt")
+    assert path.read_text() == "whole"
+    path.write_text("wh0le")
+    with pytest.raises(ResultsError, match="damaged"):
+        chapter.input("02_filter_signals", "epochs.txt")
+
+
+def test_a_subjects_chapter_reads_the_groups(chapter):
+    group = open_chapter("04_train_teacher", chapter.profile, chapter.run_dir)
+    group.output("teacher.npz").write_bytes(b"x")
+    assert chapter.input("04_train_teacher", "teacher.npz").parent == group.folder
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/outside"])
+def test_outputs_stay_inside(chapter, name):
+    with pytest.raises(ValueError, match="inside the chapter's folder"):
+        chapter.output(name)
+
+
+@pytest.mark.parametrize("name", ["", "distill", "5_distill", "05-distill", "05_distill/../x"])
+def test_a_chapter_needs_a_name(tmp_path, name):
+    with pytest.raises(ValueError, match="A chapter is named like"):
+        open_chapter(name, "demo", tmp_path)
+
+
+def test_an_unknown_subject_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="subjects 1, 2, got 9"):
+        open_chapter("02_filter_signals", "demo", tmp_path, subject=9)
+
+
+def test_predictions_come_back_as_they_went(chapter):
+    probabilities = np.random.default_rng(0).random((4, 3), dtype=np.float32)
+    chapter.save_predictions("cnn", probabilities, metadata(4), ["cat", "dög", "cup"])
+    read = load_predictions(chapter.folder)["cnn"]
+    np.testing.assert_array_equal(read.probabilities, probabilities)
+    assert read.class_names == ["cat", "dög", "cup"]
+    pd.testing.assert_frame_equal(
+        read.metadata, metadata(4)[list(METADATA)], check_dtype=False, check_column_type=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "fill", "message"),
+    [((3, 3), 0.1, "shape"), ((4, 2), 0.1, "shape"), ((4, 3), np.nan, "not finite")],
+)
+def test_predictions_that_do_not_fit_are_refused(chapter, shape, fill, message):
+    with pytest.raises(ValueError, match=message):
+        chapter.save_predictions("cnn", np.full(shape, fill), metadata(4), ["a", "b", "c"])
+
+
+def test_pickled_and_broken_predictions_are_refused(chapter):
+    path = chapter.folder / "predictions-evil.npz"
+    np.savez(path, probabilities=np.array([{}], dtype=object))
+    with pytest.raises(ResultsError, match=r"evil\.npz cannot be read"):
+        load_predictions(chapter.folder)
+    path.write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(ResultsError, match=r"evil\.npz"):
+        load_predictions(chapter.folder)
+    path.unlink()
+    with pytest.raises(ResultsError, match="No predictions"):
+        load_predictions(chapter.folder)
+
+
+@pytest.mark.parametrize("change", [{"schema_version": 99}, {"surprise": 1}, {"scores": 3}])
+def test_metrics_of_another_schema_are_refused(chapter, change):
+    chapter.finish()
+    path = chapter.folder / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ResultsError, match=r"metrics\.json"):
+        load_metrics(chapter.folder)
+
+
+def test_the_schema_is_documented_field_by_field():
+    assert set(Metrics.model_fields) == {
+        "schema_version",
+        "chapter",
+        "subject",
+        "profile",
+        "scores",
+        "facts",
+        "outputs",
+        "provenance",
+    }
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def write_and_fail():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_and_fail()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_what_json_does_not_know_is_refused():
+    assert plain({"a": (np.float32("inf"), True, None)}) == {"a": [None, True, None]}
+    with pytest.raises(TypeError, match="got object"):
+        plain({"a": object()})
+
+
+def test_figures_are_the_same_file_each_time(chapter):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([1, 2])
+    first = chapter.save_figure(figure, "line").read_bytes()
+    assert chapter.save_figure(figure, "line").read_bytes() == first
+    assert first.startswith(b"\x89PNG")
+    assert "figures/line.png" in chapter.finish().outputs
+
+
+def test_the_fingerprint_tells_data_sets_apart(tmp_path):
+    settings = tiny_profile().dataset
+    (tmp_path / "events.tsv").write_text("a")
+    first = dataset_fingerprint(settings, tmp_path)
+    assert dataset_fingerprint(settings, tmp_path) == first
+    (tmp_path / "events.tsv").write_text("b")
+    assert dataset_fingerprint(settings, tmp_path) != first
+    (tmp_path / "events.tsv").write_text("a")
+    (tmp_path / "more.eeg").write_bytes(b"12")
+    assert dataset_fingerprint(settings, tmp_path) != first
+
+
+def test_subjects_that_have_finished(tmp_path):
+    for subject in (2,):
+        open_chapter("06_compare_baselines", tiny_profile(), tmp_path, subject).finish()
+    group = open_chapter("09_summarize_group", tiny_profile(), tmp_path)
+    assert group.subjects_with("06_compare_baselines") == [2]
+    assert group.subjects_with("05_distill_student") == []
