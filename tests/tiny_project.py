@@ -121,8 +121,8 @@ def tiny_request(notebooks: Path, run_dir: Path, **changes) -> Request:
 def edit_cell(notebook: Path, old: str, new: str) -> None:
     """Replace text in every cell of a notebook; it must occur."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    before = json.dumps(content)
-    for cell in content["cells"]:
-        cell["source"] = "".join(cell["source"]).replace(old, new)
-    assert json.dumps(content) != before or old == new
+    sources = ["".join(cell["source"]) for cell in content["cells"]]
+    assert any(old in source for source in sources)
+    for cell, source in zip(content["cells"], sources, strict=True):
+        cell["source"] = source.replace(old, new)
     notebook.write_text(json.dumps(content), encoding="utf-8")
