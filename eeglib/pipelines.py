@@ -1,0 +1,151 @@
+"""Text-to-image pipelines by name or folder (chapter 7).
+
+What `diffusers` can load, loaded from safetensors files only; where that fails, one or two
+sentences that say why and what to do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eeglib.pretrained import demo_diffusion_path
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+
+class PipelineError(RuntimeError):
+    """A pipeline that cannot be loaded or run; the message says what to do."""
+
+
+def load_pipeline(
+    model: str | Path, device: str | None = None, dtype: torch.dtype | None = None
+) -> DiffusionPipeline:
+    """Load a text-to-image pipeline.
+
+    Parameters
+    ----------
+    model : str | Path
+        ``demo`` for the pipeline shipped here, a folder that diffusers has saved, or the id of a
+        repository on the Hugging Face hub such as ``stabilityai/sd-turbo``, which is downloaded
+        once and then taken from the cache.
+    device : str | None
+        ``cpu``, ``cuda``, ...; None takes a GPU if there is one.
+    dtype : torch.dtype | None
+        Type of the weights; None is float16 on a GPU and float32 elsewhere.
+
+    Returns
+    -------
+    diffusers.DiffusionPipeline
+        Ready to draw. A safety checker that comes with the model is kept.
+
+    Raises
+    ------
+    PipelineError
+        If the folder or repository does not exist or lacks a part, or the hub cannot be reached.
+
+    Notes
+    -----
+    Weights are read from safetensors files only: other formats may run code when opened.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
+    source = demo_diffusion_path() if str(model) == "demo" else Path(model).expanduser()
+    if source.is_dir():
+        _check_parts(source)
+    elif str(model) == "demo" or source.is_absolute() or str(model)[:1] in "./~\\":
+        raise PipelineError(f"No folder {source}. Give a folder saved by diffusers, a repository "
+                            "id such as stabilityai/sd-turbo, or 'demo'.")
+    try:
+        with _quiet():
+            pipeline = DiffusionPipeline.from_pretrained(
+                source if source.is_dir() else str(model), dtype=dtype, use_safetensors=True,
+                low_cpu_mem_usage=importlib.util.find_spec("accelerate") is not None,
+            )
+            pipeline = pipeline.to(device)
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise PipelineError(_explain(error, model, source.is_dir())) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _check_parts(folder: Path) -> None:
+    """Name a part that is missing, before diffusers stumbles over it."""
+    index = folder / "model_index.json"
+    try:
+        parts = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise PipelineError(
+            f"{folder} has no readable model_index.json, so it holds no diffusers pipeline. Give "
+            "the folder in which pipeline.save_pretrained() wrote."
+        ) from None
+    wanted = [name for name, kind in parts.items() if isinstance(kind, list) and kind[0]]
+    missing = [name for name in wanted if not any((folder / name).glob("*"))]
+    if missing:
+        raise PipelineError(
+            f"The pipeline in {folder} lacks {', '.join(missing)}; its model_index.json names "
+            f"{', '.join(wanted)}. Copy the whole folder again."
+        )
+
+
+def _explain(error: Exception, model: str | Path, is_folder: bool) -> str:
+    """Say in one or two sentences why a pipeline could not be loaded."""
+    from huggingface_hub import errors
+
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if is_folder:
+        return (f"The pipeline in {model} cannot be loaded: {first_line} Copy the whole folder "
+                "again, with weights as .safetensors.")
+    chain = list(_causes(error))
+    if any(isinstance(e, errors.GatedRepoError) for e in chain):
+        return (f"The repository {model} asks for consent to its licence: accept it on the hub's "
+                "web page, then log in with `hf auth login`.")
+    if any(isinstance(e, errors.RepositoryNotFoundError) for e in chain):
+        return (f"The hub has no repository {model}, or it is private. Check the spelling "
+                "(owner/name); for a private one log in with `hf auth login`.")
+    if any(isinstance(e, errors.HFValidationError) for e in chain) or "valid repo id" in first_line:
+        return (f"{str(model)!r} is neither a folder nor a repository id. Give a folder saved by "
+                "diffusers, an id such as stabilityai/sd-turbo, or 'demo'.")
+    if any(isinstance(e, (errors.OfflineModeIsEnabled, ConnectionError)) or
+           "Connect" in type(e).__name__ or "Timeout" in type(e).__name__ for e in chain):
+        return (f"The hub cannot be reached and {model} is not in the cache. Connect and try "
+                "again, give a local folder, or use 'demo', which needs no network.")
+    return f"The pipeline {model} cannot be loaded: {first_line}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' bars and advice to programmers off the page while a pipeline loads."""
+    import diffusers.utils.logging
+    import huggingface_hub.utils
+    import transformers.utils.logging
+
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
+    speakers = (diffusers.utils.logging, transformers.utils.logging)
+    before = [speaker.get_verbosity() for speaker in speakers]
+    for speaker in speakers:
+        speaker.set_verbosity_error()
+        speaker.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for speaker, verbosity in zip(speakers, before, strict=True):
+            speaker.set_verbosity(verbosity)
+            speaker.enable_progress_bar()
