@@ -371,7 +371,11 @@ def _flat(pictures: np.ndarray) -> np.ndarray:
 
 
 def _standard(rows: np.ndarray) -> np.ndarray:
-    return _unit(rows - rows.mean(axis=1, keepdims=True))
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    # What rounding leaves of a constant row is not a pattern.
+    noise = np.linalg.norm(centred, axis=1) <= 1e-6 * np.linalg.norm(rows, axis=1)
+    centred[noise] = 0
+    return _unit(centred)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
