@@ -32,6 +32,10 @@ class Split:
     validation: np.ndarray
     test: np.ndarray
 
+    def sizes(self) -> dict[str, int]:
+        """Number of trials in each part."""
+        return {part: len(getattr(self, part)) for part in PARTS}
+
 
 def split_by_image(
     metadata: pandas.DataFrame,
