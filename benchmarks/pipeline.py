@@ -1,0 +1,84 @@
+"""Seconds and peak memory of every chapter of a run: ``python -m benchmarks pipeline``.
+
+Runs a profile (the demo) from nothing in a temporary folder and builds its book, or reads what an
+earlier run measured (``--run-dir runs/demo``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from eeglib.book import build_book
+from eeglib.pages import Result, read_result
+from eeglib.profile import Profile, load_profile
+from eeglib.workflow.chapters import CHAPTERS, jobs_of
+from eeglib.workflow.run import Request, available_cores, run, site_folder
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print a table and the closing line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks pipeline", description=__doc__)
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--run-dir", type=Path, help="read this run instead of making one")
+    parser.add_argument("--jobs", type=int, default=1, help="chapters at the same time")
+    options = parser.parse_args(arguments)
+    if options.run_dir:
+        profile = load_profile(options.run_dir / "profile.yml")
+        return report(profile, options.run_dir, {"jobs": "unknown"})
+    profile = load_profile(options.profile)
+    with tempfile.TemporaryDirectory(prefix="eeglib-pipeline-") as folder:
+        run_dir = Path(folder) / "run"
+        timings: dict[str, object] = {"jobs": options.jobs}
+        started = time.perf_counter()
+        notebooks = site_folder() / "notebooks"
+        subjects = profile.dataset.subjects
+        request = Request(profile, run_dir, subjects, notebooks, jobs=options.jobs)
+        failures = run(request)
+        timings["run_s"] = round(time.perf_counter() - started, 1)
+        for failure in failures:
+            print(failure)
+        if failures:
+            return 1
+        started = time.perf_counter()
+        build_book(run_dir)
+        timings["book_s"] = round(time.perf_counter() - started, 1)
+        started = time.perf_counter()
+        run(request)
+        timings["unchanged_s"] = round(time.perf_counter() - started, 2)
+        return report(profile, run_dir, timings)
+
+
+def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
+    """Print the table of chapters and the closing line."""
+    jobs = [job for chapter in CHAPTERS for job in jobs_of(chapter, profile.dataset.subjects)]
+    done = [r for r in (read_result(job, run_dir) for job in jobs) if r.metrics]
+    if not done:
+        print(f"No finished chapter in {run_dir}.")
+        return 1
+    print(f"{'chapter':34} {'total_s':>8} {'computing_s':>12} {'peak_mb':>8}  device")
+    for result in done:
+        known = result.metrics.provenance
+        print(
+            f"{result.job!s:34} {result.seconds or 0:8.1f} {known.seconds:12.1f} "
+            f"{known.peak_memory_mb:8.0f}  {known.device}"
+        )
+    total = sum(result.seconds or 0 for result in done)
+    figures = {
+        "total_s": round(total, 1),
+        "peak_mb": round(max(r.metrics.provenance.peak_memory_mb for r in done)),
+        "overhead_s_per_chapter": round(_overhead(done) / len(done), 2),
+        "chapters": len(done),
+        "missing": len(jobs) - len(done),
+        "cores": available_cores(),
+        **timings,
+    }
+    print("pipeline " + " ".join(f"{name}={value}" for name, value in figures.items()))
+    return 0
+
+
+def _overhead(results: list[Result]) -> float:
+    """Seconds outside the chapters: start of the kernel, the imports before the first call."""
+    return sum((r.seconds or 0) - r.metrics.provenance.seconds for r in results)

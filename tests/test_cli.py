@@ -1,0 +1,121 @@
+"""The command: help, options, errors in one line, exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eeglib import cli
+from eeglib.workflow import run as workflow
+from eeglib.workflow.chapters import Job
+from eeglib.workflow.run import Failure
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    return ended.value.code or 0
+
+
+@pytest.fixture
+def requests(monkeypatch) -> list:
+    """Requests that would have been run."""
+    seen: list = []
+    monkeypatch.setattr(workflow, "run", lambda request, say: seen.append(request) or [])
+    return seen
+
+
+def test_help_needs_none_of_the_heavy_libraries():
+    code = (
+        "import sys, eeglib.cli\n"
+        "heavy = {'torch', 'mne', 'pandas', 'matplotlib', 'sklearn', 'snakemake', 'papermill'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["run", "book", "simulate", "profiles"])
+def test_every_command_has_help_with_an_example_or_a_sentence(command, capsys):
+    assert call(command, "--help") == 0
+    assert len(capsys.readouterr().out) > 100
+    assert call("--help") == 0
+    assert command in capsys.readouterr().out
+
+
+def test_run_understands_its_options(requests, tmp_path):
+    arguments = ["--subjects", "2", "--jobs", "3", "--only", "05,2", "--keep-going", "--force"]
+    settings = ["--set", "training.max_epochs=5", "--set", "filtering.band=[1, 40]"]
+    assert call("run", "--run-dir", str(tmp_path), *arguments, *settings) == 0
+    request = requests[0]
+    assert request.subjects == [2]
+    assert [chapter.name[:2] for chapter in request.only] == ["05", "02"]
+    assert (request.jobs, request.keep_going, request.force) == (3, True, True)
+    assert request.run_dir == tmp_path
+    assert request.profile.training.max_epochs == 5
+    assert request.profile.filtering.band == (1, 40)
+
+
+def test_results_go_to_a_folder_named_like_the_profile(requests, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("run") == 0
+    assert requests[0].run_dir == tmp_path / "runs" / "demo"
+    assert requests[0].subjects == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--profile", "nothing"], "Shipped profiles: demo"),
+        (["run", "--profile", "missing.yml"], "No profile file missing.yml"),
+        (["run", "--subjects", "7"], "has the subjects 1, 2; 7 is not one of them"),
+        (["run", "--subjects", "x"], "--subjects takes all, 3, 1-4 or 1,3,7-9"),
+        (["run", "--set", "training.max_epoch=5"], "training.max_epoch: unknown key"),
+        (["run", "--set", "training.max_epochs"], "--set takes KEY=VALUE"),
+        (["run", "--set", "training.max_epochs=many"], "training.max_epochs"),
+        (["run", "--set", "training={"], "not valid YAML"),
+        (["run", "--only", "99"], "No chapter '99'"),
+        (["book", "--run-dir", "no such run"], "Nothing has run"),
+        (["simulate", "--set", "strength=2"], "strength"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_message(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["run", "--jobs", "0"], ["run", "--nonsense"], ["bake"]])
+def test_options_that_do_not_exist_are_refused(arguments, capsys):
+    assert call(*arguments) == 2
+    assert "Usage" in capsys.readouterr().err
+
+
+def test_a_failed_chapter_gives_a_message_and_exit_status_1(monkeypatch, capsys, tmp_path):
+    notebook = tmp_path / "notebook.ipynb"
+    failure = Failure(Job("05_distill_student", 2), notebook, 4, 7, "ValueError", "no trials", "")
+    monkeypatch.setattr(workflow, "run", lambda request, say: [failure])
+    assert call("run", "--run-dir", str(tmp_path)) == 1
+    told = capsys.readouterr().err
+    assert "sub-02/05_distill_student: ValueError: no trials" in told
+    assert f"{notebook}, cell In [4], line 7" in told
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+    def broken(request, say):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(workflow, "run", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", "--run-dir", str(tmp_path)])
+
+
+def test_profiles_are_listed(capsys):
+    assert call("profiles") == 0
+    assert "demo " in capsys.readouterr().out
