@@ -180,9 +180,12 @@ def write_stimuli(
 
 
 def image_seed(seed: int, number: int) -> int:
-    """Seed of image `number` of a data set with seed `seed`; never one that trains a model."""
-    drawn = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
-    return int(drawn % TRAINING_SEEDS)
+    """Seed of image `number` of a data set with seed `seed`; never one that trains a model.
+
+    Consecutive from a start that `seed` decides, so that no two images of a class are the same.
+    """
+    start = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    return (start + number) % TRAINING_SEEDS
 
 
 def visual_features(images: Sequence[Image.Image]) -> np.ndarray:
