@@ -105,7 +105,7 @@ class ResidualCNN(nn.Module):
                 nn.Linear(8 * width, n_outputs),
             )
 
-        self.layers = _sized(build, n_parameters)
+        self.layers = build(fitting_width(build, n_parameters))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, shape (n_trials, n_outputs), of images (n_trials, n_chans, n_freqs, n_times)."""
@@ -169,7 +169,7 @@ class LSTMClassifier(nn.Module):
             })
 
         self.step = step
-        self.layers = _sized(build, n_parameters)
+        self.layers = build(fitting_width(build, n_parameters))
 
     def forward(self, trials: Tensor) -> Tensor:
         """Logits, shape (n_trials, n_outputs), of trials (n_trials, n_chans, n_times)."""
@@ -205,18 +205,30 @@ class Conv1dClassifier(nn.Module):
             layers += [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4 * width, n_outputs)]
             return nn.Sequential(*layers)
 
-        self.layers = _sized(build, n_parameters)
+        self.layers = build(fitting_width(build, n_parameters))
 
     def forward(self, trials: Tensor) -> Tensor:
         """Logits, shape (n_trials, n_outputs), of trials (n_trials, n_chans, n_times)."""
         return self.layers(trials)
 
 
-def _sized(build: Callable[[int], nn.Module], n_parameters: int) -> nn.Module:
-    """Build the network whose width brings it closest to a number of parameters."""
+def fitting_width(build: Callable[[int], nn.Module], n_parameters: int = N_PARAMETERS) -> int:
+    """Width that brings a family of networks closest to a number of parameters.
+
+    Parameters
+    ----------
+    build : callable
+        Gives the network of a width; the number of parameters must grow with it.
+    n_parameters : int
+
+    Raises
+    ------
+    ValueError
+        If the nearest is more than 4% off, at the size at which networks are compared.
+    """
 
     def size(width: int) -> int:
-        with torch.device("meta"):
+        with torch.device("meta"):  # nothing is allocated
             return count_parameters(build(width))
 
     low, high = 1, 2
@@ -226,13 +238,12 @@ def _sized(build: Callable[[int], nn.Module], n_parameters: int) -> nn.Module:
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < n_parameters else (low, middle)
     width = min((low, high), key=lambda w: abs(size(w) - n_parameters))
-    found = size(width)
-    if abs(found - n_parameters) > 0.04 * n_parameters and n_parameters >= N_PARAMETERS:
+    if n_parameters >= N_PARAMETERS and abs(size(width) - n_parameters) > 0.04 * n_parameters:
         raise ValueError(
             f"No width gives a network of {n_parameters:,} parameters within 4% for this input; "
-            f"the nearest has {found:,}. Reduce the channels or classes, or set n_parameters."
+            f"the nearest has {size(width):,}. Reduce the channels or classes."
         )
-    return build(width)
+    return width
 
 
 def _norm(kind: type[nn.Module], n_features: int) -> nn.Module:

@@ -112,7 +112,7 @@ def tone_with_burst(n_times: int, sfreq: float) -> np.ndarray:
     return (tone + burst)[np.newaxis, np.newaxis]
 
 
-def wavelet_images(trials: np.ndarray, wavelet: str = "db4") -> np.ndarray:
+def wavelet_images(trials: np.ndarray, wavelet: str = "db4", step: int = 1) -> np.ndarray:
     """Discrete wavelet coefficients of every trial and channel, laid out as an image.
 
     Parameters
@@ -121,10 +121,13 @@ def wavelet_images(trials: np.ndarray, wavelet: str = "db4") -> np.ndarray:
         Signals in any unit.
     wavelet : str
         Name of a discrete wavelet of PyWavelets.
+    step : int
+        Show every `step`-th time only. What is lost are coefficients of the finest levels, which
+        are near zero if the signals were filtered far below half the sampling rate.
 
     Returns
     -------
-    array of float32, shape (n_trials, n_chans, n_levels + 1, n_times)
+    array of float32, shape (n_trials, n_chans, n_levels + 1, n_times / step rounded up)
         Signed coefficients. Row 0 is the approximation (lowest frequencies), then the details
         from coarse to fine, the last row being the finest. A level has about ``n_times / 2**level``
         coefficients; every time shows the one that lies nearest to it.
@@ -144,8 +147,10 @@ def wavelet_images(trials: np.ndarray, wavelet: str = "db4") -> np.ndarray:
     trials = _checked_trials(trials)
     n_trials, n_chans, n_times = trials.shape
     filters, level = _wavelet(wavelet, n_times)
-    sources = _nearest_coefficients(wavelet, n_times)
-    result = np.empty((n_trials, n_chans, level + 1, n_times), dtype=np.float32)
+    if step < 1:
+        raise ValueError(f"step must be at least 1, got {step}.")
+    sources = [source[::step] for source in _nearest_coefficients(wavelet, n_times)]
+    result = np.empty((n_trials, n_chans, level + 1, len(sources[0])), dtype=np.float32)
     at_once = max(1, CHUNK // (n_chans * n_times))
     for first in range(0, n_trials, at_once):
         chunk = trials[first : first + at_once].astype(np.float32)
