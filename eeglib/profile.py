@@ -187,7 +187,8 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
     Returns
     -------
     Profile
-        The checked profile. A relative ``dataset.root`` counts from the YAML file's folder.
+        The checked profile. A relative ``dataset.root`` counts from the YAML file's folder or,
+        where it is one of ``overrides``, from the current folder.
 
     Raises
     ------
@@ -210,7 +211,8 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
         raise ProfileError(_explain(error, path)) from None
     root = profile.dataset.root
     if root is not None and not root.is_absolute():
-        dataset = profile.dataset.model_copy(update={"root": path.parent.resolve() / root})
+        base = Path.cwd() if "dataset.root" in (overrides or {}) else path.parent.resolve()
+        dataset = profile.dataset.model_copy(update={"root": base / root})
         profile = profile.model_copy(update={"dataset": dataset})
     return profile
 

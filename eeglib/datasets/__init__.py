@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from eeglib.profile import DatasetSettings
 
 if TYPE_CHECKING:
     import mne
+    import numpy as np
     import pandas
 
 METADATA = ("subject", "session", "block", "order", "image", "label", "class_name")
@@ -33,6 +35,10 @@ empty where no image is known; ``label`` int in [0, n_classes); ``class_name`` s
 
 class DatasetError(ValueError):
     """Data that cannot be used; the message says what came, what is allowed and what to do."""
+
+
+class DatasetWarning(UserWarning):
+    """Data that were repaired or left out; the same text stands in `Dataset.report`."""
 
 
 class Options(BaseModel):
@@ -93,6 +99,7 @@ class Dataset(ABC):
             ) from None
         self.settings = settings
         self.folder = Path(folder)
+        self._lines: list[str] = []
 
     @abstractmethod
     def prepare(self) -> None:
@@ -145,6 +152,25 @@ class Dataset(ABC):
     def processed(self) -> tuple[str, ...]:
         """What the signals have been through before they were distributed, in order."""
         return ()
+
+    def published_split(self, metadata: pandas.DataFrame) -> dict[str, np.ndarray] | None:
+        """Parts that the authors of the data published, as row numbers of ``metadata``.
+
+        Keys ``training``, ``validation`` and ``test``, to be passed to `eeglib.splits.Split`; None
+        where nothing was published. The chapters split by image themselves.
+        """
+        return None
+
+    def report(self) -> list[str]:
+        """What was found, repaired or left out so far, a line each; chapters 1 and 2 print it."""
+        return list(self._lines)
+
+    def _note(self, line: str, warn: bool = False) -> None:
+        """Add a line to the report, once; with ``warn`` for what changes the data."""
+        if line not in self._lines:
+            self._lines.append(line)
+            if warn:
+                warnings.warn(line, DatasetWarning, stacklevel=3)
 
     def card(self) -> dict[str, str]:
         """Facts for the data card: title, licence, source, known defects, one line each."""

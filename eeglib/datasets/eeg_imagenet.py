@@ -1,0 +1,382 @@
+"""EEG-ImageNet of Spampinato et al. (2017) and Palazzo et al. (2020): 6 subjects, 40 classes.
+
+Chapter 1. The file is a dict of trials (`eeglib.datasets.trial_dict`); the signals of one subject
+are read only when they are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, field_validator
+
+import eeglib.datasets as datasets
+from eeglib.datasets import METADATA, Dataset, DatasetError, download
+from eeglib.datasets.images import Pictures, find_pictures
+from eeglib.datasets.stimuli import CLASSES
+from eeglib.datasets.trial_dict import TrialFile, read_split, read_trial_file
+
+if TYPE_CHECKING:
+    import mne
+
+    from eeglib.datasets.file_epochs import Inspection
+
+CHANNELS = (
+    "Fp1 Fp2 F7 F3 Fz F4 F8 FC5 FC1 FC2 FC6 T7 C3 Cz C4 T8 TP9 CP5 CP1 CP2 CP6 TP10 P7 P3 Pz P4 "
+    "P8 PO9 O1 Oz O2 PO10 AF7 AF3 AF4 AF8 F5 F1 F2 F6 FT9 FT7 FC3 FC4 FT8 FT10 C5 C1 C2 C6 TP7 "
+    "CP3 CPz CP4 TP8 P5 P1 P2 P6 PO7 PO3 POz PO4 PO8 Fpz F9 AFF5h AFF1h AFF2h AFF6h F10 FTT9h "
+    "FTT7h FCC5h FCC3h FCC1h FCC2h FCC4h FCC6h FTT8h FTT10h TPP9h TPP7h CPP5h CPP3h CPP1h CPP2h "
+    "CPP4h CPP6h TPP8h TPP10h POO9h POO1 POO2 POO10h Iz AFp1 AFp2 FFT9h FFT7h FFC5h FFC3h FFC1h "
+    "FFC2h FFC4h FFC6h FFT8h FFT10h TTP7h CCP5h CCP3h CCP1h CCP2h CCP4h CCP6h TTP8h P9 PPO9h "
+    "PPO5h PPO1h PPO2h PPO6h PPO10h P10 I1 OI1h OI2h I2"
+).split()
+"""The 128 electrodes of the cap, in the order of the file."""
+
+MICROVOLTS_PER_COUNT = np.r_[np.full(32, 0.5), np.full(96, 0.1)]
+"""Resolution of the amplifier, channel by channel, as inferred from the recordings' headers."""
+
+PLAUSIBLE = (0.5, 500.0)
+"""Standard deviation of an EEG channel, microvolts; outside it the unit is in doubt."""
+
+BLOCKS_PER_SESSION = 10
+WNIDS = {c.wnid: c.name for c in CLASSES}
+
+
+class Options(datasets.Options):
+    """Options of this data set."""
+
+    file: str = Field("eeg_signals_raw_with_mean_std.pth", description="name of the data file")
+    cut: tuple[int, int] = Field((20, 460), description="samples of a trial that are kept")
+    lengths: tuple[int, int] = Field(
+        (450, 600), description="trials of other lengths, in samples, are left out"
+    )
+    unit: Literal["counts", "microvolt", "none"] | None = Field(
+        None, description="of the numbers; empty: counts in the raw file, none in the others"
+    )
+    processed: tuple[str, ...] | None = Field(
+        None, description="what the signals have been through; empty: told by the file's name"
+    )
+    split_file: str = Field("block_splits_by_image_all.pth", description="published splits")
+    split_index: int = Field(0, ge=0, description="which of them")
+    image_order: str = Field("image_order.txt", description="images in the order of presentation")
+    images: str = Field("images", description="folder of the pictures")
+    sfreq: Annotated[float, Field(gt=0)] = Field(1000.0, description="hertz")
+
+    @field_validator("cut", "lengths")
+    @classmethod
+    def _ascend(cls, bounds: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= bounds[0] < bounds[1]:
+            raise ValueError("needs two ascending numbers of samples, from 0")
+        return bounds
+
+
+class Loader(Dataset):
+    """EEG-ImageNet, raw or in one of its three filtered variants."""
+
+    Options = Options
+    continuous: ClassVar[bool] = False
+    download_name: ClassVar[str] = "eeg_imagenet"
+    channels: ClassVar[list[str] | None] = CHANNELS
+    resolution: ClassVar[np.ndarray | None] = MICROVOLTS_PER_COUNT
+    title: ClassVar[str] = "EEG-ImageNet (Spampinato et al. 2017, Palazzo et al. 2020)"
+
+    def prepare(self) -> None:
+        """Check that the files are there and undamaged, and look for known defects.
+
+        Raises
+        ------
+        DatasetError
+            If the data file is not there (the message says where to get it and where to put it),
+            is not what it was when first used, or has another structure.
+        """
+        path = self._path(self.options.file)
+        known = download.known_sha256(self.download_name, self.options.file)
+        record = download.verify(path, known)
+        if "findings" not in record:
+            record["findings"] = self._duplicates()
+            download.remember(path, record)
+        for line in record["findings"]:
+            self._note(line, warn=True)
+        counts = self._file.rows["subject"].value_counts().sort_index()
+        self._note("Trials by subject: " + ", ".join(f"{s}: {n}" for s, n in counts.items()) + ".")
+        self.stimuli()
+        self.published_split(self._table)
+
+    def subjects(self) -> list[int]:
+        """Subjects in the file, ascending."""
+        return sorted(int(s) for s in self._file.rows["subject"].unique())
+
+    @property
+    def class_names(self) -> list[str]:
+        """Common names of the file's classes; a WordNet id that is not among the 40 stays."""
+        return [WNIDS.get(label, label) for label in self._file.labels]
+
+    @property
+    def processed(self) -> tuple[str, ...]:
+        """Told by the name of the file: ``eeg_14_70_std.pth`` is filtered and standardised."""
+        if self.options.processed is not None:
+            return self.options.processed
+        band = re.fullmatch(r"eeg_(\d+)_(\d+)_std", Path(self.options.file).stem)
+        if band is None:
+            return ()
+        low, high = band.groups()
+        return ("notch 49-51 Hz", f"band {low}-{high} Hz", "standardize")
+
+    def trials(self, subject: int) -> pd.DataFrame:
+        """Metadata of the trials that are long enough, before their signals are looked at."""
+        return self._of(subject)[list(METADATA)].reset_index(drop=True)
+
+    def info(self, subject: int) -> mne.Info:
+        """Channels with positions, and the sampling rate."""
+        from eeglib.datasets.file_epochs import channel_info
+
+        return channel_info(self._ch_names, self.options.sfreq)
+
+    def epochs(self, subject: int) -> mne.BaseEpochs:
+        """Trials of one subject, still in the file, without those that cannot be used.
+
+        Volts in the raw file, unitless in the filtered ones. Trials with values that are no
+        numbers and with flat or saturated channels are left out and counted in `report`.
+        """
+        from eeglib.datasets.file_epochs import file_epochs
+
+        metadata = self._of(subject)
+        inspection = self._inspect(subject, metadata)
+        start, stop = self.options.cut
+        return file_epochs(
+            self._reader(), inspection, metadata, self._ch_names, self.options.sfreq,
+            start / self.options.sfreq, stop - start,
+        )  # fmt: skip
+
+    def stimuli(self) -> pd.DataFrame:
+        """Pictures that were found; empty where there is no folder of pictures."""
+        pictures = self._pictures
+        known = self._file.rows.drop_duplicates("image").set_index("image")["label"]
+        names = sorted(pictures.files) if pictures else []
+        labels = [int(known[name]) for name in names]
+        return pd.DataFrame(
+            {
+                "image": names,
+                "label": labels,
+                "class_name": [self.class_names[label] for label in labels],
+                "file": [pictures.files[name] for name in names],
+            }
+        )
+
+    def published_split(self, metadata: pd.DataFrame) -> dict[str, np.ndarray] | None:
+        """Parts of the file of splits, for these trials; None where there is no such file."""
+        path = self.folder / self.options.split_file
+        if not path.is_file():
+            if "split_file" in self.options.model_fields_set:
+                self._path(self.options.split_file)
+            return None
+        parts = read_split(path, self.options.split_index, self._file.rows)
+        part_of = np.full(len(self._file.rows), "", dtype=object)
+        for name, rows in parts.items():
+            part_of[rows] = name
+        unnamed = int((part_of == "").sum())
+        if unnamed:
+            self._note(f"{unnamed} trials are in no part of {path.name}.", warn=True)
+        # Within one subject an image was shown once, and a split by image treats all alike.
+        by_image = dict(zip(self._file.rows["image"], part_of, strict=True))
+        parts_here = np.array([by_image.get(image, "") for image in metadata["image"]])
+        return {name: np.flatnonzero(parts_here == name) for name in parts}
+
+    def card(self) -> dict[str, str]:
+        """Facts for the data card."""
+        unit = {"counts": "volts, from counts by the amplifier's resolution (inferred)",
+                "microvolt": "volts", "none": "standard deviations"}[self._unit]  # fmt: skip
+        return {
+            "title": self.title,
+            "source": "https://github.com/perceivelab/eeg_visual_classification",
+            "licence": "none stated; for research, cite the papers",
+            "recording": "128 channels (actiCAP, BrainVision), 1000 Hz, mains 50 Hz",
+            "unit": unit,
+            "processed": "; ".join(self.processed) or "nothing",
+            "design": "each class is one block of 50 images, 0.5 s each; 4 sessions of 10 blocks",
+            "known defects": "class and block cannot be told apart; 35 trials and 4 images are "
+            "missing; subject 5 is said to repeat another one",
+        }
+
+    @cached_property
+    def _file(self) -> TrialFile:
+        file = read_trial_file(self._path(self.options.file))
+        if self.channels is not None and file.n_chans != len(self.channels):
+            raise DatasetError(
+                f"{file.path.name} has {file.n_chans} channels; this data set has "
+                f"{len(self.channels)}. Check that it is the file you meant."
+            )
+        return file
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        """Metadata of all trials of the file, with ``row`` and ``length``."""
+        table = self._file.rows.copy()
+        table["row"] = np.arange(len(table))
+        table["class_name"] = np.array(self.class_names, dtype=object)[table["label"]]
+        for column in ("session", "block", "order"):
+            table[column] = -1
+        order = self._presentation()
+        if order is not None:
+            for column in ("session", "block", "order"):
+                table[column] = table["image"].map(order[column]).fillna(-1).astype(int)
+        return table
+
+    @cached_property
+    def _pictures(self) -> Pictures | None:
+        folder = self.folder / self.options.images
+        if not folder.is_dir():
+            if "images" in self.options.model_fields_set:
+                find_pictures(folder, [])
+            self._note(f"No pictures in {folder}: chapters 4 and 7 will end early.")
+            return None
+        pictures = find_pictures(folder, self._file.rows["image"])
+        if pictures.missing:
+            self._note(
+                f"{len(pictures.missing)} pictures are missing or cannot be opened; trials of "
+                f"these images are left out: {', '.join(pictures.missing[:5])}"
+                f"{' ...' if len(pictures.missing) > 5 else ''}",
+                warn=True,
+            )
+        return pictures
+
+    @property
+    def _ch_names(self) -> list[str]:
+        return list(self.channels or [f"EEG{n + 1:03d}" for n in range(self._file.n_chans)])
+
+    @property
+    def _unit(self) -> str:
+        if self.options.unit is not None:
+            return self.options.unit
+        return "none" if "standardize" in self.processed else "counts"
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise DatasetError(download.how_to_get(self.download_name, self.folder, name))
+        return path
+
+    def _presentation(self) -> pd.DataFrame | None:
+        """Order, block and session of each image, by name; None where they are not known."""
+        path = self.folder / self.options.image_order
+        if not path.is_file():
+            if "image_order" in self.options.model_fields_set:
+                self._path(self.options.image_order)
+            self._note(f"The order of presentation is not known: there is no {path.name}.")
+            return None
+        try:
+            lines = path.read_text(encoding="utf-8-sig").split()
+        except UnicodeDecodeError:
+            raise DatasetError(f"{path.name} is not a text file. Download it again.") from None
+        names = pd.Series([re.split(r"[\\/]", line)[-1].split(".")[0] for line in lines], dtype=str)
+        names = names[~names.duplicated()].reset_index(drop=True)
+        classes = names.str.split("_").str[0]
+        block = (classes != classes.shift()).cumsum() - 1
+        unknown = int((~self._file.rows["image"].isin(names)).sum())
+        if unknown == len(self._file.rows):
+            raise DatasetError(
+                f"{path.name} names none of the images in {self.options.file}. Use the list that "
+                "belongs to this data set, or remove it."
+            )
+        if unknown:
+            self._note(f"{unknown} trials show images that {path.name} does not list.", warn=True)
+        self._note(f"Order, blocks and sessions are those of {path.name}, for all subjects alike.")
+        return pd.DataFrame(
+            {"order": range(len(names)), "block": block, "session": block // BLOCKS_PER_SESSION}
+        ).set_index(pd.Index(names))
+
+    def _of(self, subject: int) -> pd.DataFrame:
+        """Trials of one subject that can be cut, in the order of presentation if known."""
+        table = self._table[self._table["subject"] == subject]
+        if table.empty:
+            raise DatasetError(
+                f"{self.options.file} has no trials of subject {subject}; it has subjects "
+                f"{', '.join(map(str, self.subjects()))}. Set dataset.subjects."
+            )
+        low, high = self.options.lengths
+        fits = table["length"].between(max(low, self.options.cut[1]), high)
+        if not fits.all():
+            self._note(
+                f"Subject {subject}: {(~fits).sum()} trials left out, their length is not "
+                f"{max(low, self.options.cut[1])} to {high} samples.",
+                warn=True,
+            )
+        if not fits.any():
+            raise DatasetError(
+                f"No trial of subject {subject} has {max(low, self.options.cut[1])} to {high} "
+                f"samples; they have {table['length'].min()} to {table['length'].max()}. Change "
+                "dataset.options.cut or lengths."
+            )
+        table = table[fits]
+        if self._pictures is not None:
+            table = table[table["image"].isin(list(self._pictures.files))]
+            if table.empty:
+                raise DatasetError(
+                    f"None of subject {subject}'s images has a picture in {self.options.images}. "
+                    "Put the pictures there, or remove the folder to go on without pictures."
+                )
+        return table.sort_values(["order", "row"])
+
+    def _reader(self):
+        start, stop = self.options.cut
+        if self._unit == "counts" and self.resolution is None:
+            raise DatasetError(
+                "The amplifier's resolution is not known for this data set. Set "
+                "dataset.options.unit to microvolt or none."
+            )
+        scale = {"microvolt": 1e-6, "none": 1.0}
+        factor = np.float32(scale.get(self._unit, 0))
+        if self._unit == "counts":
+            factor = (self.resolution[:, None] * 1e-6).astype(np.float32)
+
+        def read(row: int) -> np.ndarray:
+            return self._file.eeg[row].read()[:, start:stop].astype(np.float32) * factor
+
+        return read
+
+    def _inspect(self, subject: int, metadata: pd.DataFrame) -> Inspection:
+        from eeglib.datasets.file_epochs import inspect_trials
+
+        read, spread = self._reader(), []
+
+        def watched():
+            for row in metadata["row"]:
+                trial = read(row)
+                if len(spread) < 50:
+                    spread.append(trial.std(axis=1))
+                yield trial
+
+        result = inspect_trials(watched(), len(metadata), len(self._ch_names))
+        for reason, count in result.reasons.items():
+            self._note(f"Subject {subject}: {count} trials left out for {reason}.", warn=True)
+        if result.bad_channels:
+            names = ", ".join(self._ch_names[c] for c in result.bad_channels)
+            self._note(f"Subject {subject}: channels set to zero as bad: {names}.", warn=True)
+        typical = float(np.nanmedian(spread)) * 1e6
+        if self._unit != "none" and not PLAUSIBLE[0] <= typical <= PLAUSIBLE[1]:
+            self._note(
+                f"Subject {subject}: the channels' standard deviation is {typical:.3g} microvolts, "
+                "which EEG never has: the unit is in doubt. Set dataset.options.unit.",
+                warn=True,
+            )
+        return result
+
+    def _duplicates(self) -> list[str]:
+        """Look for trials with the same signals, such as one subject stored twice."""
+        subjects, seen, pairs = self._file.rows["subject"].to_numpy(), {}, {}
+        for row, eeg in enumerate(self._file.eeg):
+            key = hashlib.blake2b(eeg.read().tobytes(), digest_size=16).digest()
+            first = seen.setdefault(key, row)
+            if first != row:
+                pair = (int(subjects[first]), int(subjects[row]))
+                pairs[pair] = pairs.get(pair, 0) + 1
+        return [
+            f"{n} trials of subject {b} have the same signals as trials of subject {a}."
+            for (a, b), n in sorted(pairs.items())
+        ]
