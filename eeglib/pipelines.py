@@ -49,7 +49,8 @@ def load_pipeline(
     Raises
     ------
     PipelineError
-        If the folder or repository does not exist or lacks a part, or the hub cannot be reached.
+        If the folder or repository does not exist or lacks a part, the hub cannot be reached, or
+        the device is not there or too small.
 
     Notes
     -----
@@ -58,25 +59,31 @@ def load_pipeline(
     import torch
     from diffusers import DiffusionPipeline
 
+    if device and device.startswith("cuda") and not torch.cuda.is_available():
+        raise PipelineError(f"device is {device}, but PyTorch finds no GPU here; use 'cpu'.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
     source = demo_diffusion_path() if str(model) == "demo" else Path(model).expanduser()
-    if source.is_dir():
+    is_folder = bool(str(model)) and source.is_dir()
+    if is_folder:
         _check_parts(source)
-    elif str(model) == "demo" or source.is_absolute() or str(model)[:1] in "./~\\":
+    elif str(model) == "demo" or source.is_absolute() or str(model).startswith((".", "~")):
         raise PipelineError(f"No folder {source}. Give a folder saved by diffusers, a repository "
                             "id such as stabilityai/sd-turbo, or 'demo'.")
     try:
         with _quiet():
             pipeline = DiffusionPipeline.from_pretrained(
-                source if source.is_dir() else str(model), dtype=dtype, use_safetensors=True,
+                source if is_folder else str(model), dtype=dtype, use_safetensors=True,
                 low_cpu_mem_usage=importlib.util.find_spec("accelerate") is not None,
             )
-            pipeline = pipeline.to(device)
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise PipelineError(_explain(error, model, source.is_dir())) from error
+    except Exception as error:  # damaged files make four libraries raise whatever they like
+        raise PipelineError(_explain(error, model, is_folder)) from error
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    try:
+        return pipeline.to(device)
+    except torch.OutOfMemoryError as error:
+        raise PipelineError(f"{model} does not fit into the memory of {device}. Choose a smaller "
+                            "model or device='cpu'.") from error
 
 
 def _check_parts(folder: Path) -> None:
@@ -102,9 +109,9 @@ def _explain(error: Exception, model: str | Path, is_folder: bool) -> str:
     """Say in one or two sentences why a pipeline could not be loaded."""
     from huggingface_hub import errors
 
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     if is_folder:
-        return (f"The pipeline in {model} cannot be loaded: {first_line} Copy the whole folder "
+        return (f"The pipeline in {model} cannot be loaded: {first_line}. Copy the whole folder "
                 "again, with weights as .safetensors.")
     chain = list(_causes(error))
     if any(isinstance(e, errors.GatedRepoError) for e in chain):
@@ -120,7 +127,7 @@ def _explain(error: Exception, model: str | Path, is_folder: bool) -> str:
            "Connect" in type(e).__name__ or "Timeout" in type(e).__name__ for e in chain):
         return (f"The hub cannot be reached and {model} is not in the cache. Connect and try "
                 "again, give a local folder, or use 'demo', which needs no network.")
-    return f"The pipeline {model} cannot be loaded: {first_line}"
+    return f"The pipeline {model} cannot be loaded: {first_line}."
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
