@@ -148,13 +148,19 @@ class Chapter:
         self._outputs.add(name)
         return path
 
-    def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> Path:
-        """Write a figure to ``figures/<name>.png`` and return its path."""
-        path = self.output(f"figures/{name}.png")
-        with replacing(path) as temporary:
+    def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> matplotlib.figure.Figure:
+        """Write a figure to ``figures/<name>.png`` and return it, closed.
+
+        As the last line of a cell it shows the figure, once: Jupyter shows open figures by itself.
+        Elsewhere in a cell: ``display(chapter.save_figure(...))``.
+        """
+        import matplotlib.pyplot as plt
+
+        with replacing(self.output(f"figures/{name}.png")) as temporary:
             # Without the writer's name the same figure gives the same file.
             figure.savefig(temporary, format="png", metadata={"Software": None})
-        return path
+        plt.close(figure)
+        return figure
 
     def save_predictions(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,23 @@ def tiny_site(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_site) -> Path:
-    """A run of the tiny chapters that has finished; tests work on copies of it."""
+def tiny_run(tiny_site) -> Iterator[Path]:
+    """A run of the tiny chapters that has finished; tests work on copies of it.
+
+    What is stale is judged by a copy of eeglib's source, so that an edit made while the tests run
+    is not found by them.
+    """
     from tiny_project import tiny_request
 
+    import eeglib
+    from eeglib.workflow import staleness
     from eeglib.workflow.run import run
 
-    run_dir = tiny_site.parent / "Läufe 1"
-    assert run(tiny_request(tiny_site / "notebooks", run_dir)) == []
-    return run_dir
+    source = tiny_site.parent / "eeglib"
+    skip = shutil.ignore_patterns("pretrained", "__pycache__")
+    shutil.copytree(Path(eeglib.__file__).parent, source, ignore=skip)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staleness, "PACKAGE", source)
+        run_dir = tiny_site.parent / "Läufe 1"
+        assert run(tiny_request(tiny_site / "notebooks", run_dir)) == []
+        yield run_dir

@@ -77,7 +77,8 @@ def test_there_is_one_search_button(built):
 
 def test_figures_carry_their_alternative_text(built):
     for page in (f"notebooks/{STUDENT}", f"subjects/sub-01/{STUDENT}"):
-        assert 'alt="A straight line that rises."' in html(built, page)
+        assert html(built, page).count('alt="A straight line that rises."') == 1
+        assert html(built, page).count("<img") == 1
 
 
 def test_a_chapter_has_text_code_outputs_and_exercises(built):

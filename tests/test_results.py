@@ -178,12 +178,16 @@ def test_what_json_does_not_know_is_refused():
 
 
 def test_figures_are_the_same_file_each_time(chapter):
-    from matplotlib.figure import Figure
+    import matplotlib.pyplot as plt
 
-    figure = Figure(figsize=(2, 1))
-    figure.subplots().plot([1, 2])
-    first = chapter.save_figure(figure, "line").read_bytes()
-    assert chapter.save_figure(figure, "line").read_bytes() == first
+    figure, axes = plt.subplots(figsize=(2, 1))
+    axes.plot([1, 2])
+    assert chapter.save_figure(figure, "line") is figure
+    assert figure.number not in plt.get_fignums()
+    path = chapter.folder / "figures" / "line.png"
+    first = path.read_bytes()
+    chapter.save_figure(figure, "line")
+    assert path.read_bytes() == first
     assert first.startswith(b"\x89PNG")
     assert "figures/line.png" in chapter.finish().outputs
 

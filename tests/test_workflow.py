@@ -176,16 +176,13 @@ def test_resources_of_an_unknown_chapter_are_refused(project):
         run(tiny_request(project.notebooks, project.run_dir, profile=profile))
 
 
-PARAMETERS = 'profile = "demo"\nrun_dir = "runs/demo"'
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('["parameters"]', '["other"]', "has 0 code cells tagged"),
-        ("subject = 1", "subjekt = 1", "no parameter subject"),
-        ("subject = 1", "subject = int(1)", "literals only"),
-        ("subject = 1", "subject, other = 1, 2", "literals only"),
+        ("subject = 7", "subjekt = 1", "no parameter subject"),
+        ("subject = 7", "subject = int(1)", "literals only"),
+        ("subject = 7", "subject, other = 1, 2", "literals only"),
         ("profile_seed = chapter", "x = chapter.profile.teacher.model; y = chapter", "teacher"),
         ("profile_seed =", "%time x =", "plain Python"),
     ],

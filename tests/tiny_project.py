@@ -22,7 +22,10 @@ CHAPTERS = (
 )
 
 WORK = {
-    "01_download_data": 'chapter.output("stimuli.csv").write_text("image,label")',
+    "01_download_data": (
+        "assert subject == chapter.profile.dataset.subjects[0]\n"
+        'chapter.output("stimuli.csv").write_text("image,label")'
+    ),
     "02_filter_signals": (
         'data = chapter.input("01_download_data", "stimuli.csv").read_text()\n'
         'chapter.output("epochs.txt").write_text(f"{data} {subject}")'
@@ -45,7 +48,9 @@ FIGURE = """import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(figsize=(2, 1))
 axes.plot([0, share], label="a line")
-axes.set(xlabel="time (s)", ylabel="voltage (uV)");"""
+axes.set(xlabel="time (s)", ylabel="voltage (uV)")
+chapter.save_figure(figure, "line")"""
+PARAMETERS = 'subject = 7\nprofile = "demo"\nrun_dir = "runs/demo"'
 TEXT = """## What it means
 
 (tiny-label)=
@@ -72,15 +77,11 @@ def write_notebooks(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for chapter in CHAPTERS:
         per_subject = chapter.scope == "subject"
-        parameters = 'profile = "demo"\nrun_dir = "runs/demo"'
         opening = f'chapter = open_chapter("{chapter.name}", profile, run_dir'
         opening += ", subject)" if per_subject else ")"
         cells = [
             new_markdown_cell(f"# Chapter {chapter.name[:2]}\n\nA sentence."),
-            new_code_cell(
-                ("subject = 1\n" if per_subject else "") + parameters,
-                metadata={"tags": ["parameters"]},
-            ),
+            new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
             new_code_cell(f"from eeglib.results import open_chapter\n\n{opening}"),
             new_code_cell("profile_seed = chapter.profile.seed"),
             new_code_cell(WORK[chapter.name]),

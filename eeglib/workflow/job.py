@@ -18,7 +18,7 @@ from pathlib import Path
 from eeglib.metrics import load_metrics, write_text
 from eeglib.results import NOTEBOOK
 from eeglib.workflow.chapters import Chapter, Job, needs_of
-from eeglib.workflow.notebooks import passed_parameters
+from eeglib.workflow.notebooks import PASSED
 from eeglib.workflow.staleness import INPUTS, needs_hashes
 
 KERNEL = "eeglib"
@@ -107,14 +107,14 @@ def _execute(job: Job, plan: dict, folder: Path) -> dict | None:
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    values = {"subject": job.subject, "profile": plan["profile"], "run_dir": plan["run_dir"]}
-    chapter = next(c for c in map(_chapter, plan["chapters"]) if c.name == job.chapter)
+    subject = plan["first_subject"] if job.subject is None else job.subject
+    values = (subject, plan["profile"], plan["run_dir"])
     minutes = next(c["minutes"] for c in plan["chapters"] if c["name"] == job.chapter)
     try:
         papermill.execute_notebook(
             Path(plan["notebooks"]) / f"{job.chapter}.ipynb",
             folder / NOTEBOOK,
-            parameters={name: values[name] for name in passed_parameters(chapter)},
+            parameters=dict(zip(PASSED, values, strict=True)),
             kernel_name=KERNEL,
             language="python",
             progress_bar=False,

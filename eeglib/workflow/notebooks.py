@@ -13,6 +13,8 @@ from eeglib.workflow.chapters import COMMON_SECTIONS, Chapter, WorkflowError
 
 PARAMETERS = "parameters"
 INJECTED = "injected-parameters"
+PASSED = ("subject", "profile", "run_dir")
+"""Parameters that the run passes to every notebook; a group's chapter gets the first subject."""
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -67,7 +69,7 @@ def check_notebook(path: Path, chapter: Chapter) -> nbformat.NotebookNode:
             f"{path} has {len(cells)} code cells tagged '{PARAMETERS}'; it needs exactly one."
         )
     names = _literals(cells[0].source, path)
-    missing = [name for name in passed_parameters(chapter) if name not in names]
+    missing = [name for name in PASSED if name not in names]
     if missing:
         raise WorkflowError(
             f"{path} has no parameter {', '.join(missing)}; its cell tagged '{PARAMETERS}' "
@@ -81,11 +83,6 @@ def check_notebook(path: Path, chapter: Chapter) -> nbformat.NotebookNode:
             "else a change of it would not run the chapter again."
         )
     return notebook
-
-
-def passed_parameters(chapter: Chapter) -> tuple[str, ...]:
-    """Names of the parameters that the run passes to a chapter's notebook."""
-    return ("profile", "run_dir") if chapter.scope == "group" else ("subject", "profile", "run_dir")
 
 
 def is_from_papermill(cell: nbformat.NotebookNode) -> bool:

@@ -136,6 +136,7 @@ def plan_run(request: Request) -> tuple[dict[Job, str], dict]:
         "profile": str(request.run_dir / "profile.yml"),
         "run_dir": str(request.run_dir),
         "subjects": [f"{subject:02d}" for subject in request.subjects],
+        "first_subject": request.profile.dataset.subjects[0],
         "summarized": summarized,
         "threads": threads,
         "chapters": [_chapter_plan(chapter, request.profile) for chapter in request.chapters],

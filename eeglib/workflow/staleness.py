@@ -45,12 +45,12 @@ def describe_chapter(chapter: Chapter, notebook: Path, profile: Profile) -> dict
     return {
         "code": code_hash(content),
         "profile": {name: _short(json.dumps(value)) for name, value in values.items()},
-        "modules": module_hashes(roots),
+        "modules": module_hashes(roots, PACKAGE),
         "assets": {name: _folder_hash(PACKAGE / name) for name in chapter.assets},
     }
 
 
-def module_hashes(roots: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
+def module_hashes(roots: Iterable[str], package: Path) -> dict[str, str]:
     """Checksums of modules and of all modules of the same package that they import.
 
     Parameters
