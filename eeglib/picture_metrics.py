@@ -24,7 +24,7 @@ from eeglib.profile import Count, EvaluationSettings, Settings
 CONTROLS = ("true label", "predicted label", "random label")
 """Names of the sets of pictures that belong side by side: ceiling, result, floor."""
 
-N_PAIRINGS = 4
+N_PAIRINGS = 2
 """Wrong pairings from which the pixel scores' chance is computed."""
 
 COLUMNS = ("metric", "value", "chance", "better", "n", "low", "high", "bias", "backbone")
@@ -91,7 +91,7 @@ def measure(
         ``chance`` is what the same pictures score when each is paired with a wrong true picture;
         sets know no pairs, so that Inception score, FID and KID have none: their floor is the
         control with random labels. ``bias`` is the jackknife's estimate of how much the value is
-        too high because n is small.
+        too high because n is small (below 0: too low).
 
     Notes
     -----

