@@ -157,7 +157,7 @@ class Loader(Dataset):
         table = self._with_labels(self.events)
         table = table[table["image"] != ""].drop_duplicates(["image", "label"])
         table = table.assign(file=[self.folder / "stimuli" / f for f in table["file"]])
-        table = table[[file.is_file() for file in table["file"]]]
+        table = table[np.array([file.is_file() for file in table["file"]], dtype=bool)]
         if table["image"].duplicated().any():
             warnings.warn(
                 "Some images stand for more than one class, so no classifier of images can be "
@@ -320,7 +320,9 @@ class Loader(Dataset):
             )
         raw.pick("eeg", exclude=())
         if all(np.isnan(c["loc"][:3]).any() or not c["loc"][:3].any() for c in raw.info["chs"]):
-            raw.set_montage(montage_1005(), match_case=False, on_missing="ignore", verbose="error")
+            montage = montage_1005()
+            if {n.lower() for n in raw.ch_names} & {n.lower() for n in montage.ch_names}:
+                raw.set_montage(montage, match_case=False, on_missing="ignore", verbose="error")
         raw.set_annotations(self._joints(path, raw))
         return raw
 

@@ -22,9 +22,9 @@ DRIFT_BANDS = {  # Hz
     "low gamma": (30.0, 60.0),
     "high gamma": (60.0, np.inf),
 }
-GAIN_DRIFT = 0.03
+GAIN_DRIFT = 0.012
 """Standard deviation of the log-gain of a channel at drift strength 1."""
-BAND_DRIFT = 0.08
+BAND_DRIFT = 0.03
 """Standard deviation of the log-amplitude of a band in a channel at drift strength 1."""
 OFFSET_DRIFT = 15e-6
 """Standard deviation of a channel's slow potential at drift strength 1, V."""

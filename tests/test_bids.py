@@ -1,0 +1,309 @@
+"""Any BIDS data set: what is in the tables arrives, and what is wrong with them is said."""
+
+import json
+import re
+
+import mne
+import mne_bids
+import numpy as np
+import pandas
+import pytest
+from uci import SHARED, write_uci_bids
+
+from eeglib.datasets import METADATA, DatasetError, open_dataset
+from eeglib.datasets.bids_tables import image_names, numbers_of, sort_key
+from eeglib.datasets.bids_writer import write_recording
+from eeglib.profile import DatasetSettings
+
+NAMES = ["Fz", "Cz", "Pz", "Oz"]
+SFREQ = 128.0
+
+
+def make(folder, subject="01", session=None, run=None, task="look", **columns):
+    """Write a recording of 10 s with an event every second; returns the signals in volts."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(0, 2e-5, (len(NAMES), 1280)).astype(np.float32)
+    events = pandas.DataFrame(
+        {
+            "onset": np.arange(9.0),
+            "duration": 0.5,
+            "trial_type": ["cat", "dog", "car"] * 3,
+            "stim_file": [f"set/{name}_{i}.png" for i in range(3) for name in ("a", "b", "c")],
+        }
+    ).assign(**columns)
+    path = mne_bids.BIDSPath(
+        root=folder, subject=subject, session=session, run=run, task=task, datatype="eeg",
+        suffix="eeg", extension=".vhdr",
+    )
+    write_recording(path, data, NAMES, SFREQ, events, {}, {"PowerLineFrequency": 50})
+    return data
+
+
+def load(folder, subjects=(1,), **options):
+    settings = DatasetSettings(name="bids", subjects=subjects, root=folder, options=options)
+    return open_dataset(settings, folder)
+
+
+def sidecar(folder, suffix):
+    return next(folder.rglob(f"*{suffix}"))
+
+
+def edit(folder, suffix, change):
+    file = sidecar(folder, suffix)
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def edit_json(folder, **entries):
+    edit(folder, "_eeg.json", lambda text: json.dumps(json.loads(text) | entries))
+
+
+# --- what is there arrives ------------------------------------------------------------------
+
+
+def test_signals_events_and_positions_arrive(tmp_path):
+    data = make(tmp_path)
+    dataset = load(tmp_path)
+    dataset.prepare()
+    (recording,) = dataset.recordings(1)
+    assert np.abs(recording.raw.get_data() - data).max() < 0.51e-7
+    assert recording.raw.info["sfreq"] == SFREQ
+    assert recording.raw.ch_names == NAMES
+    trials = recording.trials
+    assert list(trials.columns) == ["onset", *METADATA]
+    assert dataset.class_names == ["car", "cat", "dog"]
+    assert trials["label"].tolist() == [1, 2, 0] * 3
+    assert trials["onset"].tolist() == list(range(9))
+    assert trials["order"].tolist() == list(range(9))
+    assert trials["image"].tolist()[:4] == ["a_0", "b_0", "c_0", "a_1"]
+    assert set(trials["block"]) == {-1}
+    assert set(trials["session"]) == {1}
+    assert not len(recording.raw.annotations)
+    oz = recording.raw.info["chs"][3]["loc"][:3]
+    assert oz[1] < -0.05  # behind
+
+
+def test_sessions_and_runs_come_in_the_order_people_count(tmp_path):
+    for session in ("2", "10", "1"):
+        make(tmp_path, session=session)
+    dataset = load(tmp_path)
+    assert [set(r.trials["session"]) for r in dataset.recordings(1)] == [{1}, {2}, {10}]
+    assert dataset.trials(1)["order"].tolist() == list(range(27))
+    assert len(load(tmp_path, sessions=("10",)).recordings(1)) == 1
+
+
+def test_runs_count_as_sessions_where_there_are_none(tmp_path):
+    for run in ("1", "2"):
+        make(tmp_path, run=run)
+    assert sorted(set(load(tmp_path).trials(1)["session"])) == [1, 2]
+
+
+def test_labels_of_subjects_that_are_no_numbers_are_numbered(tmp_path):
+    for subject in ("co3", "ca1"):
+        make(tmp_path, subject=subject)
+    dataset = load(tmp_path, subjects=(1, 2))
+    assert dataset.subjects() == [1, 2]
+    assert dataset.labels == {1: "ca1", 2: "co3"}
+    assert "1 = sub-ca1" in dataset.card()["subjects"]
+    assert set(dataset.trials(2)["subject"]) == {2}
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [(["01", "07"], [1, 7]), (["1", "01"], [1, 2]), (["00", "01"], [1, 2]), (["a", "b"], [1, 2])],
+)
+def test_numbers_of_labels(labels, numbers):
+    assert numbers_of(labels) == numbers
+
+
+def test_small_helpers():
+    assert sorted(["10", "2", "b1", None], key=sort_key) == [None, "2", "10", "b1"]
+    assert image_names(pandas.Series(["a/1.png", "b/2.png", ""])).tolist() == ["1", "2", ""]
+    assert image_names(pandas.Series(["a/1.png", "b/1.png"])).tolist() == ["a/1", "b/1"]
+
+
+def test_chosen_columns_and_types(tmp_path):
+    make(tmp_path, what=["x", "y", "n/a"] * 3, block=np.repeat([4, 5, 6], 3))
+    dataset = load(tmp_path, label_column="what", trial_types=("y", "x"), image_column=None)
+    trials = dataset.trials(1)
+    assert dataset.class_names == ["y", "x"]
+    assert trials["label"].tolist() == [1, 0] * 3
+    assert set(trials["image"]) == {""}
+    assert trials["block"].tolist() == [4, 4, 5, 5, 6, 6]
+    assert load(tmp_path, label_column="what").class_names == ["x", "y"]
+
+
+def test_markers_that_are_no_stimuli_are_no_classes(tmp_path):
+    make(tmp_path, trial_type=["cat", "dog", "boundary", "BAD_jump", "n/a", "New Segment"] +
+         ["cat"] * 3)
+    assert load(tmp_path).class_names == ["cat", "dog"]
+
+
+def test_images_are_found_in_the_folder_stimuli(tmp_path):
+    make(tmp_path)
+    assert load(tmp_path).stimuli().empty
+    (tmp_path / "stimuli" / "set").mkdir(parents=True)
+    (tmp_path / "stimuli" / "set" / "b_1.png").write_bytes(b"x")
+    stimuli = load(tmp_path).stimuli()
+    assert stimuli.columns.tolist() == ["image", "label", "class_name", "file"]
+    assert stimuli.iloc[0, :3].tolist() == ["b_1", 2, "dog"]
+
+
+def test_an_image_of_two_classes_teaches_nothing(tmp_path):
+    make(tmp_path, stim_file="one.png")
+    (tmp_path / "stimuli").mkdir()
+    (tmp_path / "stimuli" / "one.png").write_bytes(b"x")
+    with pytest.warns(UserWarning, match="more than one class"):
+        assert load(tmp_path).stimuli().empty
+
+
+def test_channels_that_are_no_eeg_are_left_out_and_named(tmp_path):
+    make(tmp_path)
+    edit(tmp_path, "_channels.tsv", lambda t: re.sub("(?m)^(Fz\t)EEG", r"\1EOG", t))
+    dataset = load(tmp_path)
+    assert dataset.info(1)["ch_names"] == ["Cz", "Pz", "Oz"]
+    assert "Fz (eog)" in dataset.card()["channels left out"]
+
+
+def test_missing_tables_of_channels_and_positions_do_not_hurt(tmp_path):
+    make(tmp_path)
+    for pattern in ("*_channels.tsv", "*_electrodes.tsv", "*_coordsystem.json", "*_eeg.json"):
+        next(tmp_path.rglob(pattern)).unlink()
+    (tmp_path / "participants.tsv").unlink()
+    info = load(tmp_path).info(1)
+    assert info["ch_names"] == NAMES
+    assert info["chs"][3]["loc"][1] < -0.05
+
+
+def test_channels_of_unknown_names_have_no_positions(tmp_path):
+    make(tmp_path)
+    for pattern in ("*_electrodes.tsv", "*_coordsystem.json", "*_channels.tsv"):
+        next(tmp_path.rglob(pattern)).unlink()
+    edit(tmp_path, "_eeg.vhdr", lambda t: re.sub("(Fz|Cz|Pz|Oz)(?=,)", r"E\1", t))
+    info = load(tmp_path).info(1)
+    assert info["ch_names"] == ["EFz", "ECz", "EPz", "EOz"]
+    assert info.get_montage() is None
+
+
+@pytest.mark.parametrize("kind", ["epoched", "discontinuous"])
+def test_joints_are_marked(tmp_path, kind):
+    make(tmp_path, trial_type=["cat", "dog", "boundary"] * 3)
+    edit_json(tmp_path, RecordingType=kind, EpochLength=2.5)
+    (recording,) = load(tmp_path).recordings(1)
+    marks = recording.raw.annotations
+    assert set(marks.description) == {"EDGE boundary"}
+    assert np.allclose(marks.onset, [2.5, 5, 7.5] if kind == "epoched" else [2, 5, 8])
+
+
+def test_other_formats_are_read(tmp_path):
+    make(tmp_path, subject="02")
+    edf = next(tmp_path.rglob("*_eeg.vhdr"))
+    raw = mne.io.read_raw_brainvision(edf, preload=True, verbose="error")
+    raw.set_annotations(None)
+    for extension in (".eeg", ".vmrk", ".vhdr"):
+        edf.with_suffix(extension).unlink()
+    raw.save(edf.with_suffix(".fif"), verbose="error")
+    assert len(load(tmp_path, subjects=(2,)).trials(2)) == 9
+
+
+# --- what is wrong is said ------------------------------------------------------------------
+
+
+def test_events_outside_the_recording_are_left_out_and_counted(tmp_path):
+    make(tmp_path)
+    shift = {"0.0": "-1.0", "8.0": "10.0", "7.0": "n/a"}
+    edit(
+        tmp_path, "_events.tsv",
+        lambda t: re.sub(r"(?m)^(0\.0|8\.0|7\.0)(?=\t)", lambda m: shift[m[1]], t),
+    )
+    dataset = load(tmp_path)
+    with pytest.warns(UserWarning) as caught:
+        trials = dataset.trials(1)
+    texts = " ".join(str(w.message) for w in caught)
+    assert "2 of 8 events lie outside" in texts
+    assert "1 events without an onset" in texts
+    assert trials["onset"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def drop(pattern):
+    return lambda folder: next(folder.rglob(pattern)).unlink()
+
+
+def replace(suffix, old, new):
+    return lambda folder: edit(folder, suffix, lambda text: re.sub(old, new, text))
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "words"),
+    [
+        (drop("*_events.tsv"), {}, "has no events.tsv"),
+        (replace("_events.tsv", r"^onset", "start"), {}, "no column 'onset'"),
+        (replace("_events.tsv", r"\n3\.0", "\nlater"), {}, "row 4: onset is 'later'"),
+        (replace("_events.tsv", r"(?s)\n.*", "\n"), {}, "No event .* names a class"),
+        (replace("_events.tsv", r"(?s).*", ""), {}, "not a table"),
+        (lambda f: None, {"label_column": "what"}, "no column 'what'; it has: onset"),
+        (lambda f: None, {"image_column": "picture"}, "no column 'picture'"),
+        (lambda f: None, {"trial_types": ("bird",)}, "among bird"),
+        (lambda f: None, {"task": "rest"}, "of task rest .*found: sub-01_task-look_eeg.vhdr"),
+        (lambda f: None, {"sessions": ("9",)}, "session"),
+        (lambda f: make(f, task="other"), {}, "several tasks: look, other"),
+        (replace("_channels.tsv", "\tEEG\t", "\tECG\t"), {}, "no EEG channel, only ecg"),
+        (drop("*_eeg.eeg"), {}, "cannot be read"),
+        (replace("_eeg.vhdr", "SamplingInterval=.*", ""), {}, "cannot be read"),
+        (replace("_eeg.vhdr", "(?s).*", "rubbish"), {}, "cannot be read"),
+        (replace("_eeg.json", "(?s).*", "{"), {}, "not valid JSON"),
+        (replace("_eeg.json", "(?s)^.*$", "[]"), {}, "must hold keys"),
+        (lambda f: edit_json(f, SamplingFrequency=1000), {}, "states 1000 Hz"),
+        (lambda f: edit_json(f, RecordingType="epoched", EpochLength=None), {}, "EpochLength|NoneType"),
+    ],
+)
+def test_damage_is_named(tmp_path, damage, options, words):
+    make(tmp_path)
+    damage(tmp_path)
+    dataset = load(tmp_path, **options)
+    with pytest.raises(DatasetError, match=words):
+        dataset.prepare()
+        dataset.recordings(1)
+
+
+def test_folder_that_is_no_data_set_and_subject_that_is_not_there(tmp_path):
+    with pytest.raises(DatasetError, match="no BIDS data set"):
+        load(tmp_path).prepare()
+    make(tmp_path)
+    with pytest.raises(DatasetError, match="No subject 3 .* there are: 1"):
+        load(tmp_path, subjects=(3,)).prepare()
+    with pytest.raises(DatasetError, match="No subject 4"):
+        load(tmp_path).recordings(4)
+
+
+# --- real recordings ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uci_folder(tmp_path_factory):
+    if not SHARED.is_file():
+        pytest.skip("needs ../shared/real/uci_eeg_objects, which is not here")
+    return write_uci_bids(SHARED, tmp_path_factory.mktemp("uci") / "data", [1, 3])
+
+
+def test_real_trials_come_back_as_they_were(uci_folder):
+    dataset = load(uci_folder, subjects=(1, 2))
+    dataset.prepare()
+    with np.load(SHARED, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    label = sorted(set(arrays["subject"]))[2]
+    own = np.flatnonzero(arrays["subject"] == label)
+    own = own[np.argsort(arrays["trial"][own], kind="stable")]
+    assert dataset.labels[2] == label
+    (recording,) = dataset.recordings(2)
+    raw, trials = recording.raw, recording.trials
+    assert raw.info["sfreq"] == 256
+    assert len(raw.ch_names) == 61
+    assert trials["class_name"].tolist() == arrays["cond"][own].tolist()
+    rows = [arrays["ch_names"].tolist().index(name) for name in raw.ch_names]
+    signals = raw.get_data().reshape(61, len(own), 256).swapaxes(0, 1)
+    assert np.abs(signals - arrays["X"][own][:, rows] * 1e-6).max() < 0.03e-6
+    assert np.allclose(raw.annotations.onset, np.arange(1, len(own)))
+    positions = np.array([c["loc"][:3] for c in raw.info["chs"]])
+    assert not np.isnan(positions).any()
+    assert dataset.stimuli().empty
+    assert set(trials["image"]) == {""}

@@ -1,0 +1,428 @@
+"""The simulated recording: what is put in comes out, and nothing else does."""
+
+import json
+
+import mne
+import numpy as np
+import pandas
+import pytest
+from scipy import signal, stats
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from eeglib.datasets import METADATA, DatasetError, open_dataset
+from eeglib.datasets.simulated import Options, simulate
+from eeglib.datasets.simulation import ongoing
+from eeglib.datasets.simulation.forward_model import ACTICAP_128, build_head
+from eeglib.datasets.simulation.response import similarity_scores
+from eeglib.datasets.simulation.subject import SimulatedSubject, draw_schedule
+from eeglib.datasets.simulation.truth import load_truth
+from eeglib.profile import DatasetSettings
+
+CHANNELS = ("Fp1", "Fp2", "Fz", "Cz", "T7", "T8", "P7", "P8", "Pz", "PO7", "PO8", "O1", "Oz", "O2")
+SMALL = {
+    "n_classes": 5, "images_per_class": 40, "classes_per_session": 5, "sfreq": 250,
+    "channels": CHANNELS, "pause": 4.0, "seed": 3,
+}
+
+
+def subject_of(**changes) -> SimulatedSubject:
+    """One simulated subject whose pictures are random vectors with class structure."""
+    options = Options(**(SMALL | changes))
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(options.n_classes), options.images_per_class)
+    features = rng.standard_normal((options.n_classes, 30))[labels]
+    features = features + rng.standard_normal(features.shape)
+    stimuli = pandas.DataFrame({"image": [f"i{i}" for i in range(len(labels))], "label": labels})
+    return SimulatedSubject(options, 1, stimuli, features)
+
+
+def filtered_trials(subject: SimulatedSubject) -> tuple[np.ndarray, np.ndarray]:
+    """Trials after the paper's band-pass, and their labels."""
+    sfreq, data, labels = subject.options.sfreq, [], []
+    bands = [
+        signal.butter(2, (49, 51), "bandstop", fs=sfreq, output="sos"),
+        signal.butter(2, (14, 70), "bandpass", fs=sfreq, output="sos"),
+    ]
+    for session in range(subject.n_sessions):
+        recording = subject.signals(session)
+        for sos in bands:
+            recording = signal.sosfiltfilt(sos, recording)
+        for trial in subject.trials(session).itertuples():
+            start = round(trial.onset * sfreq)
+            data.append(recording[:, start : start + sfreq // 2])
+            labels.append(subject.stimuli["label"][trial.stimulus])
+    return np.array(data), np.array(labels)
+
+
+def correct_by_power(trials: np.ndarray, labels: np.ndarray) -> int:
+    power = np.log((trials**2).mean(axis=-1))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=500))
+    return correct(model, power, labels)
+
+
+def correct_by_mean(trials: np.ndarray, labels: np.ndarray) -> int:
+    bins = trials[..., :120].reshape(*trials.shape[:2], -1, 4).mean(axis=-1)
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    return correct(model, bins.reshape(len(bins), -1) * 1e6, labels)
+
+
+def correct(model, features: np.ndarray, labels: np.ndarray) -> int:
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return int((cross_val_predict(model, features, labels, cv=folds) == labels).sum())
+
+
+def at_chance(n_correct: int, labels: np.ndarray) -> bool:
+    """Whether guessing gives so many right answers in all but one of a thousand cases."""
+    chance = 1 / len(np.unique(labels))
+    return stats.binom.sf(n_correct - 1, len(labels), chance) > 1e-3
+
+
+# --- the four worlds ------------------------------------------------------------------------
+
+
+def test_nothing_put_in_nothing_found():
+    trials, labels = filtered_trials(subject_of(stimulus_strength=0, drift_strength=0))
+    assert at_chance(correct_by_power(trials, labels), labels)
+    assert at_chance(correct_by_mean(trials, labels), labels)
+
+
+def test_drift_alone_decodes_a_block_design_and_not_a_randomized_one():
+    drift = {"stimulus_strength": 0, "drift_strength": 12, "drift_tau": 60}
+    trials, labels = filtered_trials(subject_of(**drift))
+    assert correct_by_power(trials, labels) > 0.5 * len(labels)
+    trials, labels = filtered_trials(subject_of(design="randomized", **drift))
+    assert at_chance(correct_by_power(trials, labels), labels)
+
+
+def test_pictures_alone_decode_a_randomized_design():
+    world = {"stimulus_strength": 5, "drift_strength": 0, "design": "randomized"}
+    trials, labels = filtered_trials(subject_of(**world))
+    assert correct_by_mean(trials, labels) > 0.35 * len(labels)  # evoked
+    assert correct_by_power(trials, labels) > 0.35 * len(labels)  # induced
+    shuffled = np.random.default_rng(1).permutation(labels)
+    assert at_chance(correct_by_mean(trials, shuffled), labels)
+
+
+# --- the head -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("site", ["Oz", "PO7", "P8", "TP10"])
+def test_a_source_is_seen_above_itself(site):
+    head = build_head(ACTICAP_128)
+    names = list(head.ch_names)
+    patterns = head.topographies("visual", head.outward["visual"])
+    from eeglib.datasets.simulation.forward_model import OCCIPITAL, TEMPORAL
+
+    pattern = np.abs(patterns[:, (OCCIPITAL + TEMPORAL).index(site)])
+    nearest = np.argsort(head.distances[names.index(site)])[:8]
+    assert int(pattern.argmax()) in nearest
+    assert pattern[names.index("Fz")] < 0.3 * pattern.max()
+    assert np.abs(patterns.mean(axis=0)).max() < 1e-9 * np.abs(patterns).max()
+
+
+def test_channels_are_the_caps_and_unknown_ones_are_named():
+    assert len(ACTICAP_128) == len(set(ACTICAP_128)) == 128
+    with pytest.raises(ValueError, match="O17"):
+        build_head(("Oz", "O17"))
+
+
+# --- protocol -------------------------------------------------------------------------------
+
+
+def test_published_protocol():
+    options = Options()
+    classes = np.repeat(np.arange(40), 50)
+    table = draw_schedule(classes, options, np.random.default_rng(0))
+    assert len(table) == 2000
+    assert sorted(table["stimulus"]) == list(range(2000))
+    assert table["session"].value_counts().tolist() == [500] * 4
+    for _, block in table.groupby("block"):
+        assert len(set(classes[block["stimulus"]])) == 1
+        assert np.allclose(np.diff(block["onset"]), 0.5)
+    first = table[table["session"] == 0].groupby("block")["onset"]
+    assert np.allclose(np.diff(first.min()), 35)
+    assert first.max().iloc[-1] + 0.5 + options.pause / 2 == pytest.approx(350)
+
+
+def test_randomized_design_keeps_the_slots_and_mixes_the_classes():
+    classes = np.repeat(np.arange(10), 30)
+    block, mixed = (
+        draw_schedule(
+            classes, Options(n_classes=10, images_per_class=30, design=design),
+            np.random.default_rng(0),
+        )
+        for design in ("block", "randomized")
+    )
+    assert block["onset"].equals(mixed["onset"])
+    assert block["block"].equals(mixed["block"])
+    assert sorted(mixed["stimulus"]) == list(range(300))
+    assert mixed.groupby("block")["stimulus"].agg(lambda s: len(set(classes[s]))).min() > 4
+
+
+def test_a_class_may_have_several_blocks():
+    options = Options(n_classes=4, images_per_class=10, trials_per_block=4, classes_per_session=4)
+    classes = np.repeat(np.arange(4), 10)
+    table = draw_schedule(classes, options, np.random.default_rng(0))
+    sizes = table.groupby("block").size()
+    assert sizes.tolist() == [4] * 8 + [2] * 4
+    assert table["session"].max() == 2
+    assert sorted(table["stimulus"]) == list(range(40))
+
+
+# --- signals --------------------------------------------------------------------------------
+
+
+def test_spectrum_falls_and_has_mains_and_alpha():
+    subject = subject_of(stimulus_strength=0, drift_strength=0)
+    channel = CHANNELS.index("Oz")
+    f, power = signal.welch(subject.signals(0)[channel], 250, nperseg=500)
+    at = dict(zip(f, 10 * np.log10(power), strict=True))
+    assert at[50.0] > at[47.0] + 6
+    assert at[50.0] > at[53.0] + 6
+    assert max(at[9.0], at[9.5], at[10.0], at[10.5], at[11.0]) > at[6.0]
+    inside = (f > 14) & (f < 40)
+    slope = np.polyfit(np.log10(f[inside]), np.log10(power[inside]), 1)[0]
+    assert -2.5 < slope < -0.5
+    rms = 1e6 * subject.signals(0).std()
+    assert 8 < rms < 35
+
+
+def test_noise_forgets_itself_within_half_a_second():
+    head = build_head(CHANNELS)
+    for component in ongoing.noise_components(head, np.random.default_rng(0)):
+        correlation = component.autocorrelation(250, 400)
+        assert correlation[0] == 1
+        assert np.abs(correlation[150:]).max() < 0.05, component.name
+
+
+def test_drawn_noise_has_the_stated_covariance():
+    head = build_head(CHANNELS)
+    components = ongoing.noise_components(head, np.random.default_rng(0))
+    spectra = ongoing.draw_spectra(components, 2**17, 250.0, np.random.default_rng(1))
+    data = np.fft.irfft(spectra, 2**17)
+    stated = sum(c.mixing @ c.mixing.T for c in components)
+    drawn = np.cov(data)
+    assert np.abs(drawn - stated).max() < 0.1 * np.abs(stated).max()
+
+
+def test_band_masks_leave_the_signal_whole():
+    masks = ongoing.band_masks(1024, 250.0)
+    assert masks.shape[0] == len(ongoing.DRIFT_BANDS)
+    assert np.allclose(masks.sum(axis=0), 1)
+    assert masks.min() >= 0
+
+
+def test_drift_has_its_size_its_memory_and_its_jump():
+    head = build_head(CHANNELS)
+    tau = 20.0
+    drift = ongoing.draw_drift(head, 2, 3000, 1e6, tau, 1.0, np.random.default_rng(0))
+    assert drift.log_gain.std() == pytest.approx(ongoing.GAIN_DRIFT, rel=0.15)
+    course = drift.log_gain[0] / drift.log_gain.std()
+    kept = np.mean(course[:, 20:] * course[:, :-20])
+    assert kept == pytest.approx(np.exp(-1), abs=0.15)
+    still = ongoing.draw_drift(head, 1, 10, 0, tau, 0.0, np.random.default_rng(0))
+    assert not still.log_bands.any()
+    assert not still.offset.any()
+
+
+def test_classes_that_look_alike_answer_alike():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((30, 40))
+    features[1] = features[0] + 0.1 * rng.standard_normal(40)
+    scores = similarity_scores(np.arange(30), features, np.eye(24), 4, 0.0, rng)
+    distance = np.linalg.norm(scores.reshape(30, -1) - scores[0].ravel(), axis=1)
+    assert distance[1] < 0.3 * distance[2:].min()
+    assert scores.std() == pytest.approx(1, rel=0.05)
+
+
+def test_nothing_is_driven_before_60_ms_and_much_after():
+    subject = subject_of(stimulus_strength=1, drift_strength=0)
+    subject.signals(0)
+    response = subject.truth().evoked_response(0)
+    assert response.shape == (len(CHANNELS), 200)
+    assert not response[:, :15].any()  # 60 ms at 250 Hz
+    assert not subject.response.envelopes[..., :15].any()
+    assert np.abs(response[CHANNELS.index("Oz"), 20:60]).max() > 1e-6
+    occipital, temporal = subject.response.waves[0, 0], subject.response.waves[-1, 0]
+    assert temporal.argmax() > occipital.argmax() + 5
+
+
+def test_truth_adds_up():
+    """What the strength knob adds is the truth's templates at the trials' onsets, and bursts."""
+    world = {"drift_strength": 0, "image_share": 0.5}
+    with_pictures = subject_of(stimulus_strength=2, **world)
+    added = with_pictures.signals(0) - subject_of(stimulus_strength=0, **world).signals(0)
+    truth = with_pictures.truth()
+    evoked = np.zeros((len(CHANNELS), added.shape[1] + 200))
+    power = np.zeros((truth.response.induced.shape[1], added.shape[1] + 200))
+    for onset, image in zip(truth.trial_onset, truth.trial_image, strict=True):
+        window = slice(round(onset * 250), round(onset * 250) + 200)
+        evoked[:, window] += truth.evoked_response(image)
+        bursts = truth.response.induced[image].T[:, :, None] ** 2
+        power[:, window] += (bursts * truth.response.envelopes.swapaxes(0, 1) ** 2).sum(axis=0)
+    rest = added - evoked[:, : added.shape[1]]
+    before = round(truth.trial_onset[0] * 250) + 15
+    assert np.abs(rest[:, :before]).max() < 1e-9
+    expected = (truth.response.topographies**2 @ power[:, : added.shape[1]]).mean()
+    assert (rest**2).mean() == pytest.approx(expected, rel=0.1)
+    table = truth.variance_table()
+    assert table.loc["drift"].max() < 1e-3
+    assert table.loc["evoked"].min() > 0
+    assert table.loc["induced"].min() > 0
+
+
+def test_drift_is_what_the_knob_adds():
+    world = {"stimulus_strength": 0}
+    moved = subject_of(drift_strength=1, **world)
+    still = subject_of(drift_strength=0, **world)
+    with_drift, without = moved.signals(0), still.signals(0)
+    ratio = np.log(with_drift.std(axis=1) / without.std(axis=1))
+    assert 0.003 < np.abs(ratio).max() < 0.2
+    assert moved.truth().variance_table().loc["drift", "all frequencies"] > 0.1
+
+
+# --- seeds ----------------------------------------------------------------------------------
+
+
+def test_same_seed_same_signals_other_seed_others():
+    first, second = subject_of().signals(0), subject_of().signals(0)
+    assert first.tobytes() == second.tobytes()
+    assert not np.array_equal(first, subject_of(seed=4).signals(0))
+
+
+def test_subjects_differ_and_do_not_depend_on_each_other(small_folder):
+    folder, _ = small_folder
+    one, two = (load_truth(folder, s) for s in (1, 2))
+    assert not np.allclose(one.response.topographies, two.response.topographies)
+    assert one.images.tolist() == two.images.tolist()
+
+
+# --- files ----------------------------------------------------------------------------------
+
+TINY = {"n_classes": 3, "images_per_class": 4, "classes_per_session": 2, "sfreq": 200,
+        "channels": ("Fz", "Cz", "Pz", "O1", "O2"), "pause": 2.0, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def small_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated") / "data"
+    options = Options(**TINY)
+    simulate(folder, options, (1, 2), progress=False)
+    return folder, options
+
+
+def open_tiny(folder, root=None, **changes):
+    settings = DatasetSettings(
+        name="simulated", subjects=(1, 2), options=TINY | changes, root=root
+    )
+    return open_dataset(settings, folder)
+
+
+def test_round_trip_of_signals_and_metadata(small_folder):
+    folder, options = small_folder
+    dataset = open_tiny(folder)
+    recordings = dataset.recordings(1)
+    assert [len(r.trials) for r in recordings] == [8, 4]
+    stimuli = pandas.read_csv(folder / "stimuli" / "stimuli.tsv", sep="\t")
+    from PIL import Image
+
+    from eeglib.datasets.stimuli import visual_features
+
+    features = visual_features([Image.open(folder / "stimuli" / f) for f in stimuli["file"]])
+    subject = SimulatedSubject(options, 1, stimuli, features)
+    for session, recording in enumerate(recordings):
+        error = recording.raw.get_data() - subject.signals(session)
+        assert np.abs(error).max() < 0.51e-7  # half a step of 0.1 microvolts, and rounding
+    trials = dataset.trials(1)
+    assert list(trials.columns) == ["onset", *METADATA]
+    schedule = subject.schedule
+    assert np.allclose(trials["onset"], schedule["onset"])
+    assert trials["image"].tolist() == stimuli["image"][schedule["stimulus"]].tolist()
+    assert trials["label"].tolist() == stimuli["label"][schedule["stimulus"]].tolist()
+    assert trials["block"].tolist() == schedule["block"].tolist()
+    assert trials["session"].tolist() == (schedule["session"] + 1).tolist()
+    assert trials["order"].tolist() == list(range(12))
+    names = [dataset.class_names[label] for label in trials["label"]]
+    assert trials["class_name"].tolist() == names
+
+
+def test_files_say_that_they_are_simulated_and_where_electrodes_are(small_folder):
+    folder, _ = small_folder
+    description = json.loads((folder / "dataset_description.json").read_text())
+    assert "SIMULATED" in description["Name"]
+    dataset = open_tiny(folder)
+    assert dataset.simulated
+    assert "SIMULATED" in dataset.card()
+    assert dataset.subjects() == [1, 2]
+    info = dataset.info(1)
+    positions = np.array([c["loc"][:3] for c in info["chs"]])
+    expected = mne.create_info(list(info["ch_names"]), 200.0, "eeg")
+    from eeglib.datasets.montage import montage_1005
+
+    expected.set_montage(montage_1005())
+    assert np.allclose(positions, [c["loc"][:3] for c in expected["chs"]], atol=1e-3)
+    assert not list(folder.glob(".partial*"))
+
+
+def test_stimuli_are_files_with_their_classes(small_folder):
+    folder, _ = small_folder
+    stimuli = open_tiny(folder).stimuli()
+    assert len(stimuli) == 12
+    assert all(file.is_file() for file in stimuli["file"])
+    assert stimuli["label"].value_counts().tolist() == [4, 4, 4]
+
+
+def test_preparing_again_touches_nothing(small_folder):
+    folder, _ = small_folder
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    open_tiny(folder).prepare()
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_other_options_are_refused_in_a_named_folder_and_made_again_in_a_runs_own(
+    tmp_path, capsys
+):
+    open_tiny(tmp_path / "run").prepare()
+    with pytest.raises(DatasetError, match="seed: 1 there, 2 wanted"):
+        open_tiny(tmp_path, root=tmp_path / "run", seed=2).prepare()
+    open_tiny(tmp_path / "run", seed=2).prepare()
+    assert "seed: 1 there, 2 wanted" in capsys.readouterr().out
+    assert '"seed": 2' in (tmp_path / "run" / "sourcedata" / "simulation.json").read_text()
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DatasetError, match="not empty"):
+        simulate(tmp_path, Options(**TINY), replace=True, progress=False)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_truth_of_a_subject_that_is_not_there(small_folder):
+    with pytest.raises(FileNotFoundError, match="simulate the subject first"):
+        load_truth(small_folder[0], 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stimulus_strenght": 1}, "stimulus_strenght"),
+        ({"design": "blocked"}, "design"),
+        ({"n_classes": 41}, "n_classes"),
+        ({"drift_strength": -1}, "drift_strength"),
+        ({"channels": ("Oz", "Ozz")}, "Ozz"),
+        ({"image_duration": 0.5001}, "whole number of samples"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, options, words):
+    with pytest.raises(DatasetError, match=words):
+        open_dataset(DatasetSettings(name="simulated", options=options), tmp_path)
+
+
+def test_nothing_is_clipped(tmp_path):
+    with pytest.raises(ValueError, match="binary_int16"):
+        simulate(tmp_path / "x", Options(**TINY, resolution=1e-4), progress=False)
+    assert not list((tmp_path / "x").glob("sub-*"))
