@@ -276,7 +276,7 @@ def _spread_over(model, features: np.ndarray, n_classes: int) -> np.ndarray:
     found = model.predict_proba(features)
     probabilities = np.zeros((len(features), n_classes))
     probabilities[:, model.classes_] = found
-    return probabilities
+    return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
 def _lr_power(given: Trials) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""Networks: one size for every shape, right outputs, errors that say what came."""
+
+import pytest
+import torch
+
+from eeglib.networks import (
+    Conv1dClassifier,
+    LSTMClassifier,
+    ResidualCNN,
+    count_multiplications,
+    count_parameters,
+)
+
+SHAPES = [(128, 21, 23, 40), (128, 21, 26, 10), (61, 6, 53, 3), (1, 128, 440, 40), (128, 6, 88, 40),
+          (8, 5, 6, 2), (300, 21, 23, 200), (1, 1, 1, 2), (17, 40, 100, 200)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_residual_networks_have_the_size_of_the_paper(shape):
+    network = ResidualCNN(*shape).eval()
+    assert 1_100_000 <= count_parameters(network) <= 1_200_000
+    assert network(torch.randn(2, *shape[:3])).shape == (2, shape[3])
+
+
+@pytest.mark.parametrize("kind", [LSTMClassifier, Conv1dClassifier])
+@pytest.mark.parametrize("shape", [(128, 440, 40), (61, 256, 3), (4, 20, 2), (63, 250, 200)])
+def test_networks_over_time_have_the_size_of_the_paper(kind, shape):
+    network = kind(*shape).eval()
+    assert 1_100_000 <= count_parameters(network) <= 1_200_000
+    assert network(torch.randn(2, *shape[:2])).shape == (2, shape[2])
+
+
+def test_lstm_averages_neighbouring_times():
+    torch.manual_seed(0)
+    network = LSTMClassifier(4, 20, 2, step=5, n_parameters=10_000).eval()
+    coarse = torch.randn(3, 4, 4)
+    stretched = coarse.repeat_interleave(5, dim=-1)
+    jittered = stretched + torch.tensor([1.0, -1, 0, 2, -2]).repeat(4)
+    torch.testing.assert_close(network(stretched), network(jittered), atol=1e-4, rtol=1e-4)
+
+
+def test_cost_of_the_student_is_known():
+    network = ResidualCNN(128, 21, 23, 40)
+    stem = 128 * 31 * 21 * 23
+    assert stem < count_multiplications(network, (128, 21, 23)) < 15e6
+
+
+def test_shortcuts_reach_the_output():
+    network = ResidualCNN(4, 9, 9, 3, n_parameters=20_000).eval()
+    for block in network.layers[4:8]:
+        for parameter in block.way.parameters():
+            torch.nn.init.zeros_(parameter)
+    first, second = network(torch.randn(2, 4, 9, 9))
+    assert not torch.allclose(first, second)
+
+
+def test_all_parameters_learn():
+    for network, shape in [(ResidualCNN(3, 8, 8, 2), (4, 3, 8, 8)),
+                           (LSTMClassifier(3, 12, 2), (4, 3, 12)),
+                           (Conv1dClassifier(3, 40, 2), (4, 3, 40))]:
+        network(torch.randn(shape)).square().sum().backward()
+        assert all(p.grad is not None for p in network.parameters())
+
+
+def test_impossible_shapes_are_refused():
+    with pytest.raises(ValueError, match="n_outputs must be a positive integer, got 0"):
+        ResidualCNN(3, 8, 8, 0)
+    with pytest.raises(ValueError, match=r"n_chans must be a positive integer, got 3\.5"):
+        LSTMClassifier(3.5, 8, 2)
+    with pytest.raises(ValueError, match="step is 9"):
+        LSTMClassifier(3, 8, 2, step=9)
+    with pytest.raises(ValueError, match="No width gives"):
+        Conv1dClassifier(1_000_000, 8, 2)

@@ -1,0 +1,264 @@
+"""The teacher: CLIP's own CLS token, a classifier that ignores test images, honest failures."""
+
+import json
+
+import numpy as np
+import open_clip
+import pandas
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from eeglib.profile import TeacherSettings
+from eeglib.teacher import (
+    Clip,
+    Teacher,
+    TeacherError,
+    cls_tokens,
+    fit_teacher,
+    load_clip,
+    softmax,
+    teacher_of_trials,
+)
+
+TRAINING, VALIDATION, TEST = np.arange(40), np.arange(40, 50), np.arange(50, 60)
+LABELS = np.arange(60) % 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small open_clip model with random weights, saved as open_clip saves models."""
+    path = tmp_path_factory.mktemp("clip")
+    config = {
+        "model_cfg": {
+            "embed_dim": 8,
+            "vision_cfg": {"image_size": 32, "patch_size": 16, "layers": 2, "width": 24,
+                           "head_width": 12},
+            "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 8, "heads": 2,
+                         "layers": 1},
+        },
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**{k: config["model_cfg"][k]
+                              for k in ("embed_dim", "vision_cfg", "text_cfg")})
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), path / "open_clip_model.safetensors")
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(folder):
+    return load_clip(str(folder))
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"image_{i}.png" for i in range(5)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def features():
+    rng = np.random.default_rng(0)
+    return (2 * np.eye(12)[LABELS] + rng.standard_normal((60, 12)) * 0.5).astype(np.float32)
+
+
+def test_tokens_are_what_the_encoder_projects(clip, files):
+    tokens = cls_tokens(clip, files, batch_size=2)
+    assert tokens.shape == (5, 24)
+    assert tokens.dtype == np.float32
+    pictures = torch.stack([clip.prepare(Image.open(f)) for f in files])
+    with torch.no_grad():
+        projected = clip.encoder(pictures)
+        np.testing.assert_allclose(
+            torch.from_numpy(tokens) @ clip.encoder.proj, projected, atol=1e-5
+        )
+
+
+def test_the_shipped_model_has_tokens(files):
+    assert cls_tokens(load_clip("demo"), files).std(axis=0).min() > 0
+
+
+def test_unusable_files_are_all_named(clip, files, tmp_path):
+    files[1].write_bytes(b"not a picture")
+    files[3].write_bytes(files[3].read_bytes()[:60])
+    with pytest.raises(TeacherError) as caught:
+        cls_tokens(clip, [*files, tmp_path / "gone.png"], batch_size=2)
+    message = str(caught.value)
+    assert "3 of 6 images cannot be used" in message
+    assert "gone.png: there is no such file" in message
+    assert "image_1.png: not a readable image" in message
+    assert "image_3.png: not a readable image" in message
+    with pytest.raises(TeacherError, match="no images"):
+        cls_tokens(clip, [])
+
+
+def test_pictures_of_any_mode_are_read(clip, tmp_path):
+    paths = []
+    for mode in ("L", "RGBA", "P", "CMYK"):
+        paths.append(tmp_path / f"{mode}.tiff")
+        Image.new(mode, (20, 60)).save(paths[-1])
+    assert np.isfinite(cls_tokens(clip, paths)).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "words"),
+    [
+        ("ViT-L-15", "openai", "nor a model of open_clip. Near it: .*ViT-L-14"),
+        ("ViT-L-14", None, "needs one of openai"),
+        ("ViT-L-14", "openia", "teacher.weights is 'openia'"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused_before_any_download(model, weights, words):
+    with pytest.raises(TeacherError, match=words):
+        load_clip(model, weights)
+
+
+def test_a_folder_without_a_model_or_with_damaged_weights_is_refused(folder, tmp_path):
+    with pytest.raises(TeacherError, match="holds no open_clip_config"):
+        load_clip(str(tmp_path))
+    (tmp_path / "open_clip_config.json").write_text((folder / "open_clip_config.json").read_text())
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(TeacherError, match="could not be loaded"):
+        load_clip(str(tmp_path))
+
+
+def test_a_hub_out_of_reach_is_explained(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(TeacherError, match="place the files by hand"):
+        load_clip("hf-hub:nobody/nothing")
+
+
+def test_weights_of_openai_get_their_activation(monkeypatch):
+    seen = {}
+
+    def create(name, **options):
+        seen[name] = options
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr("open_clip.create_model_from_pretrained", create)
+    for weights in ("openai", "laion2b_s32b_b82k"):
+        with pytest.raises(TeacherError, match="no network"):
+            load_clip("ViT-L-14", weights)
+        assert seen["ViT-L-14"]["force_quick_gelu"] == (weights == "openai")
+
+
+def test_a_tower_without_cls_token_is_refused(monkeypatch):
+    def create(name, **options):
+        return open_clip.create_model("RN50", pretrained=None), None
+
+    monkeypatch.setattr("open_clip.create_model_from_pretrained", create)
+    with pytest.raises(TeacherError, match="ModifiedResNet, which has no CLS token"):
+        load_clip("RN50", "openai")
+
+
+def test_the_classifier_learns_and_stops(features):
+    teacher = fit_teacher(features, LABELS, TRAINING, VALIDATION, TeacherSettings())
+    assert (teacher.logits.argmax(axis=1) == LABELS)[TEST].mean() >= 0.9
+    assert teacher.logits.shape == (60, 5)
+    stopped = TeacherSettings(patience=2, learning_rate=0.5)
+    history = fit_teacher(features, LABELS, TRAINING, VALIDATION, stopped).history
+    assert len(history) == history["validation_loss"].idxmin() + 3
+
+
+def test_test_images_and_their_labels_have_no_influence(features):
+    settings = TeacherSettings(max_epochs=20)
+    other_features, other_labels = features.copy(), LABELS.copy()
+    other_features[TEST] *= 100
+    other_labels[TEST] = 3
+    one = fit_teacher(features, LABELS, TRAINING, VALIDATION, settings)
+    two = fit_teacher(other_features, other_labels, TRAINING, VALIDATION, settings)
+    np.testing.assert_array_equal(one.logits[:50], two.logits[:50])
+
+
+def test_permuted_labels_give_chance(features):
+    right = []
+    for seed in range(10):
+        dealt = np.random.default_rng(seed).permutation(LABELS)
+        teacher = fit_teacher(features, dealt, TRAINING, VALIDATION, TeacherSettings(), seed)
+        right += list((teacher.logits.argmax(axis=1) == dealt)[TEST])
+    assert 0.08 < np.mean(right) < 0.34
+
+
+def test_seeds_both_ways(features):
+    settings = TeacherSettings(max_epochs=3)
+    one, same, other = (
+        fit_teacher(features, LABELS, TRAINING, VALIDATION, settings, seed).logits
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-4
+
+
+def test_softmax_and_temperature():
+    logits = np.array([[0.0, np.log(3)], [1e4, 0]])
+    np.testing.assert_allclose(softmax(logits), [[0.25, 0.75], [1, 0]])
+    np.testing.assert_allclose(softmax(logits[:1], 1e9), [[0.5, 0.5]])
+
+
+def test_saved_and_loaded_for_trials(features, tmp_path):
+    teacher = fit_teacher(features, LABELS, TRAINING, VALIDATION, TeacherSettings(max_epochs=3))
+    names = [f"n{i}" for i in range(60)]
+    teacher.save(tmp_path / "teacher.npz", names)
+    with np.load(tmp_path / "teacher.npz", allow_pickle=False) as file:
+        assert {"images", "features", "logits"} <= set(file.files)
+    trials = pandas.DataFrame({"image": ["n7", "n3", "n7"]})
+    found = Teacher.load(tmp_path / "teacher.npz").of_trials(trials)
+    np.testing.assert_array_equal(found.logits, teacher.logits[[7, 3, 7]])
+    np.testing.assert_array_equal(found.features, features[[7, 3, 7]])
+    with pytest.raises(TeacherError, match="not seen 1 of the images shown, such as 'other'"):
+        found.of_trials(pandas.DataFrame({"image": ["n7", "other"]}))
+    with pytest.raises(TeacherError, match="59 names"):
+        teacher.save(tmp_path / "teacher.npz", names[1:])
+    with pytest.raises(TeacherError, match="59 distinct"):
+        teacher.save(tmp_path / "teacher.npz", ["n1", *names[1:]])
+
+
+def test_a_damaged_or_missing_file_is_refused(tmp_path):
+    for name, content in [("empty", b""), ("text", b"hello"), ("zip", b"PK\x03\x04abc")]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TeacherError, match="no teacher's file"):
+            Teacher.load(tmp_path / name)
+    np.savez(tmp_path / "other.npz", images=np.array(["a"]))
+    for name in ("other.npz", "missing.npz"):
+        with pytest.raises(TeacherError, match="no teacher's file"):
+            Teacher.load(tmp_path / name)
+    np.savez(tmp_path / "pickle.npz", images=np.array([{}], dtype=object))
+    with pytest.raises(TeacherError, match="no teacher's file"):
+        Teacher.load(tmp_path / "pickle.npz")
+
+
+def test_without_pictures_there_is_no_teacher():
+    class Blind:
+        class dataset:
+            stimuli = staticmethod(pandas.DataFrame)
+
+    assert teacher_of_trials(Blind, pandas.DataFrame({"image": [""]})) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"features": np.zeros((59, 12))}, "as many labels"),
+        ({"features": np.full((60, 12), np.nan)}, "not finite"),
+        ({"validation": np.arange(39, 50)}, "An image is in training and validation"),
+        ({"training": np.array([], dtype=int)}, "at least one image"),
+        ({"labels": np.where(np.arange(60) < 40, 0, 1)}, "Label 1 has no training image"),
+    ],
+)
+def test_unusable_input_is_refused(features, change, words):
+    given = {"features": features, "labels": LABELS, "training": TRAINING,
+             "validation": VALIDATION, "settings": TeacherSettings()} | change
+    with pytest.raises(TeacherError, match=words):
+        fit_teacher(**given)
+
+
+def test_a_clip_is_only_a_name_an_encoder_and_a_preparation(clip):
+    assert isinstance(clip, Clip)
+    assert not any(p.requires_grad for p in clip.encoder.parameters())
