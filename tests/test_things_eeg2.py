@@ -109,7 +109,7 @@ def test_pictures(folder, tmp_path):
 def test_lists_of_another_part(folder, content, tmp_path):
     write(tmp_path, content)
     twins.write_image_metadata(tmp_path / "image_metadata.npy", CONCEPTS, 5)
-    with pytest.raises(DatasetError, match="has 12 images, image_metadata.npy lists 20"):
+    with pytest.raises(DatasetError, match=r"has 12 images, image_metadata\.npy lists 20"):
         loader(tmp_path).epochs(1)
 
 

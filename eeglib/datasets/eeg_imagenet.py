@@ -348,7 +348,7 @@ class Loader(Dataset):
         def watched():
             for row in metadata["row"]:
                 trial = read(row)
-                if len(spread) < 50:
+                if len(spread) < 50 and np.isfinite(trial).all():
                     spread.append(trial.std(axis=1))
                 yield trial
 
@@ -358,7 +358,7 @@ class Loader(Dataset):
         if result.bad_channels:
             names = ", ".join(self._ch_names[c] for c in result.bad_channels)
             self._note(f"Subject {subject}: channels set to zero as bad: {names}.", warn=True)
-        typical = float(np.nanmedian(spread)) * 1e6
+        typical = float(np.median(spread)) * 1e6 if spread else 1.0
         if self._unit != "none" and not PLAUSIBLE[0] <= typical <= PLAUSIBLE[1]:
             self._note(
                 f"Subject {subject}: the channels' standard deviation is {typical:.3g} microvolts, "

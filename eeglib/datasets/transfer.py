@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from eeglib.datasets import DatasetError
 
-CHUNK = 2**20
+CHUNK = 2**16
 ATTEMPTS = 4
 PAUSE = 1.0
 """Seconds before the second attempt; twice as long before each further one."""

@@ -1,0 +1,539 @@
+"""Bad input by name: each ends in one clear error, or is repaired with a stated warning."""
+
+import copy
+import gzip
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import twins
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eeglib.datasets import DatasetError, DatasetWarning, open_dataset
+from eeglib.datasets.safe_files import read_pickled_numpy, read_torch
+from eeglib.datasets.safe_pickle import UnsafeFileError
+from eeglib.profile import DatasetSettings
+
+RAW = "eeg_signals_raw_with_mean_std.pth"
+SPLIT = "block_splits_by_image_all.pth"
+THINGS = "sub-01/preprocessed_eeg_training.npy"
+
+
+@pytest.fixture(scope="module")
+def original():
+    return twins.eeg_imagenet(n_classes=2, images_per_class=3, subjects=(4, 1))
+
+
+@pytest.fixture
+def content(original):
+    return copy.deepcopy(original)
+
+
+def loader(folder, name="eeg_imagenet", subjects=(1,), **options):
+    return open_dataset(DatasetSettings(name=name, subjects=subjects, options=options), folder)
+
+
+def use(folder, **options):
+    """What chapters 1 and 2 do with a data set."""
+    dataset = loader(folder, **options)
+    dataset.prepare()
+    return dataset.epochs(4).get_data()
+
+
+def refused(folder, match, **options):
+    before = {path for path in folder.rglob("*") if path.name != "checksums.json"}
+    with pytest.raises(DatasetError, match=match) as caught:
+        use(folder, **options)
+    assert len(str(caught.value)) < 1200
+    after = {path for path in folder.rglob("*") if path.name != "checksums.json"}
+    assert after == before  # nothing half-written
+    return caught.value
+
+
+def tar_of(name):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return buffer.getvalue()
+
+
+def zip_of(names, method=zipfile.ZIP_STORED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in names.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+FILES = {
+    "empty": (b"", "is empty"),
+    "web page": (b"<!DOCTYPE html><html>Sign in to Drive</html>", "is an HTML page"),
+    "web page after a blank line": (b"\n  <html><head>", "is an HTML page"),
+    "pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
+    "packed with gzip": (gzip.compress(b"x" * 100), "packed with gzip"),
+    "tar archive": (tar_of("a.pth"), "tar archive"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
+    "zip of something else": (zip_of({"a.txt": "x"}), "torch.save did not write it"),
+    "text": (b"not a data file at all\n", "is damaged"),
+    "noise": (np.random.default_rng(0).bytes(5000), "is damaged"),
+    "a pickled number": (pickle.dumps(3), "not a file that torch.save wrote"),
+    "only the magic number": (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "is damaged"),
+    "zip with a broken table": (zip_of({"a/data.pkl": b"rubbish"}), "is damaged"),
+    "stack without an end": (zip_of({"a/data.pkl": b"\x80\x02]q\x00"}), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_that_is_no_data_file(tmp_path, name):
+    data, match = FILES[name]
+    (tmp_path / RAW).write_bytes(data)
+    refused(tmp_path, match)
+
+
+def test_no_file(tmp_path):
+    error = refused(tmp_path, "There is no eeg_signals_raw_with_mean_std.pth")
+    for part in ("3.10 GB", "perceivelab", str(tmp_path / RAW), "dataset.root"):
+        assert part in str(error)
+
+
+def test_file_under_another_name_is_pointed_at(tmp_path, content):
+    twins.write_torch(tmp_path / "eeg_5_95_std.pth", content)
+    assert "in the folder now: eeg_5_95_std.pth" in str(refused(tmp_path, "There is no"))
+
+
+def test_folder_in_the_place_of_the_file(tmp_path):
+    (tmp_path / RAW).mkdir()
+    refused(tmp_path, "There is no eeg_signals")
+
+
+def test_no_permission(tmp_path, content, monkeypatch):
+    twins.write_torch(tmp_path / RAW, content)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DatasetError, match=r"may not be read|cannot be read"):
+        loader(tmp_path).subjects()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.7, 0.999])
+def test_truncated(tmp_path, content, zipped, share):
+    path = twins.write_torch(tmp_path / RAW, content, zipped)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    refused(tmp_path, "is damaged|not a file that torch.save wrote|is empty")
+
+
+def change(key, value):
+    def apply(content):
+        content[key] = value
+
+    return apply
+
+
+def change_trial(key, value, number=2):
+    def apply(content):
+        content["dataset"][number][key] = value
+
+    return apply
+
+
+def drop(key):
+    return lambda content: content.pop(key)
+
+
+STRUCTURES = {
+    "labels missing": (drop("labels"), r"its keys are .*allowed: dataset, labels and images"),
+    "dataset missing": (drop("dataset"), "its keys are"),
+    "dataset empty": (change("dataset", []), "a list of at least one trial"),
+    "dataset a dict": (change("dataset", {"a": 1}), "its dataset is a dict"),
+    "trial no dict": (lambda c: c["dataset"].append(7), "trial 12 is a int"),
+    "trial without eeg": (lambda c: c["dataset"][2].pop("eeg"), "trial 2 lacks eeg"),
+    "trial without subject": (lambda c: c["dataset"][2].pop("subject"), "lacks subject"),
+    "eeg a list": (change_trial("eeg", [[1.0]]), "the eeg of trial 2 is a list of length 1"),
+    "eeg of one axis": (change_trial("eeg", torch.zeros(128)), r"shape \(128,\)"),
+    "eeg of three axes": (change_trial("eeg", torch.zeros(1, 128, 500)), r"\(1, 128, 500\)"),
+    "eeg empty": (change_trial("eeg", torch.zeros(128, 0)), r"shape \(128, 0\)"),
+    "eeg of booleans": (change_trial("eeg", torch.zeros(128, 500) > 0), "dtype bool"),
+    "eeg of bfloat16": (
+        change_trial("eeg", torch.zeros(128, 500, dtype=torch.bfloat16)), "BFloat16Storage",
+    ),
+    "eeg transposed": (change_trial("eeg", torch.zeros(500, 128)), "128: 11, 500: 1"),
+    "label too high": (change_trial("label", 2), "the label of trial 2 is 2; allowed: 0 to 1"),
+    "label negative": (change_trial("label", -1), "the label of trial 2 is -1"),
+    "label a fraction": (change_trial("label", 0.5), "is 0.5; allowed: a whole number"),
+    "label a boolean": (change_trial("label", True), "is True; allowed: a whole number"),
+    "label a name": (change_trial("label", "n02389026"), "a whole number"),
+    "image too high": (change_trial("image", 6), "the image of trial 2 is 6; allowed: 0 to 5"),
+    "image nothing": (change_trial("image", None), "the image of trial 2 is None"),
+    "subject 0": (change_trial("subject", 0), "the subject of trial 2 is 0"),
+    "subject a name": (change_trial("subject", "four"), "the subject of trial 2 is 'four'"),
+    "labels empty": (change("labels", []), "its labels are a list of length 0"),
+    "labels twice": (change("labels", ["n1", "n1"]), "'n1' twice"),
+    "labels numbers": (change("labels", [1, 2]), "its labels hold 1"),
+    "images blank": (lambda c: c["images"].__setitem__(0, " "), "its images hold ' '"),
+    "means too few": (change("means", torch.zeros(3, 1)), r"its means have shape \(3, 1\)"),
+    "means no numbers": (change("means", torch.full((128, 1), float("nan"))), "no numbers"),
+    "stddevs zero": (change("stddevs", torch.zeros(128, 1)), "not all above zero"),
+    "stddevs a name": (change("stddevs", "one"), "its stddevs have shape str of length 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_wrong_structure(tmp_path, content, name):
+    apply, match = STRUCTURES[name]
+    apply(content)
+    twins.write_torch(tmp_path / RAW, content)
+    refused(tmp_path, match)
+
+
+def test_list_instead_of_a_dict(tmp_path, content):
+    twins.write_torch(tmp_path / RAW, content["dataset"])
+    refused(tmp_path, "it holds a list; allowed: a dict")
+
+
+def test_channel_count_of_another_data_set(tmp_path):
+    twins.write_torch(tmp_path / RAW, twins.eeg_imagenet(2, 3, n_chans=96))
+    refused(tmp_path, "has 96 channels; this data set has 128")
+
+
+def spoil(value, trials=(0,), channels=5, times=slice(100, 300)):
+    def apply(content):
+        of_subject = [t for t in content["dataset"] if t["subject"] == 4]
+        for number in trials:
+            of_subject[number]["eeg"][channels, times] = value
+
+    return apply
+
+
+SIGNALS = {
+    "a value is no number": (spoil(float("nan"), times=slice(120, 121)), 1, "not finite"),
+    "infinite": (spoil(float("-inf"), (0, 3)), 2, "not finite"),
+    "flat channel": (spoil(7.0, times=slice(None)), 1, "a flat channel"),
+    "saturated channel": (spoil(32767.0), 1, "a saturated channel"),
+}
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_bad_trials_are_dropped_and_counted(tmp_path, content, name):
+    apply, n_bad, reason = SIGNALS[name]
+    apply(content)
+    twins.write_torch(tmp_path / RAW, content)
+    with pytest.warns(DatasetWarning, match=f"Subject 4: {n_bad} trials left out for {reason}"):
+        data = use(tmp_path)
+    assert np.isfinite(data).all()
+    assert len(data) == 6 - n_bad
+
+
+def test_bad_channel_does_not_cost_the_trials(tmp_path, content):
+    spoil(float("nan"), range(6), 7)(content)
+    twins.write_torch(tmp_path / RAW, content)
+    dataset = loader(tmp_path)
+    with pytest.warns(DatasetWarning, match="channels set to zero as bad: FC5"):
+        epochs = dataset.epochs(4)
+    assert len(epochs) == 6
+    assert epochs.info["bads"] == ["FC5"]
+    assert not epochs.get_data()[:, 7].any()
+
+
+def test_no_trial_left(tmp_path, content):
+    for number in range(6):
+        spoil(float("nan"), (number,), number)(content)
+    twins.write_torch(tmp_path / RAW, content)
+    with pytest.warns(DatasetWarning):
+        refused(tmp_path, "None of the 6 trials of subject 4 can be used")
+
+
+OPTIONS = {
+    "misspelt": ({"cutt": (20, 460)}, "cutt: Extra inputs"),
+    "cut reversed": ({"cut": (460, 20)}, "two ascending numbers"),
+    "cut beyond every trial": ({"cut": (0, 5000), "lengths": (1, 9000)}, "No trial of subject 4"),
+    "sampling rate 0": ({"sfreq": 0}, "greater than 0"),
+    "unit unknown": ({"unit": "millivolt"}, "counts"),
+    "no such order": ({"image_order": "nowhere.txt"}, r"There is no nowhere\.txt"),
+    "no such pictures": ({"images": "nowhere"}, "There is no folder"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.filterwarnings("ignore::eeglib.datasets.DatasetWarning")
+def test_wrong_option(tmp_path, content, name):
+    options, match = OPTIONS[name]
+    twins.write_torch(tmp_path / RAW, content)
+    refused(tmp_path, match, **options)
+
+
+def change_split(part, value):
+    return lambda splits: splits["splits"][0].__setitem__(part, value)
+
+
+def same_image_twice(splits):
+    first = splits["splits"][0]
+    first["train"].append(first["test"].pop())
+
+
+SPLITS = {
+    "no list": (drop("splits"), "no list called splits"),
+    "empty list": (change("splits", []), "no list called splits"),
+    "part missing": (lambda s: s["splits"][0].pop("val"), "split 0 is dict of length 2"),
+    "parts overlap": (lambda s: s["splits"][0]["val"].append(s["splits"][0]["test"][0]), "share"),
+    "an image in two parts": (same_image_twice, "is in training and test"),
+    "row too high": (lambda s: s["splits"][0]["test"].append(99), "row 99, but the data have 12"),
+    "row negative": (lambda s: s["splits"][0]["test"].append(-1), "names row -1"),
+    "part empty": (change_split("test", []), "not empty"),
+    "names instead of rows": (change_split("test", ["n02389026_1"]), "list of row numbers"),
+    "fractions": (change_split("test", [0.5]), "list of row numbers"),
+    "too few trials": (lambda s: s["splits"][0]["train"].__delitem__(slice(2)), "10 of 12 trials"),
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_split_that_does_not_fit(tmp_path, content, name):
+    apply, match = SPLITS[name]
+    splits = twins.splits(content)
+    apply(splits)
+    twins.write_torch(tmp_path / RAW, content)
+    twins.write_torch(tmp_path / SPLIT, splits)
+    refused(tmp_path, match)
+
+
+def test_split_index_too_high(tmp_path, content):
+    twins.write_torch(tmp_path / RAW, content)
+    twins.write_torch(tmp_path / SPLIT, twins.splits(content))
+    refused(tmp_path, "holds 6 splits, dataset.options.split_index is 6", split_index=6)
+
+
+def test_order_of_another_data_set(tmp_path, content):
+    twins.write_torch(tmp_path / RAW, content)
+    (tmp_path / "image_order.txt").write_text("a_1.JPEG\nb_2.JPEG\n")
+    refused(tmp_path, "names none of the images")
+
+
+def test_order_that_is_no_text(tmp_path, content):
+    twins.write_torch(tmp_path / RAW, content)
+    (tmp_path / "image_order.txt").write_bytes(b"\xff\xfe\x00\xd8\xff")
+    refused(tmp_path, "is not a text file")
+
+
+def test_order_that_lacks_images(tmp_path, content):
+    twins.write_torch(tmp_path / RAW, content)
+    twins.write_image_order(tmp_path / "image_order.txt", {"images": content["images"][1:]})
+    with pytest.warns(DatasetWarning, match=r"2 trials show images that image_order\.txt does not"):
+        assert (loader(tmp_path).trials(4)["order"] == -1).sum() == 1
+
+
+def test_unicode_names(tmp_path, content):
+    content["images"] = [f"bild ü {n} 図" for n in range(6)]
+    folder = tmp_path / "Daten für später 図"
+    folder.mkdir()
+    twins.write_torch(folder / RAW, content)
+    assert use(folder).shape == (6, 128, 440)
+
+
+def things_keys(*keys):
+    return lambda c: {key: c[key] for key in keys}
+
+
+def things_with(**changes):
+    return lambda c: c | changes
+
+
+RNG = np.random.default_rng(0)
+THINGS_FILES = {
+    "keys": (things_keys("ch_names", "times"), "it holds .'ch_names', 'times'.; allowed: a dict"),
+    "list": (lambda c: [1, 2, None], "it holds list"),
+    "a plain array": (lambda c: c["preprocessed_eeg_data"], "a plain array of shape"),
+    "three axes": (things_with(preprocessed_eeg_data=RNG.random((2, 3, 4))), r"\(2, 3, 4\)"),
+    "no image": (things_with(preprocessed_eeg_data=np.empty((0, 4, 17, 100))), "none empty"),
+    "whole numbers": (things_with(preprocessed_eeg_data=np.ones((2, 4, 17, 100), int)), "int64"),
+    "text": (things_with(preprocessed_eeg_data="abc"), r"shape \(\)"),
+    "Fortran order": (
+        things_with(preprocessed_eeg_data=np.asfortranarray(RNG.random((12, 4, 17, 100)))),
+        "Fortran order",
+    ),
+    "too few channel names": (things_with(ch_names=["Cz"]), "names 1 channels for 17"),
+    "channel named twice": (things_with(ch_names=["Cz"] * 17), "names 1 channels for 17"),
+    "channel names a number": (things_with(ch_names=17), "names 0 channels"),
+    "too few times": (things_with(times=np.arange(5.0)), r"times of shape \(5,\) for 100"),
+    "times that fall": (things_with(times=np.arange(100.0)[::-1]), "equal steps"),
+    "times in milliseconds": (things_with(times=np.arange(100.0) * 10), "equal steps"),
+    "times no numbers": (things_with(times=["a"] * 100), "its times are no numbers"),
+    "times not finite": (things_with(times=np.full(100, np.nan)), "times of shape"),
+}
+
+
+@pytest.mark.parametrize("form", ["numpy", "pickle"])
+@pytest.mark.parametrize("name", THINGS_FILES)
+def test_wrong_things_file(tmp_path, name, form):
+    apply, match = THINGS_FILES[name]
+    if (name, form) == ("a plain array", "pickle"):
+        match = "it holds"
+    twins.write_things(tmp_path / THINGS, apply(twins.things(12)), form)
+    with pytest.raises(DatasetError, match=match):
+        loader(tmp_path, "things_eeg2").prepare()
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if "zip" not in n and "number" not in n])
+def test_things_file_that_is_none(tmp_path, name):
+    data, match = FILES[name]
+    (tmp_path / THINGS).parent.mkdir()
+    (tmp_path / THINGS).write_bytes(data)
+    with pytest.raises(DatasetError, match=f"{match}|is damaged"):
+        loader(tmp_path, "things_eeg2").prepare()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_truncated_things_file(tmp_path, share):
+    path = twins.write_things(tmp_path / THINGS, twins.things(12))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(DatasetError, match="is damaged"):
+        loader(tmp_path, "things_eeg2").prepare()
+
+
+IMAGE_LISTS = {
+    "keys": ({"a": 1}, "its keys are not those"),
+    "lengths": ({"train_img_files": ["a.jpg"], "train_img_concepts": []}, "differ in length"),
+    "twice": ({"train_img_files": ["a.jpg"] * 2, "train_img_concepts": ["c"] * 2}, "'a' is listed"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_LISTS)
+def test_wrong_image_lists(tmp_path, name):
+    lists, match = IMAGE_LISTS[name]
+    twins.write_things(tmp_path / THINGS, twins.things(12))
+    np.save(tmp_path / "image_metadata.npy", lists, allow_pickle=True)
+    with pytest.raises(DatasetError, match=match):
+        loader(tmp_path, "things_eeg2").prepare()
+
+
+class Malicious:
+    """Touches a file when it is unpickled in the usual way."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def touch(path):
+    """Attacks that leave a mark, by name."""
+    code = f"open({str(path)!r}, 'w').close()"
+    return {
+        "os.system": Malicious(os.system, f"touch '{path}'"),
+        "exec": Malicious(exec, code),
+        "eval": Malicious(eval, f"__import__('os').mkdir({str(path)!r})"),
+        "open": Malicious(open, str(path), "w"),
+        "numpy memmap": Malicious(np.memmap, str(path), "u1", "w+", 0, (3,)),
+        "torch load": Malicious(torch.hub.load, str(path), "x"),
+    }
+
+
+ATTACKS = sorted(touch("x"))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("form", ["zip", "legacy", "npy", "pickle", "protocol 0"])
+def test_nothing_in_a_file_is_run(tmp_path, content, attack, form):
+    marker, evil = tmp_path / "marker", touch(tmp_path / "marker")[attack]
+    path = tmp_path / "file"
+    if form in ("zip", "legacy"):
+        content["dataset"][0]["label"] = evil
+        twins.write_torch(path, content, form == "zip")
+    elif form == "npy":
+        with open(path, "wb") as file:
+            np.save(file, {"preprocessed_eeg_data": evil}, allow_pickle=True)
+    else:
+        path.write_bytes(pickle.dumps([evil], protocol=0 if form == "protocol 0" else 4))
+    read = read_torch if form in ("zip", "legacy") else read_pickled_numpy
+    with pytest.raises(UnsafeFileError, match="nothing was run"):
+        read(path)
+    assert not marker.exists()
+
+
+def test_the_attack_is_real(tmp_path):
+    marker = tmp_path / "marker"
+    pickle.loads(pickle.dumps(touch(marker)["os.system"]))
+    assert marker.exists()
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(-3, 3), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.tuples(st.integers(0, 3), st.integers(0, 600)).map(lambda shape: torch.ones(shape)),
+    st.sampled_from([torch.tensor(1), np.zeros(3), np.float64(1.5), b"bytes"]),
+)
+PLACES = st.one_of(
+    st.tuples(st.sampled_from(["dataset", "labels", "images", "means", "stddevs", "more"])),
+    st.tuples(
+        st.just("dataset"), st.integers(0, 5),
+        st.sampled_from(["eeg", "image", "label", "subject", "more"]),
+    ),
+    st.tuples(st.sampled_from(["dataset", "labels", "images"]), st.integers(0, 1)),
+)  # fmt: skip
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(changes=st.lists(st.tuples(PLACES, JUNK), min_size=1, max_size=3), zipped=st.booleans())
+@pytest.mark.filterwarnings("ignore::eeglib.datasets.DatasetWarning")
+def test_any_change_of_the_dict_gives_one_clear_error_or_usable_trials(tmp_path, changes, zipped):
+    content = twins.eeg_imagenet(2, 3, subjects=(4,), n_chans=4, lengths=(512, 512))
+    for (*way, last), junk in changes:
+        place = content
+        try:
+            for key in way:
+                place = place[key]
+            place[last] = junk
+        except (KeyError, IndexError, TypeError, RuntimeError, ValueError):
+            continue  # an earlier change took the place away
+    twins.write_torch(tmp_path / "imagenet40-1000-1.pth", content, zipped)
+    (tmp_path / "checksums.json").unlink(missing_ok=True)
+    dataset = loader(tmp_path, "randomized_trials")
+    try:
+        dataset.prepare()
+        for subject in dataset.subjects():
+            epochs = dataset.epochs(subject)
+            assert np.isfinite(epochs.get_data()).all()
+            assert epochs.metadata["label"].between(0, len(dataset.class_names) - 1).all()
+    except DatasetError:
+        pass  # any other exception is a failure
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(data=st.data(), form=st.sampled_from(["zip", "legacy", "npy"]))
+def test_any_change_of_the_bytes_gives_one_clear_error_or_a_result(tmp_path, data, form):
+    path = tmp_path / "file"
+    if form == "npy":
+        with open(path, "wb") as file:
+            np.save(file, twins.things(1, 1, 2, 5), allow_pickle=True)
+    else:
+        small = twins.eeg_imagenet(2, 2, subjects=(4,), n_chans=2, lengths=(3, 5))
+        twins.write_torch(path, small, form == "zip")
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    read = read_pickled_numpy if form == "npy" else read_torch
+    try:
+        read(path)
+    except DatasetError:
+        pass  # any other exception is a failure
