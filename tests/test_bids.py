@@ -216,12 +216,17 @@ def test_events_outside_the_recording_are_left_out_and_counted(tmp_path):
         lambda t: re.sub(r"(?m)^(0\.0|8\.0|7\.0)(?=\t)", lambda m: shift[m[1]], t),
     )
     dataset = load(tmp_path)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="left out") as caught:
         trials = dataset.trials(1)
     texts = " ".join(str(w.message) for w in caught)
     assert "2 of 8 events lie outside" in texts
     assert "1 events without an onset" in texts
     assert trials["onset"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def use(dataset):
+    dataset.prepare()
+    dataset.recordings(1)
 
 
 def drop(pattern):
@@ -253,7 +258,7 @@ def replace(suffix, old, new):
         (replace("_eeg.json", "(?s).*", "{"), {}, "not valid JSON"),
         (replace("_eeg.json", "(?s)^.*$", "[]"), {}, "must hold keys"),
         (lambda f: edit_json(f, SamplingFrequency=1000), {}, "states 1000 Hz"),
-        (lambda f: edit_json(f, RecordingType="epoched", EpochLength=None), {}, "EpochLength|NoneType"),
+        (lambda f: edit_json(f, RecordingType="epoched", EpochLength=None), {}, "EpochLength"),
     ],
 )
 def test_damage_is_named(tmp_path, damage, options, words):
@@ -261,15 +266,14 @@ def test_damage_is_named(tmp_path, damage, options, words):
     damage(tmp_path)
     dataset = load(tmp_path, **options)
     with pytest.raises(DatasetError, match=words):
-        dataset.prepare()
-        dataset.recordings(1)
+        use(dataset)
 
 
 def test_folder_that_is_no_data_set_and_subject_that_is_not_there(tmp_path):
     with pytest.raises(DatasetError, match="no BIDS data set"):
         load(tmp_path).prepare()
     make(tmp_path)
-    with pytest.raises(DatasetError, match="No subject 3 .* there are: 1"):
+    with pytest.raises(DatasetError, match=r"No subject 3 .* there are: 1"):
         load(tmp_path, subjects=(3,)).prepare()
     with pytest.raises(DatasetError, match="No subject 4"):
         load(tmp_path).recordings(4)

@@ -332,7 +332,12 @@ class Loader(Dataset):
         import mne_bids
 
         sidecar = self._sidecar(path)
-        epoched = sidecar.get("RecordingType") == "epoched" and path.extension != ".fif"
+        epoched = sidecar.get("RecordingType") == "epoched"
+        length = sidecar.get("EpochLength")
+        if epoched and not (isinstance(length, int | float) and length > 0):
+            raise DatasetError(
+                f"{path.basename} is epoched, but its eeg.json has no EpochLength (s). Add it."
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # missing tables are reported on the data card
@@ -359,11 +364,7 @@ class Loader(Dataset):
         sidecar, duration = self._sidecar(path), raw.n_times / raw.info["sfreq"]
         kind, onsets = sidecar.get("RecordingType", "continuous"), []
         if kind == "epoched":
-            length = sidecar.get("EpochLength")
-            if not isinstance(length, int | float) or length <= 0:
-                raise DatasetError(
-                    f"{path.basename} is epoched, but its eeg.json has no EpochLength (s). Add it."
-                )
+            length = sidecar["EpochLength"]
             onsets = np.arange(1, round(duration / length)) * length
         elif kind == "discontinuous":
             file = sidecar_file(path, "events", ".tsv")
