@@ -118,6 +118,12 @@ def stage_book(run_dir: Path, site: Path, chapters: tuple[Chapter, ...] = CHAPTE
     toc = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"].insert(1, part)
     write_text(staging / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
+    faults = _output_faults(staging)
+    if faults:
+        raise BookError(
+            "Cells show warnings or errors. Mend the causes and run the chapters again.\n"
+            + "\n".join(faults)
+        )
     return staging
 
 
@@ -204,16 +210,22 @@ def _subjects_run(profile: Profile, run_dir: Path) -> list[int]:
 
 
 def _write_page(path: Path, page: nbformat.NotebookNode) -> None:
-    for cell in page.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error" or output.get("name") == "stderr":
-                told = output.get("text") or f"{output.get('ename')}: {output.get('evalue')}"
-                raise BookError(
-                    f"{path.name}: a cell shows a warning or an error. Mend its cause and run the "
-                    f"chapter again.\n{cell.source.strip()[:200]}\n{''.join(told).strip()[:500]}"
-                )
     nbformat.validate(page)
     write_text(_made(path.parent) / path.name, json.dumps(page, ensure_ascii=False, indent=1))
+
+
+def _output_faults(pages_folder: Path) -> list[str]:
+    """Warnings and errors in the outputs of the staged notebooks, a few lines each."""
+    faults = []
+    for path in sorted(pages_folder.rglob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                if output.output_type == "error" or output.get("name") == "stderr":
+                    told = output.get("text") or f"{output.get('ename')}: {output.get('evalue')}"
+                    where = path.relative_to(pages_folder)
+                    first = cell.source.strip().split("\n")[0]
+                    faults.append(f"{where}, cell that begins `{first}`:\n  {told.strip()[:500]}")
+    return faults
 
 
 def _copy_mathjax(folder: Path) -> None:

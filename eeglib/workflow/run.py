@@ -315,6 +315,9 @@ def _environment(run_dir: Path) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        # Nobody watches progress bars here, and pages should not show what is left of them.
+        "TQDM_DISABLE": "1",
+        "PYTHONWARNINGS": "ignore:IProgress not found",
         "JUPYTER_PATH": str(jupyter),
         "JUPYTER_RUNTIME_DIR": str(jupyter / "runtime"),
         "IPYTHONDIR": str(jupyter / "ipython"),
