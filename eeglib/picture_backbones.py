@@ -225,7 +225,9 @@ def _torchvision(
             url = models.get_weight(f"{models.get_model_weights(model).__name__}.{weights}").url
             network = filled(network, source.state(url), model)
         network = network.eval().requires_grad_(False)
-        layers = create_feature_extractor(network, list(outputs)).to(device)
+        layers = create_feature_extractor(network, list(outputs), suppress_diff_warning=True).to(
+            device
+        )
         name = model.replace("_", "-")
         return Backbone(name, outputs, layers, size, bicubic=bicubic, device=device)
 
