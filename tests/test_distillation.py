@@ -268,7 +268,7 @@ def test_batches_of_prediction_have_no_influence(problem):
 def test_epochs_are_logged_where_there_is_no_terminal(problem, caplog):
     images, labels = problem
     settings = QUICK.model_copy(update={"max_epochs": 2})
-    with caplog.at_level(logging.INFO, logger="eeglib.distillation"):
+    with caplog.at_level(logging.INFO, logger="eeglib.training"):
         fit(small_network, images, labels, SPLIT, settings)
     assert "Epoch 2: training loss" in caplog.text
 

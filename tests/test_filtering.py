@@ -80,7 +80,7 @@ def test_response_is_what_the_filter_does_and_halves_at_the_edges(kind, apply, b
 def test_chunks_and_precision_do_not_change_the_result(monkeypatch):
     data = np.random.default_rng(0).standard_normal((5, 7, 600))
     whole = bandpass_filter(data, SFREQ, 14, 70)
-    monkeypatch.setattr("eeglib.filtering.CHUNK", 600)
+    monkeypatch.setattr("eeglib.butterworth.CHUNK", 600)
     np.testing.assert_array_equal(bandpass_filter(data, SFREQ, 14, 70), whole)
     single = bandpass_filter(data.astype(np.float32), SFREQ, 14, 70)
     assert single.dtype == np.float32
