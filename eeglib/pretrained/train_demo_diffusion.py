@@ -94,20 +94,20 @@ def train_denoiser(parts: dict, images: np.ndarray, minutes: float, checkpoint: 
                    tokens: torch.Tensor, empty: torch.Tensor) -> None:
     """Fit denoiser and text encoder; their running average replaces the weights at the end."""
     vae, unet, text, scheduler = (parts[n] for n in ("vae", "unet", "text_encoder", "scheduler"))
-    rng, batch = np.random.default_rng(seed), 64
+    rng, batch = np.random.default_rng(seed), 16
     torch.manual_seed(seed)
     latents = encode_all(vae, images)
     trained = torch.nn.ModuleDict({"unet": unet, "text_encoder": text})
     average = torch.optim.swa_utils.AveragedModel(
         trained, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
     )
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=6e-4, weight_decay=0.01)
     modules = {"trained": trained, "average": average}
     clock = Clock(minutes, checkpoint, modules, optimizer)
     trained.train().to(memory_format=torch.channels_last)
     while clock.running():
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * clock.decay()
+            group["lr"] = 6e-4 * clock.decay()
         labels = rng.integers(len(latents), size=batch)
         clean = latents[labels, rng.integers(latents.shape[1], size=batch)]
         ids = tokens[rng.integers(len(tokens), size=batch), labels].clone()
