@@ -310,7 +310,7 @@ def check_outputs(network: nn.Module, data: TrainingData) -> None:
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device):
     """Set PyTorch's seed inside, and leave the caller's random numbers as they were."""
-    devices = [torch.cuda.currentfind_device()] if device.type == "cuda" else []
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
