@@ -194,8 +194,18 @@ def save_pipeline(folder: Path, parts: dict) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def main(folder: Path, work: Path, per_class: int, minutes: tuple[float, float], seed: int) -> None:
-    """Train both stages and write the pipeline."""
+def load_weights(parts: dict, folder: Path) -> None:
+    """Give untrained parts the weights of a pipeline of the same architecture."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    for name in ("vae", "unet", "text_encoder"):
+        parts[name].load_state_dict(getattr(pipeline, name).state_dict())
+
+
+def main(folder: Path, work: Path, per_class: int, minutes: tuple[float, float], seed: int,
+         start: Path | None = None) -> None:
+    """Train both stages, or only the denoiser of the pipeline in ``start``; write the pipeline."""
     from transformers import CLIPTokenizer
 
     work.mkdir(parents=True, exist_ok=True)
@@ -206,7 +216,10 @@ def main(folder: Path, work: Path, per_class: int, minutes: tuple[float, float],
         if hasattr(part, "parameters"):
             print(name, sum(p.numel() for p in part.parameters()), "parameters", flush=True)
     images = training_drawings(per_class)
-    train_autoencoder(parts["vae"], images, minutes[0], work / "autoencoder.pt", seed)
+    if start is None:
+        train_autoencoder(parts["vae"], images, minutes[0], work / "autoencoder.pt", seed)
+    else:
+        load_weights(parts, start)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
 
     def encode(texts: list[str]) -> torch.Tensor:
@@ -227,5 +240,7 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, nargs=2, default=(14, 50),
                         metavar=("AUTOENCODER", "DENOISER"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path,
+                        help="a pipeline to go on from: only its denoiser is trained further")
     given = parser.parse_args()
-    main(given.folder, given.work, given.per_class, tuple(given.minutes), given.seed)
+    main(given.folder, given.work, given.per_class, tuple(given.minutes), given.seed, given.start)
