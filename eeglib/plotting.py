@@ -7,6 +7,7 @@ colour-blind readers can tell apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -49,15 +50,21 @@ def _figure(height: float, rows: int = 1, columns: int = 1, **kwargs) -> tuple[F
 
 
 def plot_channels(info: mne.Info) -> Figure:
-    """Positions of the channels on the head, seen from above, with their names."""
+    """Positions of the channels on the head, seen from above, with their names.
+
+    Of more than 64 channels only those of the coarser rows are named: there is no room for all.
+    """
     import mne
 
-    picks = mne.pick_types(info, eeg=True)
+    eeg = mne.pick_info(info, mne.pick_types(info, eeg=True))
+    named: bool | list[str] = True
+    if len(eeg["ch_names"]) > 64:
+        pattern = r"(Fp|F|C|P|O|T|AF|PO)(z|[0-9]+)"
+        named = [name for name in eeg["ch_names"] if re.fullmatch(pattern, name)] or True
     figure, axes = _figure(WIDTH * 0.75)
-    named = mne.pick_info(info, picks)
-    mne.viz.plot_sensors(named, show_names=True, axes=axes[0, 0], show=False, pointsize=14)
+    mne.viz.plot_sensors(eeg, show_names=named, axes=axes[0, 0], show=False, pointsize=14)
     for text in axes[0, 0].texts:
-        text.set_fontsize(6.5 if len(picks) > 64 else 8.5)
+        text.set_fontsize(8.5)
     return figure
 
 
