@@ -15,7 +15,8 @@ from eeglib.book import build_book
 from eeglib.pages import Result, read_result
 from eeglib.profile import Profile, load_profile
 from eeglib.workflow.chapters import CHAPTERS, jobs_of
-from eeglib.workflow.run import Request, available_cores, run, site_folder
+from eeglib.workflow.planning import Request, available_cores, site_folder
+from eeglib.workflow.run import run
 
 
 def main(arguments: list[str]) -> int:

@@ -22,12 +22,11 @@ import yaml
 from nbformat.v4 import new_markdown_cell
 
 from eeglib import pages
-from eeglib.metrics import write_text
 from eeglib.profile import Profile, load_profile
-from eeglib.results import subject_folder
+from eeglib.run_folder import subject_folder, write_text
 from eeglib.workflow.chapters import CHAPTERS, Chapter, Job, jobs_of
 from eeglib.workflow.notebooks import read_notebook
-from eeglib.workflow.run import site_folder
+from eeglib.workflow.planning import site_folder
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 SUBJECTS_LINK = "## Subject by subject\n\nWhat each chapter found: {doc}`/subjects/index`."

@@ -5,6 +5,7 @@ Whatever takes long to import is imported inside the commands, so that ``--help`
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+class Executor(StrEnum):
+    """Where chapters run."""
+
+    local = "local"
+    slurm = "slurm"
+
 
 ProfileOption = Annotated[
     str,
@@ -40,6 +48,16 @@ def run_command(
     subjects: Annotated[str, typer.Option(help="Subjects to run: all, 3, 1-4 or 1,3,7-9.")] = "all",
     run_dir: RunDirOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Chapters that run at the same time.")] = 1,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=0, help="GPUs to use, one for each chapter that can; all if left out."),
+    ] = None,
+    jobs_per_gpu: Annotated[
+        int, typer.Option(min=1, help="Chapters that may share one GPU and its memory.")
+    ] = 1,
+    executor: Annotated[
+        Executor, typer.Option(help="Run here, or submit every chapter to a cluster's Slurm.")
+    ] = Executor.local,
     settings: SetOption = None,
     only: Annotated[
         str | None,
@@ -57,23 +75,27 @@ def run_command(
 ) -> None:
     """Run the chapters for every subject; what is up to date does not run again.
 
-    Example: eeglib run --profile demo --subjects 1-2
+    Examples: eeglib run --profile demo --subjects 1-2
+
+    eeglib run --profile paper --subjects all --jobs 4 --gpus 4 --keep-going
 
     Each chapter is a notebook. The executed ones stay in the run's folder, with their figures and
     a metrics.json: runs/demo/sub-01/05_distill_student/notebook.ipynb. If a chapter fails, the
     last lines say for whom, in which notebook and line, and the exit status is 1.
     """
-    from eeglib.workflow.chapters import CHAPTERS, parse_subjects, select_chapters
-    from eeglib.workflow.run import Request, plan_run, run, site_folder
+    from eeglib.workflow.chapters import CHAPTERS, select_chapters
+    from eeglib.workflow.planning import plan_run
+    from eeglib.workflow.run import run
 
-    loaded = _load(profile, settings)
-    request = Request(
-        profile=loaded,
-        run_dir=_folder(run_dir, loaded),
-        subjects=parse_subjects(subjects, loaded.dataset.subjects),
-        notebooks=site_folder() / "notebooks",
+    request = _request(
+        _load(profile, settings),
+        run_dir,
+        subjects,
         only=select_chapters(only.split(","), CHAPTERS) if only else (),
         jobs=jobs,
+        gpus=gpus,
+        jobs_per_gpu=jobs_per_gpu,
+        executor=executor.value,
         keep_going=keep_going,
         force=force,
     )
@@ -83,12 +105,61 @@ def run_command(
             typer.echo(f"{job}: {reason}")
         typer.echo(f"{len(stale)} chapters would run in {request.run_dir}")
         return
-    failures = run(request, typer.echo)
+    try:
+        failures = run(request, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Finished chapters are kept; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
     if failures:
         typer.echo("\nFailed:", err=True)
         for failure in failures:
             typer.echo(str(failure), err=True)
         raise typer.Exit(1)
+
+
+@app.command("status")
+def status_command(
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Profile; if left out, that of the run's folder, or demo."),
+    ] = None,
+    subjects: Annotated[str, typer.Option(help="Subjects: all, 3, 1-4 or 1,3,7-9.")] = "all",
+    run_dir: RunDirOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Show where a run stands: subjects x chapters, with time and memory. Runs nothing.
+
+    Example: eeglib status --profile paper
+
+    A chapter is done, skipped (nothing to do, such as no pictures), running, failed, stale (what
+    it was computed from has changed since) or not yet run. The book has the same as a page.
+    """
+    from eeglib.workflow.chapters import CHAPTERS
+    from eeglib.workflow.status import describe_status, read_status
+
+    own = run_dir / "profile.yml" if run_dir and not profile else None
+    loaded = _load(str(own) if own and own.is_file() else profile or "demo", settings)
+    request = _request(loaded, run_dir, subjects)
+    typer.echo(f"{request.run_dir}\n")
+    typer.echo(describe_status(read_status(request), CHAPTERS))
+
+
+@app.command("student-notebooks")
+def student_notebooks_command(
+    folder: Annotated[Path, typer.Argument(help="Where to write the copies.")],
+) -> None:
+    """Write the notebooks without their solutions, to hand out to a class.
+
+    Example: eeglib student-notebooks for_my_class
+
+    Each copy is the chapter with an empty cell in the place of every solution. A copy that is
+    already there and differs, such as one with a student's answers, is never overwritten.
+    """
+    from eeglib.workflow.planning import site_folder
+    from eeglib.workflow.student_notebooks import write_student_notebooks
+
+    for path in write_student_notebooks(site_folder() / "notebooks", folder):
+        typer.echo(path)
 
 
 @app.command("book")
@@ -162,6 +233,19 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from None
+
+
+def _request(profile: Any, run_dir: Path | None, subjects: str, **options: Any) -> Any:
+    from eeglib.workflow.chapters import parse_subjects
+    from eeglib.workflow.planning import Request, site_folder
+
+    return Request(
+        profile=profile,
+        run_dir=_folder(run_dir, profile),
+        subjects=parse_subjects(subjects, profile.dataset.subjects),
+        notebooks=site_folder() / "notebooks",
+        **options,
+    )
 
 
 def _load(profile: str, settings: list[str] | None) -> Any:

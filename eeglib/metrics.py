@@ -11,8 +11,6 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -23,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import eeglib
 from eeglib.profile import DatasetSettings, Profile
+from eeglib.run_folder import METRICS
 
-METRICS = "metrics.json"
 SCHEMA_VERSION = 1
 
 PACKAGES = (
@@ -193,30 +191,6 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place at once when all went well."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:

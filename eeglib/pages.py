@@ -11,11 +11,11 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from eeglib.metrics import METRICS, Metrics, load_metrics
-from eeglib.results import NOTEBOOK
+from eeglib.metrics import Metrics, load_metrics
+from eeglib.run_folder import METRICS, NOTEBOOK
 from eeglib.workflow.chapters import Job
+from eeglib.workflow.failures import Failure, find_failures
 from eeglib.workflow.notebooks import code_cells, is_from_papermill
-from eeglib.workflow.run import Failure, find_failures
 
 
 @dataclass(frozen=True)

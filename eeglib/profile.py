@@ -144,9 +144,25 @@ class EvaluationSettings(Settings):
 class ChapterResources(Settings):
     """What one chapter may use; Snakemake and a cluster's scheduler are told."""
 
-    minutes: Positive = Field(60, description="time limit")
-    memory_mb: Count = Field(4000, description="memory")
-    gpus: int = Field(0, ge=0, description="GPUs")
+    minutes: Positive = Field(60, description="time limit of the whole chapter")
+    memory_mb: Count = Field(4000, description="memory that it needs, MB; a cluster enforces it")
+    gpus: int | None = Field(
+        None, ge=0, description="GPUs; empty: one for the chapters that train or draw"
+    )
+    cores: Count | None = Field(
+        None, description="processor cores; empty: this machine's divided by --jobs, 2 on a cluster"
+    )
+
+
+class ClusterSettings(Settings):
+    """What ``eeglib run --executor slurm`` tells the scheduler besides each chapter's needs."""
+
+    account: str | None = Field(None, description="account to charge; empty: none")
+    partition: str | None = Field(None, description="partition; empty: the cluster's default")
+    gpu_partition: str | None = Field(
+        None, description="partition of chapters that use a GPU; empty: as for the others"
+    )
+    options: str = Field("", description="further options of sbatch, such as --constraint=a100")
 
 
 class Profile(Settings):
@@ -167,6 +183,7 @@ class Profile(Settings):
     resources: dict[str, ChapterResources] = Field(
         default_factory=dict, description="per chapter, such as 05_distill_student"
     )
+    cluster: ClusterSettings = ClusterSettings()
 
 
 def shipped_profiles() -> list[str]:

@@ -28,24 +28,20 @@ from pydantic import ValidationError
 
 from eeglib.datasets import METADATA, Dataset, open_dataset
 from eeglib.metrics import (
-    METRICS,
     Metrics,
     OutputFile,
     ResultsError,
     collect_provenance,
     load_metrics,
     plain,
-    replacing,
-    sha256_of,
-    write_text,
 )
 from eeglib.profile import Profile, load_profile
+from eeglib.run_folder import METRICS, chapter_folder, replacing, sha256_of, write_text
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-NOTEBOOK = "notebook.ipynb"
 DATA_CHAPTER = "01_download_data"
 
 
@@ -294,16 +290,6 @@ def open_chapter(
     if not run_dir.is_absolute() and Path.cwd().name == "notebooks":
         run_dir = Path.cwd().parent / run_dir
     return Chapter(chapter, profile, run_dir.resolve(), subject)
-
-
-def chapter_folder(run_dir: str | Path, chapter: str, subject: int | None) -> Path:
-    """Folder of a chapter's results: under ``group`` or under the subject, such as ``sub-01``."""
-    return Path(run_dir) / subject_folder(subject) / chapter
-
-
-def subject_folder(subject: int | None) -> str:
-    """Name of a subject's folder; ``group`` for None."""
-    return "group" if subject is None else f"sub-{subject:02d}"
 
 
 def load_predictions(folder: str | Path) -> dict[str, Predictions]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from eeglib.evaluation import paired_difference, summarize_subjects
 from eeglib.metrics import load_metrics
-from eeglib.results import chapter_folder
+from eeglib.run_folder import chapter_folder
 
 if TYPE_CHECKING:
     from eeglib.profile import EvaluationSettings

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eeglib.clip import Clip, TeacherError, cls_tokens, load_clip
-from eeglib.metrics import replacing
 from eeglib.profile import TeacherSettings
+from eeglib.run_folder import replacing
 
 if TYPE_CHECKING:
     import pandas

@@ -11,8 +11,8 @@ from tiny_project import CHAPTERS, edit_cell
 
 from eeglib import book, pages
 from eeglib.book import BookError, build_book, page_faults, stage_book
+from eeglib.run_folder import FAILURE
 from eeglib.workflow.chapters import Job
-from eeglib.workflow.job import FAILURE
 
 DATA, FILTER, STUDENT, GROUP = (chapter.name for chapter in CHAPTERS)
 TRACEBACK = "ZeroDivisionError Traceback\\n````\\n:::: Cell In[6], line 2"

@@ -11,7 +11,7 @@ import pytest
 from eeglib import cli
 from eeglib.workflow import run as workflow
 from eeglib.workflow.chapters import Job
-from eeglib.workflow.run import Failure
+from eeglib.workflow.failures import Failure
 
 
 def call(*arguments: str) -> int:
@@ -38,7 +38,9 @@ def test_help_needs_none_of_the_heavy_libraries():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "book", "simulate", "profiles"])
+@pytest.mark.parametrize(
+    "command", ["run", "status", "student-notebooks", "book", "simulate", "profiles"]
+)
 def test_every_command_has_help_with_an_example_or_a_sentence(command, capsys):
     assert call(command, "--help") == 0
     assert len(capsys.readouterr().out) > 100
@@ -54,9 +56,46 @@ def test_run_understands_its_options(requests, tmp_path):
     assert request.subjects == [2]
     assert [chapter.name[:2] for chapter in request.only] == ["05", "02"]
     assert (request.jobs, request.keep_going, request.force) == (3, True, True)
+    assert (request.gpus, request.jobs_per_gpu, request.executor) == (None, 1, "local")
     assert request.run_dir == tmp_path
     assert request.profile.training.max_epochs == 5
     assert request.profile.filtering.band == (1, 40)
+
+
+def test_run_understands_gpus_and_clusters(requests, tmp_path):
+    arguments = ["--gpus", "4", "--jobs-per-gpu", "2", "--executor", "slurm"]
+    assert call("run", "--run-dir", str(tmp_path), *arguments) == 0
+    request = requests[0]
+    assert (request.gpus, request.jobs_per_gpu, request.executor) == (4, 2, "slurm")
+
+
+def test_an_interrupt_says_that_results_are_kept(monkeypatch, capsys, tmp_path):
+    def interrupted(request, say):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflow, "run", interrupted)
+    assert call("run", "--run-dir", str(tmp_path)) == 130
+    assert "Finished chapters are kept" in capsys.readouterr().err
+
+
+def test_status_takes_the_profile_of_the_run(capsys, tmp_path):
+    settings = ["--set", "dataset.subjects=[1, 2, 3]"]
+    assert call("status", "--run-dir", str(tmp_path), *settings) == 0
+    assert "sub-03" in capsys.readouterr().out
+    (tmp_path / "profile.yml").write_text("name: mine\ndataset: {subjects: [4]}\n")
+    assert call("status", "--run-dir", str(tmp_path)) == 0
+    told = capsys.readouterr().out
+    assert "sub-04" in told
+    assert "sub-01" not in told
+    assert "8 not yet" in told
+
+
+def test_student_notebooks_are_named(capsys, tmp_path):
+    assert call("student-notebooks", str(tmp_path / "copies")) == 0
+    told = capsys.readouterr().out.split()
+    assert sorted(Path(line).name for line in told) == sorted(
+        path.name for path in (tmp_path / "copies").iterdir()
+    )
 
 
 def test_results_go_to_a_folder_named_like_the_profile(requests, tmp_path, monkeypatch):
@@ -78,6 +117,7 @@ def test_results_go_to_a_folder_named_like_the_profile(requests, tmp_path, monke
         (["run", "--set", "training.max_epochs=many"], "training.max_epochs"),
         (["run", "--set", "training={"], "not valid YAML"),
         (["run", "--only", "99"], "No chapter '99'"),
+        (["run", "--gpus", "99"], "--gpus 99, but this machine shows"),
         (["book", "--run-dir", "no such run"], "Nothing has run"),
         (["simulate", "--set", "strength=2"], "strength"),
     ],

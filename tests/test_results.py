@@ -10,8 +10,9 @@ import pytest
 from tiny_project import tiny_profile
 
 from eeglib.datasets import METADATA
-from eeglib.metrics import Metrics, ResultsError, dataset_fingerprint, plain, replacing
-from eeglib.results import chapter_folder, load_metrics, load_predictions, open_chapter
+from eeglib.metrics import Metrics, ResultsError, dataset_fingerprint, plain
+from eeglib.results import load_metrics, load_predictions, open_chapter
+from eeglib.run_folder import chapter_folder, replacing
 
 SCORE = {"metric": "top-1", "value": 0.4, "chance": 0.1, "n": 80, "low": 0.3, "high": 0.5}
 

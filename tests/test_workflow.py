@@ -14,8 +14,10 @@ from eeglib.profile import Profile
 from eeglib.results import load_metrics
 from eeglib.workflow import chapters as table
 from eeglib.workflow.chapters import Chapter, Job, WorkflowError, parse_subjects, select_chapters
+from eeglib.workflow.locks import only_run_in
 from eeglib.workflow.notebooks import check_notebook
-from eeglib.workflow.run import _only_run_in, plan_run, run, site_folder
+from eeglib.workflow.planning import plan_run, site_folder
+from eeglib.workflow.run import run
 from eeglib.workflow.staleness import module_hashes
 
 DATA, FILTER, STUDENT, GROUP = (chapter.name for chapter in CHAPTERS)
@@ -164,7 +166,7 @@ def test_a_killed_kernel_is_reported_and_no_home_is_needed(tmp_path, monkeypatch
 
 def test_a_second_run_in_the_same_folder_is_refused(project):
     with (
-        _only_run_in(project.run_dir),
+        only_run_in(project.run_dir),
         pytest.raises(WorkflowError, match=r"Another eeglib run.*--run-dir"),
     ):
         run(project)

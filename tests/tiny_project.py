@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from eeglib.profile import Profile, load_profile
 from eeglib.workflow.chapters import Chapter
-from eeglib.workflow.run import Request, site_folder
+from eeglib.workflow.planning import Request, site_folder
 
 CHAPTERS = (
     Chapter("01_download_data", "group"),

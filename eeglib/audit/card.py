@@ -285,8 +285,8 @@ def read_card(run_dir: str | Path, subjects: Sequence[int]) -> list[AuditCard]:
     run_dir : str | Path
     subjects : sequence of int
     """
-    from eeglib.metrics import METRICS, load_metrics
-    from eeglib.results import chapter_folder
+    from eeglib.metrics import load_metrics
+    from eeglib.run_folder import METRICS, chapter_folder
 
     cards = []
     for subject in subjects:

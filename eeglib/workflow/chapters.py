@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from eeglib.metrics import METRICS
-from eeglib.results import subject_folder
+from eeglib.run_folder import METRICS, sha256_of, subject_folder
 
 
 class WorkflowError(ValueError):
@@ -32,6 +32,8 @@ class Chapter:
         section does not run it again, and a notebook that reads another one is refused.
     assets : tuple of str
         Folders of the package, besides its source, that its results depend on.
+    gpus : int
+        GPUs that it uses where there are some and the profile's ``resources`` do not say.
     """
 
     name: str
@@ -39,8 +41,11 @@ class Chapter:
     needs: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
     assets: tuple[str, ...] = ()
+    gpus: int = 0
 
 
+PASSED = ("subject", "profile", "run_dir")
+"""Parameters that the run passes to every notebook; a group's chapter gets the first subject."""
 COMMON_SECTIONS = ("seed", "dataset")
 
 CHAPTERS = (
@@ -53,18 +58,21 @@ CHAPTERS = (
         ("01_download_data",),
         ("split", "teacher", "evaluation"),
         ("pretrained",),
+        gpus=1,
     ),
     Chapter(
         "05_distill_student",
         "subject",
         ("02_filter_signals", "04_train_teacher"),
         ("filtering", "timefrequency", "split", "training", "evaluation"),
+        gpus=1,
     ),
     Chapter(
         "06_compare_baselines",
         "subject",
         ("02_filter_signals", "04_train_teacher", "05_distill_student"),
         ("filtering", "timefrequency", "split", "training", "baselines", "evaluation"),
+        gpus=1,
     ),
     Chapter(
         "07_reconstruct_images",
@@ -72,6 +80,7 @@ CHAPTERS = (
         ("01_download_data", "04_train_teacher", "05_distill_student"),
         ("split", "reconstruction", "evaluation"),
         ("pretrained",),
+        gpus=1,
     ),
     Chapter(
         "09_summarize_group",
@@ -115,6 +124,15 @@ def needs_of(job: Job, chapters: Iterable[Chapter], subjects: Iterable[int]) -> 
     table = {chapter.name: chapter for chapter in chapters}
     whose = subjects if job.subject is None else [job.subject]
     return [need for name in table[job.chapter].needs for need in jobs_of(table[name], whose)]
+
+
+def needs_hashes(needs: Iterable[Job], run_dir: Path) -> dict[str, str]:
+    """Checksums of the metrics that a job's results are computed from, of those there are."""
+    return {
+        str(need): sha256_of(run_dir / need.metrics)[:16]
+        for need in needs
+        if (run_dir / need.metrics).is_file()
+    }
 
 
 def select_chapters(numbers: Iterable[str], chapters: Iterable[Chapter]) -> list[Chapter]:

@@ -10,19 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import sys
+import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from eeglib.metrics import load_metrics, write_text
-from eeglib.results import NOTEBOOK
-from eeglib.workflow.chapters import Chapter, Job, needs_of
-from eeglib.workflow.notebooks import PASSED
-from eeglib.workflow.staleness import INPUTS, needs_hashes
+from eeglib.run_folder import FAILURE, INPUTS, METRICS, NOTEBOOK, RUNNING, write_text
+from eeglib.workflow.chapters import PASSED, Chapter, Job, needs_hashes, needs_of
+from eeglib.workflow.gpus import claim_gpus
+from eeglib.workflow.locks import hold_jobs_lock
+from eeglib.workflow.watch import end_children, end_with_parent
 
 KERNEL = "eeglib"
-FAILURE = "failure.json"
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -39,41 +41,61 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("chapter")
     parser.add_argument("subject", help="number of the subject, or group")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parent", type=int, help="process without which the job ends too")
     options = parser.parse_args(arguments)
+    if options.parent:
+        end_with_parent(options.parent)
     plan = json.loads(options.plan.read_text(encoding="utf-8"))
     subject = None if options.subject == "group" else int(options.subject)
     # Before anything loads a numerical library.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
-    return run_job(Job(options.chapter, subject), plan, options.plan.resolve().parent)
+    run_dir = options.plan.resolve().parent
+    job = Job(options.chapter, subject)
+    try:
+        with hold_jobs_lock(run_dir):
+            return run_job(job, plan, run_dir)
+    except OSError as error:  # most often: no space left, so that not even the failure is written
+        _say(job, f"failed: {error}")
+        return 1
 
 
 def run_job(job: Job, plan: dict, run_dir: Path) -> int:
     """Execute a chapter's notebook and record what its results depend on."""
     folder = run_dir / job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (FAILURE, INPUTS):
-        (folder / name).unlink(missing_ok=True)
+    _remove_old(folder)
     chapters = [_chapter(values) for values in plan["chapters"]]
     needs = needs_of(job, chapters, plan["summarized"])
     record = {**plan["descriptions"][job.chapter], "needs": needs_hashes(needs, run_dir)}
+    resources = next(c for c in plan["chapters"] if c["name"] == job.chapter)
+    devices = claim_gpus(resources["gpus"], lambda text: _say(job, text))
+    where = {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "gpus": devices,
+    }
+    write_text(folder / RUNNING, json.dumps(where))
     started = time.perf_counter()
-    _say(job, "started")
-    failure = _execute(job, plan, folder)
-    if failure is None and not (run_dir / job.metrics).is_file():
-        failure = {
-            "cell": None,
-            "line": None,
-            "error": "NoResults",
-            "message": "the notebook ended without chapter.finish(...), so it has no metrics.json",
-            "traceback": "",
-        }
-    seconds = time.perf_counter() - started
-    if failure is not None:
-        write_text(folder / FAILURE, json.dumps(failure, indent=1))
-        _say(job, f"failed after {seconds:.1f} s: {failure['error']}: {failure['message']}")
-        return 1
-    write_text(folder / INPUTS, json.dumps(record, indent=1))
-    memory = load_metrics(folder).provenance.peak_memory_mb
+    _say(job, "started" + (f" on GPU {', '.join(devices)}" if devices else ""))
+    try:
+        failure = _execute(job, plan, folder, resources["minutes"])
+        if failure is None and not (folder / METRICS).is_file():
+            text = "the notebook ended without chapter.finish(...), so it has no metrics.json"
+            failure = _stopped("NoResults", text)
+        seconds = time.perf_counter() - started
+        if failure is not None:
+            _say(job, f"failed after {seconds:.1f} s: {failure['error']}: {failure['message']}")
+            write_text(folder / FAILURE, json.dumps(failure, indent=1))
+            return 1
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        # Times of files spare `eeglib run` reading what has not been touched since.
+        times = {name: (folder / name).stat().st_mtime_ns for name in metrics["outputs"]}
+        write_text(folder / INPUTS, json.dumps({**record, "outputs": times}, indent=1))
+    finally:
+        end_children()
+        (folder / RUNNING).unlink(missing_ok=True)
+    memory = metrics["provenance"]["peak_memory_mb"]
     _say(job, f"finished in {seconds:.1f} s, {memory:.0f} MB")
     return 0
 
@@ -97,19 +119,38 @@ def write_kernel(folder: Path) -> None:
     write_text(kernel / "kernel.json", json.dumps(specification, indent=1))
 
 
+def _remove_old(folder: Path) -> None:
+    """Remove what an earlier execution recorded; a method left out must not leave predictions."""
+    try:
+        outputs = json.loads((folder / INPUTS).read_text(encoding="utf-8")).get("outputs", {})
+    except (OSError, ValueError):
+        outputs = {}
+    for name in (RUNNING, FAILURE, METRICS, NOTEBOOK, *outputs, INPUTS):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _chapter(values: dict) -> Chapter:
     return Chapter(values["name"], values["scope"], tuple(values["needs"]))
 
 
-def _execute(job: Job, plan: dict, folder: Path) -> dict | None:
+def _execute(job: Job, plan: dict, folder: Path, minutes: float) -> dict | None:
     """Run the notebook; None if every cell ran, else what stopped it."""
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     subject = plan["first_subject"] if job.subject is None else job.subject
     values = (subject, plan["profile"], plan["run_dir"])
-    minutes = next(c["minutes"] for c in plan["chapters"] if c["name"] == job.chapter)
+    expired = threading.Event()
+
+    def stop() -> None:
+        expired.set()
+        end_children()
+
+    # The whole chapter counts, not each cell, and the start of the kernel too.
+    limit = threading.Timer(minutes * 60, stop)
+    limit.daemon = True
+    limit.start()
     try:
         papermill.execute_notebook(
             Path(plan["notebooks"]) / f"{job.chapter}.ipynb",
@@ -119,7 +160,6 @@ def _execute(job: Job, plan: dict, folder: Path) -> dict | None:
             language="python",
             progress_bar=False,
             cwd=folder,
-            execution_timeout=int(minutes * 60),
         )
     except PapermillExecutionError as error:
         return {
@@ -129,20 +169,39 @@ def _execute(job: Job, plan: dict, folder: Path) -> dict | None:
             "message": error.evalue,
             "traceback": "\n".join(map(_without_color, error.traceback)),
         }
-    except CellTimeoutError:
-        text = f"a cell took longer than resources.{job.chapter}.minutes = {minutes:g}"
-        return _stopped("TimeLimit", text)
-    except DeadKernelError:
+    except (DeadKernelError, RuntimeError) as error:
+        if expired.is_set():
+            return _stopped(
+                "TimeLimit",
+                f"stopped after {minutes:g} minutes, the limit of resources.{job.chapter}.minutes "
+                "in the profile",
+                _running_cell(folder / NOTEBOOK),
+            )
+        if not isinstance(error, DeadKernelError):
+            return _stopped("KernelNotStarted", str(error))
         text = (
             "the kernel was killed, most often for lack of memory; run fewer jobs at once, or "
             "make the profile's data smaller"
         )
-        return _stopped("KernelDied", text)
+        return _stopped("KernelDied", text, _running_cell(folder / NOTEBOOK))
+    finally:
+        limit.cancel()
     return None
 
 
-def _stopped(error: str, message: str) -> dict:
-    return {"cell": None, "line": None, "error": error, "message": message, "traceback": ""}
+def _stopped(error: str, message: str, cell: int | None = None) -> dict:
+    return {"cell": cell, "line": None, "error": error, "message": message, "traceback": ""}
+
+
+def _running_cell(notebook: Path) -> int | None:
+    """Execution count of the cell in which the kernel ended, from what papermill saved."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        return None
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    status = [c["metadata"].get("papermill", {}).get("status") for c in code]
+    return next((i + 1 for i, s in enumerate(status) if s in ("running", "failed")), None)
 
 
 def _line_of(traceback: list[str], cell: int | None) -> int | None:

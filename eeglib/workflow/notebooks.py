@@ -9,12 +9,10 @@ from pathlib import Path
 import nbformat
 
 from eeglib.profile import Profile
-from eeglib.workflow.chapters import COMMON_SECTIONS, Chapter, WorkflowError
+from eeglib.workflow.chapters import COMMON_SECTIONS, PASSED, Chapter, WorkflowError
 
 PARAMETERS = "parameters"
 INJECTED = "injected-parameters"
-PASSED = ("subject", "profile", "run_dir")
-"""Parameters that the run passes to every notebook; a group's chapter gets the first subject."""
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:

@@ -4,6 +4,9 @@ Each finished job leaves ``inputs.json`` beside its results: checksums of the no
 the profile's sections that the chapter reads, of the modules of eeglib that it imports (directly
 or through others), and of the results it was computed from. A job is stale if one of them is
 different now. Comments, docstrings and the notebooks' text do not count.
+
+A result is damaged if its checksum is not the one in ``metrics.json``. Checksums are computed for
+files that have been touched since they were written, and for all that a stale job will read.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ from functools import cache
 from pathlib import Path
 
 import eeglib
-from eeglib.metrics import ResultsError, load_metrics, sha256_of
+from eeglib.metrics import ResultsError, load_metrics
 from eeglib.profile import Profile
-from eeglib.workflow.chapters import COMMON_SECTIONS, Chapter, Job
+from eeglib.run_folder import FAILURE, INPUTS, sha256_of
+from eeglib.workflow.chapters import COMMON_SECTIONS, Chapter, Job, needs_hashes
 from eeglib.workflow.notebooks import check_notebook, code_cells, code_hash
 
-INPUTS = "inputs.json"
 PACKAGE = Path(eeglib.__file__).parent
 
 
@@ -74,30 +77,44 @@ def module_hashes(roots: Iterable[str], package: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def needs_hashes(needs: Iterable[Job], run_dir: Path) -> dict[str, str]:
-    """Checksums of the metrics that a job's results are computed from, of those there are."""
-    return {
-        str(need): sha256_of(run_dir / need.metrics)[:16]
-        for need in needs
-        if (run_dir / need.metrics).is_file()
-    }
-
-
 def why_stale(job: Job, description: dict, needs: Iterable[Job], run_dir: Path) -> str | None:
     """Say why a job must run, or None if its results hold."""
     folder = run_dir / job.folder
     if not (run_dir / job.metrics).is_file():
-        return "failed before" if (folder / "failure.json").is_file() else "has not run yet"
+        return "failed before" if (folder / FAILURE).is_file() else "has not run yet"
     try:
         known = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
-        outputs = load_metrics(folder).outputs
+        written = known.get("outputs", {})
+        damage = damaged_output(job, run_dir, written)
     except (OSError, ValueError, ResultsError):
         return "its record is incomplete"
-    for name, file in outputs.items():
+    return damage or _difference(known, {**description, "needs": needs_hashes(needs, run_dir)})
+
+
+def damaged_output(job: Job, run_dir: Path, written: dict[str, int]) -> str | None:
+    """Say which file of a finished job is not what the job wrote.
+
+    Parameters
+    ----------
+    job : Job
+    run_dir : Path
+    written : dict of str to int
+        By file name the time of last change, ns, at which the content was right; for files that
+        still have it the content is not read again.
+
+    Raises
+    ------
+    ResultsError
+        If there is no valid ``metrics.json``.
+    """
+    folder = run_dir / job.folder
+    for name, file in load_metrics(folder).outputs.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != file.bytes:
             return f"{name} is missing or damaged"
-    return _difference(known, {**description, "needs": needs_hashes(needs, run_dir)})
+        if path.stat().st_mtime_ns != written.get(name) and sha256_of(path) != file.sha256:
+            return f"{name} is damaged"
+    return None
 
 
 def stale_jobs(
@@ -119,10 +136,26 @@ def stale_jobs(
     run_dir : Path
         Folder of the run.
     """
+    jobs = list(jobs)
+    reasons = {job: why_stale(job, descriptions[job.chapter], needs(job), run_dir) for job in jobs}
+    verified: set[Job] = set()
+    while True:
+        stale = _with_followers(reasons, needs)
+        read = {need for job in stale for need in needs(job)} - verified - set(stale)
+        verified |= read
+        damages = {job: damaged_output(job, run_dir, {}) for job in read if job in reasons}
+        if not any(damages.values()):
+            return stale
+        reasons |= damages
+
+
+def _with_followers(
+    reasons: dict[Job, str | None], needs: Callable[[Job], list[Job]]
+) -> dict[Job, str]:
+    """Add the jobs that read results which will be new."""
     stale: dict[Job, str] = {}
-    for job in jobs:
+    for job, reason in reasons.items():
         again = [need for need in needs(job) if need in stale]
-        reason = why_stale(job, descriptions[job.chapter], needs(job), run_dir)
         if reason is None and again:
             reason = f"{again[0]} runs again"
         if reason is not None:
