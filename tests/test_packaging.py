@@ -165,3 +165,15 @@ def _version() -> str:
 def _environment() -> dict[str, str]:
     # `make test` sets variables for the makes below it.
     return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+
+
+def test_waiting_threads_sleep_unless_the_user_decides():
+    ask = "import eeglib, os; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        surroundings |= {} if given is None else {"OMP_WAIT_POLICY": given}
+        found = subprocess.run(
+            [sys.executable, "-c", ask], env=surroundings, capture_output=True, text=True,
+            check=True,
+        )
+        assert found.stdout.strip() == expected
