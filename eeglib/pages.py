@@ -63,7 +63,13 @@ def read_result(job: Job, run_dir: Path) -> Result:
     metrics = load_metrics(folder) if (folder / METRICS).is_file() and not failures else None
     executed = folder / NOTEBOOK
     shown = executed.is_file() and (metrics is not None or failures)
-    notebook = nbformat.read(executed, as_version=4) if shown else None
+    try:
+        notebook = nbformat.read(executed, as_version=4) if shown else None
+    except Exception:  # nbformat raises many kinds for broken files
+        # A full disk leaves half a notebook; what failed is known without it.
+        if not failures:
+            raise
+        notebook = None
     return Result(job, metrics, failures[0] if failures else None, notebook)
 
 

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from eeglib.run_folder import write_text
-from eeglib.workflow.chapters import WorkflowError
+from eeglib.run_folder import FAILURE, INPUTS, RUNNING, write_text
+from eeglib.workflow.chapters import Job, WorkflowError
 from eeglib.workflow.gpus import OFFERED, SHARED_BY, VISIBLE
 from eeglib.workflow.job import write_kernel
 from eeglib.workflow.planning import Request, limits
@@ -21,10 +23,21 @@ from eeglib.workflow.staleness import PACKAGE
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 LOG = "snakemake.log"
+LOOK_EVERY = 2
+"""Seconds between two looks at jobs on a cluster, s."""
 
 
-def drive(request: Request, plan: dict) -> int:
+def drive(request: Request, plan: dict, look: Callable[[], None]) -> int:
     """Run the plan's jobs with Snakemake; return its exit status.
+
+    Parameters
+    ----------
+    request : Request
+        What to run.
+    plan : dict
+        From `eeglib.workflow.planning.plan_run`.
+    look : callable
+        Is called now and then while the jobs run.
 
     Raises
     ------
@@ -47,6 +60,7 @@ def drive(request: Request, plan: dict) -> int:
         command += ["--executor", "slurm", "--jobs", str(request.jobs), "--latency-wait", "60"]
         command += ["--slurm-jobname-prefix", job_prefix(run_dir)]
         command += ["--slurm-init-seconds-before-status-checks", "5"]
+        command += ["--slurm-status-command", _status_command()]
         command += [] if request.profile.cluster.account else ["--slurm-no-account"]
     else:
         allowed = limits(request, plan)
@@ -55,12 +69,47 @@ def drive(request: Request, plan: dict) -> int:
     with open(run_dir / LOG, "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, env=_environment(request, plan), stderr=log)
         try:
-            return process.wait()
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(LOOK_EVERY)
+                look()
+            return process.returncode
         except KeyboardInterrupt:
-            # From a terminal Snakemake has been interrupted as well; it may need to cancel jobs.
-            process.send_signal(signal.SIGINT)
-            _end(process)
+            _end(process, request)
             raise
+
+
+def progress(
+    jobs: Iterable[Job], request: Request, say: Callable[[str], None]
+) -> Callable[[], None]:
+    """Make a function that tells what has started and ended on a cluster since its last call.
+
+    On this machine the jobs write to the terminal themselves.
+    """
+    waiting = dict.fromkeys(jobs, "") if request.executor == "slurm" else {}
+
+    def written(job: Job) -> int | None:
+        path = request.run_dir / job.folder / INPUTS
+        return path.stat().st_mtime_ns if path.is_file() else None
+
+    before = {job: written(job) for job in waiting}
+
+    def look() -> None:
+        for job, told in list(waiting.items()):
+            folder = request.run_dir / job.folder
+            if written(job) not in (None, before[job]):
+                state = "finished"
+            elif (folder / FAILURE).is_file():
+                state = "failed"
+            else:
+                state = "started" if (folder / RUNNING).is_file() else ""
+            if state and state != told:
+                say(f"{job}: {state}")
+                waiting[job] = state
+            if state in ("finished", "failed"):
+                del waiting[job]
+
+    return look
 
 
 def job_prefix(run_dir: Path) -> str:
@@ -68,12 +117,24 @@ def job_prefix(run_dir: Path) -> str:
     return f"eeglib-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:8]}"
 
 
-def _end(process: subprocess.Popen) -> None:
+def _status_command() -> str:
+    """The command that knows the states of jobs: sacct only where the cluster keeps accounts."""
     try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        command = ["sacct", "--noheader", "--starttime", "now"]
+        subprocess.run(command, capture_output=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "squeue"
+    return "sacct"
+
+
+def _end(process: subprocess.Popen, request: Request) -> None:
+    """End Snakemake; its jobs on this machine end with it, those on a cluster it cancels."""
+    if request.executor == "slurm":
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+    process.kill()
+    process.wait()
 
 
 def _check_slurm(run_dir: Path) -> None:

@@ -200,8 +200,8 @@ def _running_cell(notebook: Path) -> int | None:
     except (OSError, ValueError, KeyError):
         return None
     code = [cell for cell in cells if cell["cell_type"] == "code"]
-    status = [c["metadata"].get("papermill", {}).get("status") for c in code]
-    return next((i + 1 for i, s in enumerate(status) if s in ("running", "failed")), None)
+    begun = [c["metadata"].get("papermill", {}).get("start_time") is not None for c in code]
+    return sum(begun) or None
 
 
 def _line_of(traceback: list[str], cell: int | None) -> int | None:

@@ -139,6 +139,7 @@ def plan_run(request: Request) -> tuple[dict[Job, str], dict]:
     devices = choose_gpus(request.gpus) if request.executor == "local" else []
     plan = {
         "python": sys.executable,
+        "executor": request.executor,
         "notebooks": str(request.notebooks),
         "profile": str(request.run_dir / "profile.yml"),
         "run_dir": str(request.run_dir),

@@ -10,7 +10,7 @@ import yaml
 
 from eeglib.run_folder import FAILURE, write_text
 from eeglib.workflow.chapters import Job, WorkflowError, needs_of
-from eeglib.workflow.engine import LOG, drive
+from eeglib.workflow.engine import LOG, drive, progress
 from eeglib.workflow.failures import Failure, disk_is_full, find_failures, record_killed
 from eeglib.workflow.locks import only_run_in
 from eeglib.workflow.planning import Request, check_request, plan_run, wanted_jobs
@@ -50,22 +50,24 @@ def _run(request: Request, say: Callable[[str], None]) -> list[Failure]:
         return []
     _write_profile(request)
     say(f"{len(stale)} of {len(wanted_jobs(request))} chapters to run in {request.run_dir}")
-    failures = _drive(request, stale, plan)
+    failures = _drive(request, stale, plan, say)
     survivors = [s for s in request.subjects if s not in {f.job.subject for f in failures}]
     if request.keep_going and survivors and survivors != [*request.subjects]:
         # The group's chapters go on without the subjects that failed.
         rest = dataclasses.replace(request, subjects=survivors, force=False)
         stale, plan = plan_run(rest)
-        failures += _drive(rest, stale, plan) if stale else []
+        failures += _drive(rest, stale, plan, say) if stale else []
     return failures
 
 
-def _drive(request: Request, stale: dict[Job, str], plan: dict) -> list[Failure]:
+def _drive(
+    request: Request, stale: dict[Job, str], plan: dict, say: Callable[[str], None]
+) -> list[Failure]:
     """Run the stale jobs; what then could not run must not pass for a result."""
     run_dir = request.run_dir
     for job in stale:
         (run_dir / job.folder / FAILURE).unlink(missing_ok=True)
-    code = drive(request, plan)
+    code = drive(request, plan, progress(stale, request, say))
     record_killed(stale, run_dir)
     failures = find_failures(stale, run_dir)
     if code != 0 and disk_is_full(run_dir):
