@@ -1,4 +1,4 @@
-"""The command ``eeglib``: run the chapters, build the book, simulate a recording.
+"""The command ``eeglib``: run the chapters, build the book, simulate or download recordings.
 
 Whatever takes long to import is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -212,6 +212,51 @@ def simulate_command(
         )
     chosen = parse_subjects(subjects, loaded.dataset.subjects)
     typer.echo(simulated.simulate(folder, dataset.options, tuple(chosen)))
+
+
+@app.command("download")
+def download_command(
+    name: Annotated[
+        str, typer.Argument(help="Data set: eeg_imagenet, randomized_trials or things_eeg2.")
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to keep it; data/<name> where left out.")
+    ] = None,
+    subjects: Annotated[
+        str, typer.Option(help="Subjects to download: all, 3, 1-4 or 1,3,7-9.")
+    ] = "all",
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds without a byte until a connection is given up.")
+    ] = 30,
+) -> None:
+    """Download a published data set, or say exactly how to get it by hand.
+
+    Example: eeglib download things_eeg2 data/things_eeg2 --subjects 1
+
+    A download that was interrupted goes on where it stopped when the command runs again. Files
+    that no program may fetch are listed with their size, the places to look, and where to put
+    them; if the chapters need one of these, the exit status is 2.
+    """
+    import warnings
+
+    from eeglib.datasets import DatasetError
+    from eeglib.datasets.download import fetch, files_of
+    from eeglib.workflow.chapters import parse_subjects
+
+    known = sorted({f.subject for f in files_of(name) if f.subject is not None})
+    chosen = None
+    if subjects != "all":
+        chosen = parse_subjects(subjects, range(1, 1000))
+        if not set(chosen) <= set(known):
+            has = f"of subjects {', '.join(map(str, known))}" if known else "of all subjects in one"
+            raise DatasetError(f"{name} has files {has}, got --subjects {subjects}.")
+    folder = (folder or Path("data") / name).resolve()
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        paths = fetch(name, folder, chosen, timeout)
+    for line in [*paths, *(note.message for note in notes)]:
+        typer.echo(line)
+    typer.echo(f"Next: eeglib run --profile {name} --set dataset.root={folder}")
 
 
 @app.command("profiles")

@@ -73,8 +73,11 @@ class TimeFrequencySettings(Settings):
 
 
 class SplitSettings(Settings):
-    """Shares of the *images* that go to training, validation and test."""
+    """Shares of the *images* that go to training, validation and test, or the authors' parts."""
 
+    published: bool = Field(
+        False, description="take the parts that come with the data; the shares then do not count"
+    )
     training: Share = 0.8
     validation: Share = 0.1
     test: Share = 0.1

@@ -37,6 +37,7 @@ from eeglib.metrics import (
 )
 from eeglib.profile import Profile, load_profile
 from eeglib.run_folder import METRICS, chapter_folder, replacing, sha256_of, write_text
+from eeglib.splits import Split, SplitError, check_disjoint, split_by_image
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -206,6 +207,36 @@ class Chapter:
                 **columns,
             )
         return path
+
+    def split(self, trials: pandas.DataFrame) -> Split:
+        """Training, validation and test trials: the same images for all subjects and the teacher.
+
+        Parameters
+        ----------
+        trials : pandas.DataFrame
+            One row per trial or picture, with ``image`` and ``label``.
+
+        Raises
+        ------
+        SplitError
+            If they cannot be split as the profile asks.
+        """
+        settings, dataset = self.profile.split, self.dataset
+        if not settings.published:
+            shares = settings.model_dump(exclude={"published"})
+            return split_by_image(
+                trials, **shares, seed=self.profile.seed, stimuli=dataset.stimuli()
+            )
+        parts = dataset.published_split(trials)
+        if parts is None:
+            raise SplitError(
+                f"split.published is true, but data set {self.profile.dataset.name!r} has no parts "
+                "of its authors, or their file is not in the data's folder. Set split.published to "
+                "false, or get the file: `eeglib download` says where."
+            )
+        split = Split(**parts)
+        check_disjoint(split, trials)
+        return split
 
     def subjects_with(self, chapter: str) -> list[int]:
         """Subjects of the profile for whom a chapter has finished; the others failed or wait."""

@@ -9,7 +9,8 @@ from itertools import count
 
 import pytest
 
-from eeglib.datasets import DatasetError, download, transfer
+from eeglib import cli
+from eeglib.datasets import DatasetError, DatasetWarning, download, transfer
 from eeglib.datasets.remote_files import FILES, RemoteFile
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -301,7 +302,7 @@ def test_files_that_only_a_person_can_get(tmp_path):
     with pytest.raises(DatasetError) as caught:
         download.fetch("randomized_trials", tmp_path, progress=False)
     message = str(caught.value)
-    assert "imagenet40-1000-1.pth (size not published)" in message
+    assert "imagenet40-1000-1.pth (size not published; needed)" in message
     assert "ieee-dataport.org" in message
     assert f"put it at: {tmp_path / 'imagenet40-1000-1_split.pth'}" in message
 
@@ -314,6 +315,60 @@ def test_only_the_subjects_asked_for(offer, server, tmp_path, monkeypatch):
     paths = download.fetch("data", tmp_path, subjects=[2], progress=False)
     assert [p.parent.name for p in paths] == ["sub-02"]
     assert "sub-02/data.bin" in json.loads((tmp_path / "checksums.json").read_text())
+
+
+def test_what_the_chapters_can_do_without_is_no_error(server, offer, tmp_path, monkeypatch):
+    offer("good", sha256=SHA256)
+    extra = RemoteFile("extra.txt", (server.url("missing"),), ("example.org",), optional="an order")
+    monkeypatch.setitem(FILES, "data", (*FILES["data"], extra))
+    with pytest.warns(DatasetWarning, match="1 of 2 files") as caught:
+        (path,) = fetch(tmp_path)
+    assert path.name == "data.bin"
+    assert "extra.txt (size not published; optional: an order)" in str(caught[0].message)
+    assert "404" in str(caught[0].message)
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["download", *map(str, arguments)])
+    return ended.value.code or 0
+
+
+def test_command(server, offer, tmp_path, capsys):
+    offer("breaks_once", sha256=SHA256)
+    assert command("data", tmp_path) == 0
+    shown = capsys.readouterr()
+    assert str(tmp_path / "data.bin") in shown.out
+    assert f"Next: eeglib run --profile data --set dataset.root={tmp_path}" in shown.out
+    assert "data.bin: 100%" in shown.err  # the progress bar
+    (tmp_path / "data.bin").write_bytes(b"other")
+    assert command("data", tmp_path) == 2
+    assert "another content than the published one" in capsys.readouterr().err
+
+
+def test_command_lists_what_it_cannot_get(offer, tmp_path, capsys):
+    offer("page", sha256=SHA256)
+    assert command("data", tmp_path) == 2
+    shown = capsys.readouterr().err
+    assert f"put it at: {tmp_path / 'data.bin'}" in shown
+    assert "HTML page" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eeg_imagnet"], "no download named 'eeg_imagnet'"),
+        (["things_eeg2", "--subjects", "1,11"], "has files of subjects 1, 2, 3"),
+        (["eeg_imagenet", "--subjects", "1"], "has files of all subjects in one"),
+        (["things_eeg2", "--subjects", "x"], "--subjects takes all"),
+    ],
+)
+def test_command_refuses(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_table_is_complete():

@@ -13,6 +13,7 @@ from eeglib.datasets import METADATA
 from eeglib.metrics import Metrics, ResultsError, dataset_fingerprint, plain
 from eeglib.results import load_metrics, load_predictions, open_chapter
 from eeglib.run_folder import chapter_folder, replacing
+from eeglib.splits import SplitError
 
 SCORE = {"metric": "top-1", "value": 0.4, "chance": 0.1, "n": 80, "low": 0.3, "high": 0.5}
 
@@ -211,3 +212,33 @@ def test_subjects_that_have_finished(tmp_path):
     group = open_chapter("09_summarize_group", tiny_profile(), tmp_path)
     assert group.subjects_with("06_compare_baselines") == [2]
     assert group.subjects_with("05_distill_student") == []
+
+
+def test_the_split_is_the_same_whatever_images_a_subject_lacks(tmp_path, monkeypatch):
+    chapter = open_chapter("05_distill_student", tiny_profile(), tmp_path, subject=1)
+    images = [f"picture {n}" for n in range(40)]
+    whole = pd.DataFrame({"image": images, "label": np.repeat([0, 1], 20)})
+    monkeypatch.setattr(type(chapter.dataset), "stimuli", lambda self: whole)
+    parts = {
+        name: set(whole["image"].iloc[rows]) for name, rows in vars(chapter.split(whole)).items()
+    }
+    for lacking in range(len(whole)):
+        seen = whole.drop(index=lacking).reset_index(drop=True)
+        for name, rows in vars(chapter.split(seen)).items():
+            assert set(seen["image"].iloc[rows]) <= parts[name]
+
+
+def test_a_published_split_is_taken_or_missed(tmp_path, monkeypatch):
+    profile = tiny_profile(split={"published": True})
+    chapter = open_chapter("05_distill_student", profile, tmp_path, subject=1)
+    trials = pd.DataFrame({"image": list("abc"), "label": [0, 0, 0]})
+    with pytest.raises(SplitError, match=r"split\.published is true, but data set 'simulated'"):
+        chapter.split(trials)
+    parts = {"training": np.array([2]), "validation": np.array([0]), "test": np.array([1])}
+    monkeypatch.setattr(type(chapter.dataset), "published_split", lambda self, trials: parts)
+    assert {name: rows.tolist() for name, rows in vars(chapter.split(trials)).items()} == {
+        "training": [2], "validation": [0], "test": [1]
+    }  # fmt: skip
+    parts["test"] = np.array([0])
+    with pytest.raises(SplitError, match="is in the validation and the test part"):
+        chapter.split(trials)

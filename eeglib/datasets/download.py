@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pooch
 from tqdm import tqdm
 
-from eeglib.datasets import DatasetError
+from eeglib.datasets import DatasetError, DatasetWarning
 from eeglib.datasets.remote_files import FILES, RemoteFile
 from eeglib.datasets.transfer import ResumingDownloader, TransferError, cannot_write
 
@@ -55,9 +56,14 @@ def fetch(
     Raises
     ------
     DatasetError
-        If files are still missing: those that no address gave and those that only a person can
-        get, each with its size, the places to look, and where to put it. Files that did arrive
-        stay.
+        If files that the chapters need are still missing: those that no address gave and those
+        that only a person can get, each with its size, the places to look, and where to put it.
+        Files that did arrive stay.
+
+    Warns
+    -----
+    DatasetWarning
+        With the same list, where only files that the chapters can do without are missing.
     """
     folder = Path(folder)
     files = [f for f in files_of(name) if subjects is None or f.subject in (None, *subjects)]
@@ -82,8 +88,13 @@ def fetch(
             missing.append((file, "cannot be downloaded by a program"))
     if missing:
         lines = [f"{_describe(file, folder)}\n  why not here: {why}" for file, why in missing]
-        there = f"{len(arrived)} of {len(files)} files of {name} are in {folder}. "
-        raise DatasetError(there + "Get by hand:\n" + "\n".join(lines))
+        message = (
+            f"{len(arrived)} of {len(files)} files of {name} are in {folder}. Get by hand what you "
+            "need:\n" + "\n".join(lines)
+        )
+        if not all(file.optional for file, _ in missing):
+            raise DatasetError(message)
+        warnings.warn(message, DatasetWarning, stacklevel=2)
     return arrived
 
 
@@ -234,7 +245,8 @@ def _describe(file: RemoteFile, folder: Path) -> str:
     size = "size not published"
     if file.n_bytes is not None:
         size = f"{'' if file.exact else 'about '}{file.n_bytes / 1e9:.2f} GB"
-    lines = [f"- {file.name} ({size})", f"  put it at: {folder / file.name}"]
+    use = f"optional: {file.optional}" if file.optional else "needed"
+    lines = [f"- {file.name} ({size}; {use})", f"  put it at: {folder / file.name}"]
     lines += [f"  look at: {place}" for place in file.places]
     return "\n".join(lines + ([f"  {file.note}"] if file.note else []))
 

@@ -26,6 +26,8 @@ class RemoteFile:
         Whose signals it holds, if one subject's.
     note : str
         What to do after the download.
+    optional : str
+        What it is for, where the chapters run without it; empty if they need it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class RemoteFile:
     sha256: str | None = None
     subject: int | None = None
     note: str = ""
+    optional: str = ""
 
 
 _LAB = "https://github.com/perceivelab/eeg_visual_classification"
@@ -43,25 +46,27 @@ _LAB_PLACES = (f"{_LAB} (README, section Download dataset)", "https://tinyurl.co
 
 EEG_IMAGENET = (
     *(
-        RemoteFile(name, (), _LAB_PLACES, n_bytes, exact)
-        for name, n_bytes, exact in (
-            ("eeg_signals_raw_with_mean_std.pth", 3_100_000_000, False),
-            ("eeg_14_70_std.pth", 3_100_000_000, False),
-            ("eeg_5_95_std.pth", 3_100_000_000, False),
-            ("eeg_55_95_std.pth", 3_135_625_420, True),
-            ("block_splits_by_image_all.pth", None, False),
+        RemoteFile(name, (), _LAB_PLACES, n_bytes, exact, optional=optional)
+        for name, n_bytes, exact, optional in (
+            ("eeg_signals_raw_with_mean_std.pth", 3_100_000_000, False, ""),
+            ("block_splits_by_image_all.pth", None, False, "the authors' split"),
+            ("eeg_14_70_std.pth", 3_100_000_000, False, "filtered, instead of the raw file"),
+            ("eeg_5_95_std.pth", 3_100_000_000, False, "filtered, instead of the raw file"),
+            ("eeg_55_95_std.pth", 3_135_625_420, True, "filtered, instead of the raw file"),
         )
     ),
     RemoteFile(
         "image_order.txt",
         (f"{_LAB}/files/13633721/image_order.txt",),
         (f"{_LAB}/issues/5 (attached to a comment of the authors)",),
+        optional="order of presentation, blocks and sessions",
     ),
     RemoteFile(
         "images",
         (),
         ("https://image-net.org/download.php (ILSVRC 2012, training pictures of the 40 classes)",),
         note="a folder: images/<wnid>/<wnid>_<n>.JPEG, or all pictures in images/",
+        optional="pictures, for chapters 4 and 7",
     ),
 )
 
@@ -70,9 +75,11 @@ _DATAPORT = (
     'trials" (needs an account)',
 )
 RANDOMIZED_TRIALS = tuple(
-    RemoteFile(name, (), _DATAPORT, note="folder preprocessed/ of the archive")
-    for name in ("imagenet40-1000-1.pth", "imagenet40-1000-1_split.pth")
-)
+    RemoteFile(name, (), _DATAPORT, note="folder preprocessed/ of the archive", optional=optional)
+    for name, optional in (
+        ("imagenet40-1000-1.pth", ""), ("imagenet40-1000-1_split.pth", "the authors' split")
+    )
+)  # fmt: skip
 
 _MIRROR = "https://huggingface.co/datasets/LidongYang/EEG_Image_decode"
 _OSF = "https://osf.io/3jk45/ (components anp5v and y63gw)"
@@ -111,6 +118,7 @@ THINGS_EEG2 = (
             False,
             sha256,
             subject,
+            optional="" if part == "training" else "the 200 test images",
         )
         for subject, sums in enumerate(_SHA256, start=1)
         for part, n_bytes, sha256 in zip(
@@ -124,10 +132,12 @@ THINGS_EEG2 = (
     RemoteFile(
         "training_images", (), ("https://osf.io/y63gw/ (training_images.zip)",),
         note="unpack: training_images/<concept>/<image>.jpg",
+        optional="pictures, for chapters 4 and 7",
     ),
     RemoteFile(
         "test_images", (), ("https://osf.io/y63gw/ (test_images.zip)",),
         note="unpack: test_images/<concept>/<image>.jpg",
+        optional="pictures of the 200 test images",
     ),
 )  # fmt: skip
 
