@@ -46,6 +46,19 @@ def _figure(height: float, rows: int = 1, columns: int = 1, **kwargs) -> tuple[F
     return figure, axes
 
 
+def _message(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure, axes = _figure(1.2)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def _has_position(channel: Mapping) -> bool:
+    place = channel["loc"][:3]
+    return bool(np.isfinite(place).all() and place.any())
+
+
 # --- chapter 1 ------------------------------------------------------------------------------
 
 
@@ -53,10 +66,14 @@ def plot_channels(info: mne.Info) -> Figure:
     """Positions of the channels on the head, seen from above, with their names.
 
     Of more than 64 channels only those of the coarser rows are named: there is no room for all.
+    Channels without a position are left out; if there is none with one, the figure says so.
     """
     import mne
 
-    eeg = mne.pick_info(info, mne.pick_types(info, eeg=True))
+    picks = [p for p in mne.pick_types(info, eeg=True) if _has_position(info["chs"][p])]
+    if not picks:
+        return _message(f"{len(info['ch_names'])} channels, positions unknown")
+    eeg = mne.pick_info(info, picks)
     named: bool | list[str] = True
     if len(eeg["ch_names"]) > 64:
         pattern = r"(Fp|F|C|P|O|T|AF|PO)(z|[0-9]+)"
@@ -75,11 +92,14 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
     ----------
     trials : pandas.DataFrame
         ``label``, ``session`` and either ``onset`` (seconds after the start of its recording) or
-        ``order`` (position in the presentation order).
+        ``order`` (position in the presentation order; if it is -1 throughout, the figure says
+        that the order is unknown).
     class_names : sequence of str
     """
     sessions = sorted(trials["session"].unique())
     axis = "onset" if "onset" in trials else "order"
+    if axis == "order" and (trials["order"] < 0).all():
+        return _message("The order of presentation is unknown")
     figure, axes = _figure(
         1.2 + 0.22 * len(class_names), 1, len(sessions), sharey=True, sharex=True
     )
@@ -213,9 +233,7 @@ def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Fig
     """
     if times is None:
         times = np.linspace(evoked.times[0], evoked.times[-1], 6)[1:-1]
-    has_positions = np.isfinite([ch["loc"][:3] for ch in evoked.info["chs"]]).all() and any(
-        np.any(ch["loc"][:3]) for ch in evoked.info["chs"]
-    )
+    has_positions = all(_has_position(channel) for channel in evoked.info["chs"])
     figure = plt.figure(figsize=(WIDTH, 4.6 if has_positions else 2.6), layout="constrained")
     grid = figure.add_gridspec(2 if has_positions else 1, len(times) + 1,
                                width_ratios=[1] * len(times) + [0.08])

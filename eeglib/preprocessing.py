@@ -33,7 +33,7 @@ class Preprocessed:
         The trials that go into the models: filtered, standardised (no unit) if the profile says
         so, with metadata.
     report : list of str
-        What was done and what was left out, a line each.
+        What the data set found and what was done and left out, a line each.
     """
 
     before: mne.io.BaseRaw | mne.BaseEpochs
@@ -92,11 +92,11 @@ def preprocess(dataset: Dataset, subject: int, settings: FilteringSettings) -> P
         epochs = cut_epochs(filtered, settings)
     else:
         before = dataset.epochs(subject)
-        n_announced = len(before)
+        n_announced = len(dataset.trials(subject))
         after = filter_epochs(before, in_volts)
         evoked = after.average()
         epochs = filter_epochs(before, settings) if settings.standardize else after
-    report = _report(settings, dataset.processed, n_announced, len(epochs))
+    report = dataset.report() + _report(settings, dataset.processed, n_announced, len(epochs))
     return Preprocessed(before, after, evoked, epochs, report)
 
 

@@ -8,6 +8,7 @@ import mne_bids
 import numpy as np
 import pandas
 import pytest
+from PIL import Image
 from uci import SHARED, write_uci_bids
 
 from eeglib.datasets import METADATA, DatasetError, open_dataset
@@ -138,20 +139,48 @@ def test_markers_that_are_no_stimuli_are_no_classes(tmp_path):
     assert load(tmp_path).class_names == ["cat", "dog"]
 
 
+def pictures(folder, names):
+    for name in names:
+        file = folder / "stimuli" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(file)
+
+
 def test_images_are_found_in_the_folder_stimuli(tmp_path):
     make(tmp_path)
     assert load(tmp_path).stimuli().empty
-    (tmp_path / "stimuli" / "set").mkdir(parents=True)
-    (tmp_path / "stimuli" / "set" / "b_1.png").write_bytes(b"x")
+    pictures(tmp_path, [f"set/{letter}_{i}.png" for i in range(3) for letter in "abc"])
     stimuli = load(tmp_path).stimuli()
     assert stimuli.columns.tolist() == ["image", "label", "class_name", "file"]
-    assert stimuli.iloc[0, :3].tolist() == ["b_1", 2, "dog"]
+    assert stimuli[stimuli["image"] == "b_1"].iloc[0, :3].tolist() == ["b_1", 2, "dog"]
+    assert len(stimuli) == 9
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<html>not found</html>"])
+def test_trials_without_their_picture_are_left_out_and_named(tmp_path, content):
+    make(tmp_path)
+    pictures(tmp_path, [f"set/{letter}_{i}.png" for i in range(3) for letter in "abc"])
+    (tmp_path / "stimuli/set/b_1.png").unlink()
+    if content is not None:
+        (tmp_path / "stimuli/set/b_1.png").write_bytes(content)
+    dataset = load(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 pictures are missing .* left out: set/b_1\.png"):
+        trials = dataset.trials(1)
+    assert len(trials) == 8
+    assert set(trials["image"]) == set(dataset.stimuli()["image"])
+    assert "set/b_1.png" in dataset.report()[0]
+
+
+def test_a_folder_of_other_pictures_is_refused(tmp_path):
+    make(tmp_path)
+    pictures(tmp_path, ["other.png"])
+    with pytest.raises(DatasetError, match="None of the 9 pictures"):
+        load(tmp_path).prepare()
 
 
 def test_an_image_of_two_classes_teaches_nothing(tmp_path):
     make(tmp_path, stim_file="one.png")
-    (tmp_path / "stimuli").mkdir()
-    (tmp_path / "stimuli" / "one.png").write_bytes(b"x")
+    pictures(tmp_path, ["one.png"])
     with pytest.warns(UserWarning, match="more than one class"):
         assert load(tmp_path).stimuli().empty
 

@@ -28,6 +28,7 @@ from eeglib.datasets.bids_tables import (
     sidecar_file,
     sort_key,
 )
+from eeglib.datasets.images import can_open
 from eeglib.datasets.montage import montage_1005
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Loader(Dataset):
             )
         events["image"] = image_names(events["file"])
         events["order"] = events.groupby("subject").cumcount()
-        return events
+        return self._with_pictures(events)
 
     def recordings(self, subject: int) -> list[Recording]:
         """Recordings of one subject; signals are read when they are first used."""
@@ -148,16 +149,13 @@ class Loader(Dataset):
             recordings.append(Recording(raw, trials[inside].reset_index(drop=True)))
         return recordings
 
-    def trials(self, subject: int) -> pandas.DataFrame:
-        """Metadata of one subject's trials in the order of presentation, and ``onset`` (s)."""
-        return super().trials(subject)
-
     def stimuli(self) -> pandas.DataFrame:
         """Images that stand in the folder ``stimuli``; empty where there are none."""
         table = self._with_labels(self.events)
         table = table[table["image"] != ""].drop_duplicates(["image", "label"])
         table = table.assign(file=[self.folder / "stimuli" / f for f in table["file"]])
-        table = table[np.array([file.is_file() for file in table["file"]], dtype=bool)]
+        if not (self.folder / "stimuli").is_dir():
+            table = table.iloc[:0]
         if table["image"].duplicated().any():
             warnings.warn(
                 "Some images stand for more than one class, so no classifier of images can be "
@@ -265,6 +263,27 @@ class Loader(Dataset):
                 f"{file.name}: {unknown.sum()} events without an onset are left out.", stacklevel=2
             )
         return events[~unknown].sort_values("onset", kind="stable")
+
+    def _with_pictures(self, events: pandas.DataFrame) -> pandas.DataFrame:
+        """Leave out trials whose picture is missing, where there is a folder of pictures."""
+        folder = self.folder / "stimuli"
+        if not folder.is_dir():
+            return events
+        named = [file for file in events["file"].unique() if file]
+        missing = [file for file in named if not can_open(folder / file)]
+        if not missing:
+            return events
+        if len(missing) == len(named):
+            raise DatasetError(
+                f"None of the {len(named)} pictures that events.tsv names is in {folder}, such as "
+                f"{missing[0]}. Put them there, or remove the folder to go on without pictures."
+            )
+        self._note(
+            f"{len(missing)} pictures are missing in {folder} or cannot be opened; trials of these "
+            f"images are left out: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
+            warn=True,
+        )
+        return events[~events["file"].isin(missing)]
 
     def _trials(self, subject: int, number: int) -> pandas.DataFrame:
         events = self.events

@@ -67,7 +67,7 @@ def find_pictures(folder: Path, names: Iterable[str]) -> Pictures:
     files, missing, unreadable = {}, [], []
     for name in dict.fromkeys(names):
         path = min(found.get(name, ()), key=lambda p: _rank(p, name), default=None)
-        if path is not None and _opens(path):
+        if path is not None and can_open(path):
             files[name] = path
             continue
         missing.append(name)
@@ -96,7 +96,8 @@ def _rank(path: Path, name: str) -> tuple[bool, str]:
     return not name.startswith(path.parent.name), str(path)
 
 
-def _opens(path: Path) -> bool:
+def can_open(path: Path) -> bool:
+    """Whether a file is there and begins like a picture; only its head is read."""
     try:
         with Image.open(path) as image:
             return min(image.size) > 0
