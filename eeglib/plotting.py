@@ -62,6 +62,15 @@ def _has_position(channel: Mapping) -> bool:
 # --- chapter 1 ------------------------------------------------------------------------------
 
 
+def _unit(info: mne.Info) -> tuple[float, str]:
+    """Factor and name of the unit in which signals are drawn."""
+    from mne.io.constants import FIFF
+
+    if info["chs"][0]["unit"] == FIFF.FIFF_UNIT_NONE:
+        return 1.0, "no unit"
+    return 1e6, "µV"
+
+
 def plot_channels(info: mne.Info) -> Figure:
     """Positions of the channels on the head, seen from above, with their names.
 
@@ -157,17 +166,18 @@ def plot_spectra(
 ) -> Figure:
     """Power spectral density before and after filtering: each channel, and the median."""
     figure, axes = _figure(3.0, 1, 2, sharey=True)
-    fmax = fmax or before.info["sfreq"] / 2
+    fmax, (factor, unit) = fmax or before.info["sfreq"] / 2, _unit(before.info)
     for ax, data, title in zip(axes[0], (before, after), ("before", "after"), strict=True):
         n_fft = int(min(2 * data.info["sfreq"], len(data.times)))
         spectrum = data.compute_psd("welch", fmax=fmax, n_fft=n_fft, picks="eeg", verbose=False)
         power = spectrum.get_data()
         power = power.mean(axis=0) if power.ndim == 3 else power  # trials, where already cut
-        density = 10 * np.log10(np.maximum(power, 1e-22) * 1e12)
+        density = 10 * np.log10(np.maximum(power * factor**2, 1e-10))
         ax.plot(spectrum.freqs, density.T, color="0.8", linewidth=0.4)
         ax.plot(spectrum.freqs, np.median(density, axis=0), color=COLORS[0], label="median channel")
         ax.set(title=title, xlabel="frequency (Hz)")
-    axes[0, 0].set_ylabel("power density (dB re 1 µV²/Hz)")
+    reference = "1/Hz" if unit == "no unit" else f"1 {unit}²/Hz"
+    axes[0, 0].set_ylabel(f"power density (dB re {reference})")
     top = np.percentile([line.get_ydata().max() for line in axes[0, 0].lines], 98)
     axes[0, 0].set_ylim(top - 80, top + 5)
     axes[0, 0].legend()
@@ -178,16 +188,17 @@ def plot_traces(
     before: mne.io.BaseRaw | mne.BaseEpochs, after: mne.io.BaseRaw | mne.BaseEpochs,
     channels: Sequence[str], seconds: float = 2.0,
 ) -> Figure:
-    """A stretch of some channels, before and after filtering, in microvolts.
+    """A stretch of some channels, before and after filtering, in microvolts or without unit.
 
     The stretch lies in the middle of a recording; of data that are already cut, the first trial.
     """
     figure, axes = _figure(0.75 + 0.85 * len(channels), len(channels), 2, sharex=True)
     for column, (signals, title) in enumerate([(before, "before"), (after, "after")]):
         traces, times = _stretch(signals, channels, seconds)
-        for ax, trace, name in zip(axes[:, column], traces * 1e6, channels, strict=True):
+        factor, unit = _unit(signals.info)
+        for ax, trace, name in zip(axes[:, column], traces * factor, channels, strict=True):
             ax.plot(times, trace - np.median(trace), linewidth=0.7, color=COLORS[0])
-            ax.set_ylabel(f"{name} (µV)")
+            ax.set_ylabel(f"{name} ({unit})")
         axes[0, column].set_title(title)
         axes[-1, column].set_xlabel("time (s)")
     return figure
@@ -227,7 +238,7 @@ def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Fig
     Parameters
     ----------
     evoked : mne.Evoked
-        Volts.
+        Volts, or without unit.
     times : sequence of float | None
         Moments for the scalp maps, seconds; by default four spread over the trial.
     """
@@ -238,14 +249,15 @@ def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Fig
     grid = figure.add_gridspec(2 if has_positions else 1, len(times) + 1,
                                width_ratios=[1] * len(times) + [0.08])
     ax = figure.add_subplot(grid[0, :])
-    ax.plot(evoked.times, evoked.data.T * 1e6, color=COLORS[0], linewidth=0.5, alpha=0.6)
+    factor, unit = _unit(evoked.info)
+    ax.plot(evoked.times, evoked.data.T * factor, color=COLORS[0], linewidth=0.5, alpha=0.6)
     for moment in times:
         ax.axvline(moment, color="0.75", linewidth=0.8, zorder=0)
-    ax.set(xlabel="time after the onset of the image (s)", ylabel="average over trials (µV)")
+    ax.set(xlabel="time after the onset of the image (s)", ylabel=f"average over trials ({unit})")
     if has_positions:
         maps = [figure.add_subplot(grid[1, column]) for column in range(len(times) + 1)]
         evoked.plot_topomap(times, axes=maps, show=False, colorbar=True, time_unit="s",
-                            contours=4, res=48)
+                            contours=4, res=48, scalings=factor, units=unit)
     return figure
 
 

@@ -51,12 +51,18 @@ def remaining_steps(settings: FilteringSettings, processed: tuple[str, ...]) -> 
     settings : FilteringSettings
     processed : tuple of str
         `Dataset.processed`; entries begin with ``notch``, ``band`` or ``standardize``.
+
+    Notes
+    -----
+    Signals that were standardised are standardised anew where a filter still runs on them: it
+    takes away a share of the variance that differs between channels.
     """
     done = {step.split()[0] for step in processed}
     update = {name: None for name in ("notch", "band") if name in done}
-    if "standardize" in done:
-        update["standardize"] = False
-    return settings.model_copy(update=update)
+    left = settings.model_copy(update=update)
+    if "standardize" in done and left.notch is None and left.band is None:
+        left = left.model_copy(update={"standardize": False})
+    return left
 
 
 def preprocess(dataset: Dataset, subject: int, settings: FilteringSettings) -> Preprocessed:

@@ -143,6 +143,8 @@ def test_filtered_variant_is_not_filtered_twice(content, tmp_path):
     assert dataset.processed == ("notch 49-51 Hz", "band 14-70 Hz", "standardize")
     left = remaining_steps(FilteringSettings(), dataset.processed)
     assert (left.notch, left.band, left.standardize) == (None, None, False)
+    left = remaining_steps(FilteringSettings(), ("standardize",))
+    assert (left.notch, left.band, left.standardize) == ((49, 51), (14, 70), True)
     raw = of_subject(content, 4)[0]["eeg"].numpy()[:, 20:460]
     assert any(np.array_equal(trial, raw) for trial in dataset.epochs(4).get_data())
 

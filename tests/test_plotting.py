@@ -6,16 +6,18 @@ import pandas as pd
 import pytest
 
 from eeglib import plotting
+from eeglib.datasets.file_epochs import channel_info
+from eeglib.datasets.montage import montage_1005
 
 
 def texts(figure):
-    return [text.get_text() for ax in figure.axes for text in ax.texts]
+    found = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
+    return [text for text in found if text]
 
 
 def info(names):
     made = mne.create_info(names, 250.0, "eeg")
-    montage = mne.channels.make_standard_montage("standard_1005")
-    return made.set_montage(montage, on_missing="ignore", verbose="error")
+    return made.set_montage(montage_1005(), on_missing="ignore", verbose="error")
 
 
 def test_channels_without_positions_are_left_out_or_said():
@@ -23,11 +25,11 @@ def test_channels_without_positions_are_left_out_or_said():
     assert texts(plotting.plot_channels(info(["E1", "E2"]))) == ["2 channels, positions unknown"]
 
 
-@pytest.mark.parametrize(("names", "n_maps"), [(["Fz", "Cz", "Oz", "Pz", "C3", "C4"], 4),
-                                               (["Fz", "Cz", "Oz", "Pz", "C3", "E1"], 0)])  # fmt: skip
-def test_maps_are_drawn_only_where_all_positions_are_known(names, n_maps):
+@pytest.mark.parametrize(("last", "n_maps"), [("C4", 4), ("E1", 0)])
+def test_maps_are_drawn_only_where_all_positions_are_known(last, n_maps):
     signals = np.random.default_rng(0).normal(0, 1e-6, (6, 50))
-    figure = plotting.plot_evoked(mne.EvokedArray(signals, info(names)))
+    channels = info(["Fz", "Cz", "Oz", "Pz", "C3", last])
+    figure = plotting.plot_evoked(mne.EvokedArray(signals, channels))
     assert len(figure.axes) == 1 + (n_maps + 1 if n_maps else 0)
 
 
@@ -38,3 +40,20 @@ def test_an_unknown_order_is_no_timeline():
     ]
     (axes,) = plotting.plot_timeline(trials.assign(order=[2, 0, 1]), ["a", "b"]).axes
     assert axes.lines[0].get_xdata().tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(("unitless", "factor", "unit"), [(False, 1e6, "µV"), (True, 1, "no unit")])
+def test_signals_without_a_unit_are_not_shown_in_microvolts(unitless, factor, unit):
+    channels = channel_info(["Fz", "Cz", "Oz", "Pz", "C3", "C4"], 250.0, unitless)
+    signals = np.random.default_rng(0).normal(0, 1, (6, 10_000))
+    figure = plotting.plot_evoked(mne.EvokedArray(signals, channels, verbose="error"))
+    assert unit in figure.axes[0].get_ylabel()
+    assert np.allclose(figure.axes[0].lines[0].get_ydata(), signals[0] * factor)
+    raw = mne.io.RawArray(signals, channels, verbose="error")
+    figure = plotting.plot_traces(raw, raw, ["Cz"])
+    assert unit in figure.axes[0].get_ylabel()
+    spectra = plotting.plot_spectra(raw, raw)
+    median = np.median(spectra.axes[0].lines[-1].get_ydata())
+    # White noise of variance 1 has a density of 2 / sfreq.
+    assert median == pytest.approx(10 * np.log10(factor**2 * 2 / 250), abs=1)
+    assert ("µV²/Hz" in spectra.axes[0].get_ylabel()) != unitless

@@ -136,7 +136,7 @@ class Loader(Dataset):
         """Channels with positions, and the sampling rate."""
         from eeglib.datasets.file_epochs import channel_info
 
-        return channel_info(self._ch_names, self.options.sfreq)
+        return channel_info(self._ch_names, self.options.sfreq, self._unit == "none")
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
         """Trials of one subject, still in the file, without those that cannot be used.
@@ -150,7 +150,7 @@ class Loader(Dataset):
         inspection = self._inspect(subject, metadata)
         start, stop = self.options.cut
         return file_epochs(
-            self._reader(), inspection, metadata, self._ch_names, self.options.sfreq,
+            self._reader(), inspection, metadata, self.info(subject),
             start / self.options.sfreq, stop - start,
         )  # fmt: skip
 

@@ -64,6 +64,10 @@ class FileEpochs(mne.BaseEpochs):
         )
         self.drop_bad(verbose="error")
 
+    def _get_data(self, *args: object, **kwargs: object) -> np.ndarray:
+        with mne.use_log_level("error"):  # otherwise it announces every reading
+            return super()._get_data(*args, **kwargs)
+
     def _get_epoch_from_raw(self, idx: int, verbose: object = None) -> np.ndarray:
         # Trials may have been taken out since; the event's sample is the trial's first number.
         return self._reader.read(int(self._rows[self.events[idx, 0]]))
@@ -147,8 +151,7 @@ def file_epochs(
     read: Reader,
     inspection: Inspection,
     metadata: pd.DataFrame,
-    ch_names: list[str],
-    sfreq: float,
+    info: mne.Info,
     tmin: float,
     n_times: int,
 ) -> FileEpochs:
@@ -162,9 +165,8 @@ def file_epochs(
         Of the same trials.
     metadata : pandas.DataFrame
         `METADATA` and the column ``row``.
-    ch_names : list of str
-    sfreq : float
-        Hertz.
+    info : mne.Info
+        From `channel_info`; bad channels are marked in it.
     tmin : float
         Seconds after the onset of the image.
     n_times : int
@@ -179,8 +181,7 @@ def file_epochs(
             f"None of the {len(metadata)} trials of subject {metadata['subject'].iloc[0]} can be "
             f"used ({inspection.reasons}). Look at the signals; the file may be damaged."
         )
-    info = channel_info(ch_names, sfreq)
-    info["bads"] = [ch_names[c] for c in inspection.bad_channels]
+    info["bads"] = [info["ch_names"][c] for c in inspection.bad_channels]
     bad = np.array(inspection.bad_channels, dtype=int)
 
     def read_good(row: int) -> np.ndarray:
@@ -192,8 +193,13 @@ def file_epochs(
     return FileEpochs(read_good, info, metadata[inspection.good], tmin, n_times)
 
 
-def channel_info(ch_names: list[str], sfreq: float) -> mne.Info:
-    """Info for EEG channels, with positions of the 10-05 system for the names that it knows."""
+def channel_info(ch_names: list[str], sfreq: float, unitless: bool = False) -> mne.Info:
+    """Info for EEG channels, with positions of the 10-05 system for the names that it knows.
+
+    ``unitless`` signals, such as z-scores, are marked so that no figure shows microvolts.
+    """
+    from mne.io.constants import FIFF
+
     from eeglib.datasets.montage import montage_1005
 
     info = mne.create_info(ch_names, sfreq, "eeg", verbose="error")
@@ -201,4 +207,7 @@ def channel_info(ch_names: list[str], sfreq: float) -> mne.Info:
     known = {name.lower() for name in montage.ch_names}
     if any(name.lower() in known for name in ch_names):
         info.set_montage(montage, match_case=False, on_missing="ignore", verbose="error")
+    if unitless:
+        for channel in info["chs"]:
+            channel["unit"] = FIFF.FIFF_UNIT_NONE
     return info

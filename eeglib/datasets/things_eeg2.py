@@ -102,7 +102,7 @@ class Loader(Dataset):
         from eeglib.datasets.file_epochs import channel_info
 
         content = self._content(subject)
-        return channel_info(content["ch_names"], content["sfreq"])
+        return channel_info(content["ch_names"], content["sfreq"], unitless=True)
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
         """Trials of one subject, still in the file, without those that cannot be used.
@@ -136,9 +136,8 @@ class Loader(Dataset):
             names = ", ".join(content["ch_names"][c] for c in inspection.bad_channels)
             self._note(f"Subject {subject}: channels set to zero as bad: {names}.", warn=True)
         return file_epochs(
-            read, inspection, metadata, content["ch_names"], content["sfreq"], content["tmin"],
-            eeg.shape[3],
-        )  # fmt: skip
+            read, inspection, metadata, self.info(subject), content["tmin"], eeg.shape[3]
+        )
 
     def stimuli(self) -> pd.DataFrame:
         """Pictures that were found; empty where there is no folder of pictures."""
