@@ -26,7 +26,8 @@ from eeglib.profile import Profile, load_profile
 from eeglib.run_folder import subject_folder, write_text
 from eeglib.workflow.chapters import CHAPTERS, Chapter, Job, jobs_of
 from eeglib.workflow.notebooks import read_notebook
-from eeglib.workflow.planning import site_folder
+from eeglib.workflow.planning import Request, site_folder
+from eeglib.workflow.status import read_status
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 SUBJECTS_LINK = "## Subject by subject\n\nWhat each chapter found: {doc}`/subjects/index`."
@@ -101,8 +102,11 @@ def stage_book(run_dir: Path, site: Path, chapters: tuple[Chapter, ...] = CHAPTE
     _copy_mathjax(staging / "_static" / "mathjax")
     sources = {c.name: read_notebook(site / "notebooks" / f"{c.name}.ipynb") for c in chapters}
     subjects = _subjects_run(profile, run_dir)
+    one_by_one = len(subjects) <= SUBJECT_PAGES
     results = {
-        job: pages.read_result(job, run_dir) for c in chapters for job in jobs_of(c, subjects)
+        job: pages.read_result(job, run_dir, one_by_one or job.subject in (None, subjects[0]))
+        for c in chapters
+        for job in jobs_of(c, subjects)
     }
     for chapter in chapters:
         job = jobs_of(chapter, subjects[:1])[0]
@@ -111,8 +115,13 @@ def stage_book(run_dir: Path, site: Path, chapters: tuple[Chapter, ...] = CHAPTE
             page.cells.append(new_markdown_cell(SUBJECTS_LINK))
         _write_page(staging / "notebooks" / f"{chapter.name}.ipynb", page)
     titles = {name: pages.title_of(source, name) for name, source in sources.items()}
-    part = _stage_subjects(staging, sources, titles, subjects, results)
-    times = pages.execution_times(list(results.values()), titles)
+    with_pages = subjects if one_by_one else []
+    part = _stage_subjects(staging, sources, titles, with_pages, results)
+    everybody = profile.dataset.subjects
+    request = Request(profile, run_dir, everybody, site / "notebooks", chapters)
+    index = pages.subjects_index(read_status(request), with_pages)
+    write_text(_made(staging / "subjects") / "index.md", index)
+    times = pages.execution_times(list(results.values()), titles, one_by_one)
     write_text(staging / "execution_times.md", times)
     toc = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"].insert(1, part)
@@ -182,13 +191,9 @@ def _stage_subjects(
     results: dict[Job, pages.Result],
 ) -> dict:
     """Write the subjects' pages; return their part of the table of contents."""
-    with_pages = len(subjects) <= SUBJECT_PAGES
     of_subject = {s: [r for r in results.values() if r.job.subject == s] for s in subjects}
-    write_text(
-        _made(staging / "subjects") / "index.md", pages.subjects_index(of_subject, with_pages)
-    )
     sections = []
-    for subject in subjects if with_pages else ():
+    for subject in subjects:
         folder = f"subjects/{subject_folder(subject)}"
         overview = pages.subject_overview(subject, of_subject[subject], titles)
         write_text(_made(staging / folder) / "index.md", overview)

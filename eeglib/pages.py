@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import nbformat
 from nbformat import NotebookNode
@@ -16,6 +18,7 @@ from eeglib.run_folder import METRICS, NOTEBOOK
 from eeglib.workflow.chapters import Job
 from eeglib.workflow.failures import Failure, find_failures
 from eeglib.workflow.notebooks import code_cells, is_from_papermill
+from eeglib.workflow.status import JobStatus, count_states
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,18 @@ class Result:
     @property
     def seconds(self) -> float | None:
         """From the start of the kernel to its end, s."""
-        if self.notebook is None:
-            return None
-        return self.notebook.metadata.get("papermill", {}).get("duration")
+        if self.notebook is not None:
+            return self.notebook.metadata.get("papermill", {}).get("duration")
+        return self.metrics.provenance.seconds if self.metrics else None
 
 
-def read_result(job: Job, run_dir: Path) -> Result:
-    """Read what a run left of one job."""
+def read_result(job: Job, run_dir: Path, with_notebook: bool = True) -> Result:
+    """Read what a run left of one job; its notebook only where a page will show it."""
     folder = run_dir / job.folder
     failures = find_failures([job], run_dir)
     metrics = load_metrics(folder) if (folder / METRICS).is_file() and not failures else None
     executed = folder / NOTEBOOK
-    shown = executed.is_file() and (metrics is not None or failures)
+    shown = with_notebook and executed.is_file() and (metrics is not None or failures)
     try:
         notebook = nbformat.read(executed, as_version=4) if shown else None
     except Exception:  # nbformat raises many kinds for broken files
@@ -145,19 +148,40 @@ def subject_overview(subject: int, results: list[Result], titles: dict[str, str]
     return "\n".join(lines) + "\n"
 
 
-def subjects_index(results: dict[int, list[Result]], with_pages: bool) -> str:
-    """Markdown of the page that lists all subjects."""
-    chapters = [result.job.chapter for result in next(iter(results.values()))]
+def subjects_index(statuses: Sequence[JobStatus], with_pages: Container[int]) -> str:
+    """Markdown of the page that shows where the run stands: all subjects, all chapters.
+
+    Parameters
+    ----------
+    statuses : sequence of JobStatus
+        From `eeglib.workflow.status.read_status`.
+    with_pages : container of int
+        Subjects that have pages of their own.
+    """
+    lines = ["# All subjects", "", f"Chapters: {count_states(statuses)}.", ""]
+    group = [s for s in statuses if s.job.subject is None]
+    lines += ["| once for all subjects | |", "| --- | --- |"]
+    lines += [f"| chapter {int(s.job.chapter[:2])} | {s.text} |" for s in group]
+    of_subject: dict[int, list[JobStatus]] = {}
+    for status in statuses:
+        if status.job.subject is not None:
+            of_subject.setdefault(status.job.subject, []).append(status)
+    chapters = [s.job.chapter for s in next(iter(of_subject.values()), [])]
     head = ["subject", *(f"chapter {int(name[:2])}" for name in chapters)]
-    lines = ["# All subjects", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for subject, of_subject in results.items():
-        name = f"{{doc}}`/subjects/sub-{subject:02d}/index`" if with_pages else f"{subject}"
-        lines.append("| " + " | ".join([name, *(r.status for r in of_subject)]) + " |")
+    lines += ["", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for subject, states in of_subject.items():
+        name = f"{{doc}}`/subjects/sub-{subject:02d}/index`" if subject in with_pages else subject
+        lines.append("| " + " | ".join([str(name), *(s.text for s in states)]) + " |")
+    told = [s for s in statuses if s.state in ("failed", "stale")]
+    if told:
+        lines += ["", "## What failed or is stale", ""]
+        lines += [f"- `{s.job}`: {s.state}: `{_one_line(s.reason)}`" for s in told]
+    lines += ["", "A chapter is *stale* if what it was computed from has changed since."]
     return "\n".join(lines) + "\n"
 
 
-def execution_times(results: list[Result], titles: dict[str, str]) -> str:
-    """Markdown of the page of execution times."""
+def execution_times(results: list[Result], titles: dict[str, str], one_by_one: bool) -> str:
+    """Markdown of the page of execution times: of each job, or of each chapter over subjects."""
     done = [result for result in results if result.metrics]
     total = sum(result.seconds or 0 for result in done)
     peak = max((result.metrics.provenance.peak_memory_mb for result in done), default=0)
@@ -167,7 +191,7 @@ def execution_times(results: list[Result], titles: dict[str, str]) -> str:
         f"All chapters together took {total:.0f} s, one after the other; the largest needed "
         f"{peak:.0f} MB. Device: {', '.join(devices) or 'none'}. *Total* is from the start of a "
         "kernel to its end, *computing* from the chapter's first call to its last.\n\n"
-        + _times(results, titles, link=False)
+        + (_times(results, titles, link=False) if one_by_one else _times_over(results, titles))
         + "\n"
     )
 
@@ -180,6 +204,10 @@ def title_of(source: NotebookNode, chapter: str) -> str:
                 if line.startswith("# "):
                     return line[2:].strip()
     return chapter
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("`", "'").split())[:200]
 
 
 def _times(results: list[Result], titles: dict[str, str], link: bool) -> str:
@@ -200,6 +228,20 @@ def _times(results: list[Result], titles: dict[str, str], link: bool) -> str:
             result.status,
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _times_over(results: list[Result], titles: dict[str, str]) -> str:
+    """One row per chapter: how long it took and how much it needed, over subjects."""
+    head = ["chapter", "n", "median, s", "longest, s", "most memory, MB"]
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for chapter, title in titles.items():
+        known = [r.metrics.provenance for r in results if r.metrics and r.job.chapter == chapter]
+        if known:
+            seconds = [k.seconds for k in known]
+            cells = [title, str(len(known)), f"{median(seconds):.1f}", f"{max(seconds):.1f}"]
+            cells.append(f"{max(k.peak_memory_mb for k in known):.0f}")
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -100,6 +100,7 @@ def write_site(folder: Path) -> Path:
     (folder / "book").mkdir()
     shutil.copy(site_folder() / "_config.yml", folder)
     shutil.copy(site_folder() / "book" / "references.bib", folder / "book")
+    shutil.copytree(site_folder() / "book" / "_static", folder / "book" / "_static")
     (folder / "book" / "introduction.md").write_text("# A tiny book\n\nWelcome.\n")
     chapters = [{"file": f"notebooks/{chapter.name}"} for chapter in CHAPTERS]
     toc = {"format": "jb-book", "root": "book/introduction"}

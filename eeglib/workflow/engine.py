@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -181,6 +180,7 @@ def _environment(request: Request, plan: dict) -> dict[str, str]:
     elif request.gpus == 0:
         environment[VISIBLE] = ""
     if not os.access(Path.home(), os.W_OK):
-        scratch = tempfile.mkdtemp(prefix="eeglib-")
-        environment |= {"HOME": scratch, "XDG_CACHE_HOME": scratch, "MPLCONFIGDIR": scratch}
+        scratch = run_dir / ".home"
+        scratch.mkdir(exist_ok=True)
+        environment |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), str(scratch))
     return environment

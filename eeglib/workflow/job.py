@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import sys
+import tempfile
 import threading
 import time
 from datetime import UTC, datetime
@@ -138,6 +139,7 @@ def _execute(job: Job, plan: dict, folder: Path, minutes: float) -> dict | None:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     subject = plan["first_subject"] if job.subject is None else job.subject
     values = (subject, plan["profile"], plan["run_dir"])
@@ -152,15 +154,19 @@ def _execute(job: Job, plan: dict, folder: Path, minutes: float) -> dict | None:
     limit.daemon = True
     limit.start()
     try:
-        papermill.execute_notebook(
-            Path(plan["notebooks"]) / f"{job.chapter}.ipynb",
-            folder / NOTEBOOK,
-            parameters=dict(zip(PASSED, values, strict=True)),
-            kernel_name=KERNEL,
-            language="python",
-            progress_bar=False,
-            cwd=folder,
-        )
+        with tempfile.TemporaryDirectory(prefix="eeglib-") as sockets:
+            papermill.execute_notebook(
+                Path(plan["notebooks"]) / f"{job.chapter}.ipynb",
+                folder / NOTEBOOK,
+                parameters=dict(zip(PASSED, values, strict=True)),
+                kernel_name=KERNEL,
+                language="python",
+                progress_bar=False,
+                cwd=folder,
+                # Kernels that start at the same moment may choose the same network port and then
+                # wait for ever; files have names of their own.
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            )
     except PapermillExecutionError as error:
         return {
             "cell": error.exec_count,
