@@ -213,6 +213,37 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.n
     return counts.reshape(n_classes, n_classes)
 
 
+def recall_by_class(
+    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str],
+    confidence: float = 0.95,
+) -> pandas.DataFrame:
+    """Share of each class's trials that were named rightly.
+
+    Parameters
+    ----------
+    labels, predicted : array of int, shape (n_trials,)
+    class_names : sequence of str
+    confidence : float
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per class: ``class, recall, chance, n, low, high``; NaN where a class has no trial.
+        Intervals are Wilson's, which stay within 0 and 1 and are not empty at either.
+    """
+    counts = confusion(labels, predicted, len(class_names))
+    rows = []
+    for label, name in enumerate(class_names):
+        n_trials, n_right = int(counts[label].sum()), int(counts[label, label])
+        recall = low = high = np.nan
+        if n_trials:
+            test = stats.binomtest(n_right, n_trials)
+            low, high = test.proportion_ci(confidence, method="wilson")
+            recall = n_right / n_trials
+        rows.append((name, recall, 1 / len(class_names), n_trials, low, high))
+    return pandas.DataFrame(rows, columns=["class", "recall", "chance", "n", "low", "high"])
+
+
 # --- pieces ---------------------------------------------------------------------------------
 
 

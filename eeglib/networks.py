@@ -54,9 +54,10 @@ def count_multiplications(network: nn.Module, shape: tuple[int, ...]) -> int:
 class ResidualCNN(nn.Module):
     """Convolutional network with residual connections for images of many channels.
 
-    A first convolution mixes the channels of the image; four residual blocks follow, each
-    halving the map and doubling the number of filters; then the average over the map, dropout
-    and a linear layer (section 3.3 of the paper).
+    Each frequency of each channel is standardised; a first convolution mixes the channels of the
+    image; four residual blocks follow, each halving the map and all but the first doubling the
+    number of filters; then the average over the map, dropout and a linear layer (section 3.3 of
+    the paper).
 
     Parameters
     ----------
@@ -80,7 +81,9 @@ class ResidualCNN(nn.Module):
     -----
     Most parameters stand where the map is small, so that a trial of 128 x 21 x 23 takes 12 million
     multiply-adds. Sides longer than 32 are divided into patches by the first convolution, whose
-    kernel then equals its stride. Residual blocks: He et al. 2016, with batch normalisation.
+    kernel then equals its stride. The paper gives no more than this section says of the network.
+    Residual blocks: with activations first (He et al. 2016, "Identity mappings"), averaging
+    shortcuts (He et al. 2019, "Bag of tricks") and a last scale of zero (Goyal et al. 2017).
     """
 
     def __init__(
@@ -94,11 +97,10 @@ class ResidualCNN(nn.Module):
         def build(width: int) -> nn.Sequential:
             widths = [width, width, 2 * width, 4 * width, 8 * width]
             return nn.Sequential(
-                _norm(nn.BatchNorm2d, n_chans),
+                CellNorm(n_chans, n_freqs),
                 nn.Conv2d(n_chans, width, patch, stride=patch, bias=False),
-                _norm(nn.BatchNorm2d, width),
-                nn.ReLU(),
                 *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths)),
+                _norm(nn.BatchNorm2d, 8 * width),
                 nn.AdaptiveAvgPool2d(1),
                 nn.Flatten(),
                 nn.Dropout(dropout),
@@ -112,25 +114,58 @@ class ResidualCNN(nn.Module):
         return self.layers(images)
 
 
+class CellNorm(nn.Module):
+    """Each frequency of each channel to mean 0 and variance 1, over trials and times.
+
+    Batch normalisation whose features are the cells of channel and frequency. Power falls so
+    steeply with frequency that, with one mean for a whole channel, the image would be the same
+    ridge in every trial and what differs between trials a ripple on it.
+    """
+
+    def __init__(self, n_chans: int, n_freqs: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, n_chans, n_freqs, 1))
+        self.register_buffer("variance", torch.ones(1, n_chans, n_freqs, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Standardised images, of the same shape."""
+        mean, variance = self.mean, self.variance
+        if self.training:
+            variance, mean = torch.var_mean(images, dim=(0, 3), keepdim=True, correction=0)
+            self.mean.lerp_(mean.detach(), MOMENTUM)
+            self.variance.lerp_(variance.detach(), MOMENTUM)
+        return (images - mean) * torch.rsqrt(variance + 1e-5)
+
+
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut; halves both sides of the map."""
+    """Two 3 x 3 convolutions beside a shortcut; halves both sides of the map.
+
+    Activations stand before the convolutions, the shortcut averages and mixes, and the block
+    starts as its shortcut alone. So a new network is linear in the averages of its image, which is
+    what few trials can teach, and grows its non-linear parts from there.
+    """
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
         self.way = nn.Sequential(
+            _norm(nn.BatchNorm2d, n_in),
+            nn.ReLU(),
             nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False),
             _norm(nn.BatchNorm2d, n_out),
             nn.ReLU(),
             nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
             _norm(nn.BatchNorm2d, n_out),
         )
+        nn.init.zeros_(self.way[-1].weight)
         self.shortcut = nn.Sequential(
-            nn.Conv2d(n_in, n_out, 1, stride=2, bias=False), _norm(nn.BatchNorm2d, n_out)
+            nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
+            nn.Conv2d(n_in, n_out, 1, bias=False),
+            _norm(nn.BatchNorm2d, n_out),
         )
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (n_trials, n_out, half the height, half the width)."""
-        return torch.relu(self.way(maps) + self.shortcut(maps))
+        return self.way(maps) + self.shortcut(maps)
 
 
 class LSTMClassifier(nn.Module):

@@ -117,11 +117,24 @@ class TrainingSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+class TeacherStudySettings(Settings):
+    """Chapter 5: what the teacher adds; many short trainings of the same network."""
+
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="networks per teacher")
+    max_epochs: Count | None = Field(None, description="none: as long as in training")
+    alphas: tuple[Share, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), description="values to try")
+    temperatures: tuple[Positive, ...] = Field((0.5, 1.0, 2.0, 4.0), description="values to try")
+
+
 class BaselineSettings(Settings):
     """Chapter 6: the rows of the table, by the names that `eeglib.baselines` registers."""
 
     rows: tuple[str, ...] = Field(
-        ("lr_power", "cnn_stft", "distillation_stft"), min_length=1, description="rows, in order"
+        (
+            "lr_power", "lr_windowed", "lr_windowed_pca", "cebra_knn", "lstm", "conv1d",
+            "distillation_eeg", "distillation_wavelet", "cnn_stft", "distillation_stft",
+        ),
+        min_length=1, description="rows, in order",
     )
 
 
@@ -180,6 +193,7 @@ class Profile(Settings):
     split: SplitSettings = SplitSettings()
     teacher: TeacherSettings = TeacherSettings()
     training: TrainingSettings = TrainingSettings()
+    teacher_study: TeacherStudySettings = TeacherStudySettings()
     baselines: BaselineSettings = BaselineSettings()
     reconstruction: ReconstructionSettings = ReconstructionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

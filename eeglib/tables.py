@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from eeglib.run_folder import chapter_folder
 if TYPE_CHECKING:
     from eeglib.profile import EvaluationSettings
     from eeglib.results import Chapter
+
+METRICS = ("top-1", "top-3", "top-5", "F1", "kappa")
 
 
 def score_table(
@@ -62,14 +64,17 @@ def pair_table(
     seed : int
     titles : mapping of method to str | None
     reference : str | None
-        Method to compare with; by default the last of `predictions`.
+        Method to compare with; by default distillation on STFT, or else the last of
+        `predictions`.
 
     Returns
     -------
     pandas.DataFrame
         Empty if there is nothing to compare.
     """
-    reference = reference or list(predictions)[-1]
+    if reference is None:
+        known = "distillation_stft" in predictions
+        reference = "distillation_stft" if known else list(predictions)[-1]
     titles = titles or {}
     rows = []
     for method, probabilities in predictions.items():
@@ -163,6 +168,71 @@ def group_table(summary: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFram
     first = summary[summary["method"] == summary["method"].iloc[0]]
     rows["chance"] = {r.metric: f"{r.chance:.4f}" for r in first.itertuples()}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("method")
+
+
+PUBLISHED = {
+    "lr_power": (0.3600, 0.1313, 0.6619, 0.1758, 0.8156, 0.1619, 0.3493, 0.1375, 0.3435, 0.1345),
+    "lr_windowed": (0.0205, 0.0058, 0.0636, 0.0083, 0.1092, 0.0110, 0.0156, 0.0054, 0.0009, 0.0061),
+    "lr_windowed_pca": (
+        0.0175, 0.0040, 0.0536, 0.0084, 0.0961, 0.0063, 0.0097, 0.0047, 0.0020, 0.0039,
+    ),
+    "cebra_knn": (0.0240, 0.0050, 0.0831, 0.0116, 0.1402, 0.0136, 0.0223, 0.0061, -0.0012, 0.0056),
+    "lstm": (0.3605, 0.0938, 0.7376, 0.1226, 0.8868, 0.1030, 0.3392, 0.0894, 0.3437, 0.0960),
+    "conv1d": (0.2623, 0.0511, 0.6013, 0.0826, 0.7971, 0.0851, 0.2582, 0.0520, 0.2432, 0.0524),
+    "distillation_eeg": (
+        0.2819, 0.0836, 0.5773, 0.1379, 0.7295, 0.1339, 0.2742, 0.0794, 0.2632, 0.0857,
+    ),
+    "distillation_wavelet": (
+        0.4060, 0.1154, 0.7490, 0.1282, 0.8787, 0.1007, 0.3889, 0.1148, 0.3905, 0.1183,
+    ),
+    "cnn_stft": (0.2819, 0.0836, 0.5773, 0.1379, 0.7295, 0.1339, 0.2742, 0.0794, 0.2632, 0.0857),
+    "distillation_stft": (
+        0.4120, 0.1131, 0.7530, 0.1068, 0.8782, 0.0806, 0.4027, 0.1133, 0.3966, 0.1160,
+    ),
+}
+"""Mean and SD over six subjects of top-1, top-3, top-5, F1 and kappa: the paper's Table 1."""
+
+
+def published_beside(
+    summary: pd.DataFrame, dataset: str, titles: Mapping[str, str]
+) -> pd.DataFrame | None:
+    """Our means over subjects with the paper's beside them, where the data are the same.
+
+    Parameters
+    ----------
+    summary : pandas.DataFrame
+        From `summarize_methods`.
+    dataset : str
+        Name of the data set; the paper's is ``eeg_imagenet``.
+    titles : mapping of method to str
+
+    Returns
+    -------
+    pandas.DataFrame | None
+        Columns (metric, ours or paper); None for every other data set.
+    """
+    if dataset != "eeg_imagenet":
+        return None
+    rows = {}
+    for method, table in summary.groupby("method", sort=False):
+        if method not in PUBLISHED:
+            continue
+        ours = {r.metric: f"{r.value:.4f} ({r.sd:.4f})" for r in table.itertuples()}
+        pairs = zip(PUBLISHED[method][::2], PUBLISHED[method][1::2], strict=True)
+        cells = {}
+        for metric, (mean, sd) in zip(METRICS, pairs, strict=True):
+            cells[metric, "ours"] = ours.get(metric, "")
+            cells[metric, "paper"] = f"{mean:.4f} ({sd:.4f})"
+        rows[titles.get(method, method)] = cells
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def groups_of(class_names: Sequence[str]) -> list[str]:
+    """Semantic group of each class, such as animal; empty where it is not known."""
+    from eeglib.datasets.stimuli import CLASSES
+
+    known = {c.name: c.group for c in CLASSES}
+    return [known.get(name, "") for name in class_names]
 
 
 def read_drawings(chapter: Chapter, name: str) -> pd.DataFrame:

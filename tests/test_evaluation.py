@@ -6,7 +6,13 @@ import pytest
 from scipy import special, stats
 from sklearn import metrics
 
-from eeglib.evaluation import confusion, paired_difference, score, summarize_subjects
+from eeglib.evaluation import (
+    confusion,
+    paired_difference,
+    recall_by_class,
+    score,
+    summarize_subjects,
+)
 
 
 def predictions(n_trials=200, n_classes=10, strength=1.0, seed=0):
@@ -147,3 +153,14 @@ def test_one_subject_has_no_spread_and_none_is_an_error():
 def test_confusion_counts():
     counts = confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
     np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [1, 0, 0]])
+
+
+def test_recall_of_each_class_by_hand():
+    table = recall_by_class(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 0, 0]), list("abc"))
+    assert table["recall"].tolist()[:2] == [0.75, 0.0]
+    assert np.isnan(table["recall"].iloc[2])
+    assert table["n"].tolist() == [4, 2, 0]
+    assert table["chance"].tolist() == pytest.approx([1 / 3] * 3)
+    assert 0.3 < table["low"].iloc[0] < 0.31  # Wilson, 3 of 4
+    assert table["low"].iloc[1] == pytest.approx(0, abs=1e-12)
+    assert table["high"].iloc[1] > 0.5

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eeglib.networks import (
+    CellNorm,
     Conv1dClassifier,
     LSTMClassifier,
     ResidualCNN,
@@ -47,11 +48,27 @@ def test_cost_of_the_student_is_known():
 
 def test_shortcuts_reach_the_output():
     network = ResidualCNN(4, 9, 9, 3, n_parameters=20_000).eval()
-    for block in network.layers[4:8]:
-        for parameter in block.way.parameters():
-            torch.nn.init.zeros_(parameter)
-    first, second = network(torch.randn(2, 4, 9, 9))
+    first, second = network(torch.randn(2, 4, 9, 9))  # at first the other ways add nothing
     assert not torch.allclose(first, second)
+
+
+def test_a_new_student_is_linear_in_its_image():
+    network = ResidualCNN(4, 9, 12, 3, n_parameters=20_000).eval()
+    one, other = torch.randn(2, 5, 4, 9, 12)
+    middle = (network(one) + network(other)) / 2
+    torch.testing.assert_close(network((one + other) / 2), middle, atol=1e-5, rtol=1e-4)
+
+
+def test_every_cell_of_channel_and_frequency_is_standardised():
+    norm = CellNorm(2, 3)
+    size = torch.tensor([1.0, 10.0, 100.0])[:, None]
+    images = torch.randn(200, 2, 3, 8) * size + 5 * size
+    out = norm(images)
+    assert float(out.mean(dim=(0, 3)).abs().max()) < 1e-4
+    assert float((out.var(dim=(0, 3)) - 1).abs().max()) < 1e-2
+    for _ in range(30):
+        norm(images)
+    torch.testing.assert_close(norm.eval()(images), out, atol=1e-3, rtol=1e-3)
 
 
 def test_all_parameters_learn():

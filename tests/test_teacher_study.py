@@ -1,0 +1,104 @@
+"""Rival teachers lack what they should lack; gains are counted with trials and seeds."""
+
+import numpy as np
+import pytest
+
+from eeglib.networks import ResidualCNN
+from eeglib.profile import EvaluationSettings, TrainingSettings
+from eeglib.splits import Split
+from eeglib.teacher import softmax
+from eeglib.teacher_study import (
+    ALONE,
+    TEACHER,
+    gains,
+    mean_entropy,
+    rival_teachers,
+    smoothed_labels,
+    sweep,
+    train_with_teachers,
+    verdict,
+)
+
+SETTINGS = EvaluationSettings(n_bootstrap=500)
+LABELS = np.arange(60) % 5
+
+
+def logits():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((60, 5)) + 3 * np.eye(5)[LABELS]
+
+
+def test_each_rival_lacks_one_thing():
+    real = logits()
+    rivals = rival_teachers(real, LABELS)
+    rows = np.arange(60)
+    shuffled = rivals["shuffled classes"]
+    np.testing.assert_allclose(shuffled[rows, LABELS], real[rows, LABELS], rtol=1e-6)
+    np.testing.assert_allclose(np.sort(shuffled), np.sort(real), rtol=1e-5)
+    wrong = ~np.eye(5, dtype=bool)[LABELS]
+    assert not np.isclose(shuffled[wrong], real[wrong]).any()
+    drawn = rivals["random targets"]
+    assert sorted(drawn[:, 0]) == pytest.approx(sorted(real[:, 0]), rel=1e-6)
+    assert (drawn.argmax(axis=1) == LABELS).mean() < 0.5
+    smooth = rivals["label smoothing"]
+    assert (smooth.argmax(axis=1) == LABELS).all()
+    assert mean_entropy(smooth) == pytest.approx(mean_entropy(real), abs=1e-5)
+    assert np.ptp(smooth[wrong]) < 1e-5
+
+
+def test_smoothing_at_its_limits():
+    assert smoothed_labels(np.array([1]), 4, 0.0)[0] == pytest.approx([0, 1, 0, 0], abs=1e-9)
+    assert smoothed_labels(np.array([1]), 4, np.log(4))[0] == pytest.approx([0.25] * 4, abs=1e-4)
+    with pytest.raises(ValueError, match=r"entropy must lie in 0 \.\.\. 1.386"):
+        smoothed_labels(np.array([1]), 4, 1.5)
+
+
+def test_rivals_of_two_classes_are_refused():
+    with pytest.raises(ValueError, match="at least 3 classes"):
+        rival_teachers(np.zeros((4, 2)), np.zeros(4, int))
+
+
+def predictions(rates, n_seeds=3, n_trials=200, n_classes=4):
+    """Right in a given share of the trials, exactly, for each name."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, n_classes, n_trials)
+    found = {}
+    for name, rate in rates.items():
+        right = np.arange(n_trials) < round(rate * n_trials)
+        named = np.where(right, labels, (labels + 1) % n_classes)
+        found[name] = np.broadcast_to(np.eye(n_classes)[named], (n_seeds, n_trials, n_classes))
+    return found, labels
+
+
+def test_gains_by_hand_and_their_verdicts():
+    found, labels = predictions({ALONE: 0.5, TEACHER: 0.7, "label smoothing": 0.7})
+    table = gains(found, labels, SETTINGS)
+    assert table.loc[TEACHER, "gain"] == pytest.approx(0.2)
+    assert table.loc[TEACHER, "accuracy"] == pytest.approx(0.7)
+    assert 0.1 < table.loc[TEACHER, "low"] < 0.2 < table.loc[TEACHER, "high"] < 0.3
+    assert table.loc[ALONE, ["gain", "low", "high"]].tolist() == [0, 0, 0]
+    assert "also gained with label smoothing" in verdict(table)
+    found, labels = predictions({ALONE: 0.5, TEACHER: 0.5})
+    assert "within the noise" in verdict(gains(found, labels, SETTINGS))
+
+
+def test_training_under_teachers_and_the_sweep():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((60, 4, 5, 6)).astype(np.float32)
+    images[np.arange(60), LABELS % 4] += 2
+    split = Split(np.arange(30), np.arange(30, 45), np.arange(45, 60))
+    training = TrainingSettings(max_epochs=2, batch_size=10, device="cpu")
+
+    def build():
+        return ResidualCNN(4, 5, 6, 5, n_parameters=20_000)
+
+    found = train_with_teachers(
+        build, images, LABELS, split, training, {ALONE: None, TEACHER: logits()}, (0, 1)
+    )
+    assert found[TEACHER].shape == (2, 15, 5)
+    assert not np.array_equal(found[TEACHER], found[ALONE])
+    np.testing.assert_allclose(softmax(logits()).sum(axis=1), 1)
+    table = sweep(build, images, LABELS, split, training, logits(), (0,), (0.5, 1.0), (1.0, 4.0))
+    assert table["parameter"].tolist() == ["alpha", "alpha", "T", "T"]
+    assert table["accuracy"].iloc[0] == table["accuracy"].iloc[2]  # the same training
+    assert (table["n"] == 15).all()
