@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eeglib.plotting import COLORS, WIDTH, plot_similarity
+from eeglib.teacher_study import ALONE
 
 if TYPE_CHECKING:
     import mne
@@ -26,11 +27,11 @@ def plot_gains(table: pandas.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        From `eeglib.teacher_study.gains`; the reference, whose gain is 0, is not drawn.
+        From `eeglib.teacher_study.gains`; the labels alone, whose gain is 0, are not drawn.
     """
     import matplotlib.pyplot as plt
 
-    shown = table[table["high"] - table["low"] > 0]
+    shown = table.drop(index=ALONE)
     figure, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.4 * len(shown)), layout="constrained")
     rows = np.arange(len(shown))
     errors = np.abs(np.stack([shown["gain"] - shown["low"], shown["high"] - shown["gain"]]))

@@ -64,7 +64,7 @@ CHAPTERS = (
         "05_distill_student",
         "subject",
         ("02_filter_signals", "04_train_teacher"),
-        ("filtering", "timefrequency", "split", "training", "evaluation"),
+        ("filtering", "timefrequency", "split", "training", "teacher_study", "evaluation"),
         gpus=1,
     ),
     Chapter(
