@@ -48,7 +48,7 @@ def notch_filter(
     phase zero. The ends are continued by odd reflection over the filter's impulse response, or
     over as much of it as a short signal can give.
     """
-    return _zero_phase(data, sfreq, low, high, order, "bandstop")
+    return notch_and_bandpass(data, sfreq, (low, high), None, order)
 
 
 def bandpass_filter(
@@ -59,7 +59,34 @@ def bandpass_filter(
     Parameters, result and errors are those of `notch_filter`, with `low` and `high` the edges of
     the pass band (-6 dB after both passes), hertz.
     """
-    return _zero_phase(data, sfreq, low, high, order, "bandpass")
+    return notch_and_bandpass(data, sfreq, None, (low, high), order)
+
+
+def notch_and_bandpass(
+    data: np.ndarray,
+    sfreq: float,
+    notch: tuple[float, float] | None,
+    band: tuple[float, float] | None,
+    order: int = 2,
+) -> np.ndarray:
+    """Run both filters one after the other, or one of them; many short trials at once.
+
+    Result and errors are those of `notch_filter` and then `bandpass_filter`.
+
+    Parameters
+    ----------
+    data : array, shape (..., n_times)
+        Signals in any unit; filtered along the last axis.
+    sfreq : float
+        Sampling rate, hertz.
+    notch, band : tuple of float | None
+        Edges of the stop band and of the pass band, hertz; None leaves the filter out.
+    order : int
+        Order of the Butterworth prototypes.
+    """
+    edges = [("bandstop", notch), ("bandpass", band)]
+    filters = [_design(sfreq, *bounds, order, kind) for kind, bounds in edges if bounds is not None]
+    return _zero_phase(checked_signal(data), filters)
 
 
 def filter_response(
@@ -103,31 +130,35 @@ def standardize(data: np.ndarray) -> np.ndarray:
     return (data - mean) / without_zeros(scale, mean)
 
 
-
-def _zero_phase(data, sfreq, low, high, order, kind) -> np.ndarray:
-    data = checked_signal(data)
-    sos = _design(sfreq, low, high, order, kind)
-    needed = 3 * (2 * len(sos) + 1)
+def _zero_phase(data: np.ndarray, filters: list[np.ndarray]) -> np.ndarray:
     n_times = data.shape[-1]
-    if n_times <= needed:
-        raise SignalError(
-            f"A signal of {n_times} times is too short for this filter, which needs more than "
-            f"{needed}. Filter before cutting, or leave the filter out (filtering: null)."
-        )
-    pad = min(n_times - 1, max(needed, _impulse_length(sos)))
+    for sos in filters:
+        needed = 3 * (2 * len(sos) + 1)
+        if n_times <= needed:
+            raise SignalError(
+                f"A signal of {n_times} times is too short for this filter, which needs more than "
+                f"{needed}. Filter before cutting, or leave the filter out (filtering: null)."
+            )
     rows = data.reshape(-1, n_times)
     result = np.empty_like(rows)
     at_once = max(1, CHUNK // n_times)
     # Filter and reflection are linear: one matrix does to many short trials at once what takes a
     # recursion through each of them many times longer.
     many_short = n_times <= MATRIX_TIMES and len(rows) > 4 * n_times
-    matrix = signal.sosfiltfilt(sos, np.eye(n_times), padlen=pad) if many_short else None
+    matrix = _run(filters, np.eye(n_times)) if many_short else None
     for start in range(0, len(rows), at_once):
         chunk = rows[start : start + at_once].astype(np.float64)
         result[start : start + at_once] = (
-            signal.sosfiltfilt(sos, chunk, padlen=pad) if matrix is None else chunk @ matrix
+            _run(filters, chunk) if matrix is None else chunk @ matrix
         )
     return result.reshape(data.shape)
+
+
+def _run(filters: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    for sos in filters:
+        pad = min(rows.shape[-1] - 1, max(3 * (2 * len(sos) + 1), _impulse_length(sos)))
+        rows = signal.sosfiltfilt(sos, rows, padlen=pad)
+    return rows
 
 
 def _design(sfreq: float, low: float, high: float, order: int, kind: str) -> np.ndarray:

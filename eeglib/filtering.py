@@ -16,8 +16,8 @@ import numpy as np
 from eeglib.butterworth import (
     SignalError,
     bandpass_filter,
-    checked_signal,
     filter_response,
+    notch_and_bandpass,
     notch_filter,
     standardize,
     without_zeros,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SignalError", "bandpass_filter", "cut_epochs", "filter_epochs", "filter_recording",
-    "filter_response", "notch_filter", "standardize",
+    "filter_response", "notch_and_bandpass", "notch_filter", "standardize",
 ]
 
 logger = logging.getLogger(__name__)
@@ -68,11 +68,12 @@ def filter_recording(raw: mne.io.BaseRaw, settings: FilteringSettings) -> mne.io
         )
     filtered = raw.copy().load_data(verbose=False)
     edges = [0, *_joints(raw), raw.n_times]
+    how = raw.info["sfreq"], settings.notch, settings.band, settings.order
     for pick in picks:
         trace = filtered.get_data(picks=[pick])[0]
         try:
             for start, stop in itertools.pairwise(edges):
-                trace[start:stop] = _apply(trace[start:stop], raw.info["sfreq"], settings)
+                trace[start:stop] = notch_and_bandpass(trace[start:stop], *how)
         except SignalError as error:
             raise SignalError(f"Channel {raw.ch_names[pick]}: {error}") from None
         filtered[int(pick)] = trace[np.newaxis]
@@ -112,7 +113,9 @@ def filter_epochs(epochs: mne.BaseEpochs, settings: FilteringSettings) -> mne.Ep
             f"{epochs.tmin:g} to {epochs.tmin + len(epochs.times) / sfreq:g} s. Choose an epoch "
             "within them."
         )
-    data = _apply(epochs.get_data(copy=True), sfreq, settings)[..., first : first + n_times]
+    data = notch_and_bandpass(
+        epochs.get_data(copy=True), sfreq, settings.notch, settings.band, settings.order
+    )[..., first : first + n_times]
     if settings.standardize:
         mean, scale = data.mean(axis=(0, 2)), data.std(axis=(0, 2))
         data -= mean[:, np.newaxis]
@@ -173,14 +176,6 @@ def cut_epochs(
     samples -= round(settings.epoch[0] * sfreq)  # an event marks the image, not the trial's start
     info = _eeg_info(recordings[0].raw)
     return _as_epochs(data, info, metadata, settings, samples, reasons)
-
-
-def _apply(data: np.ndarray, sfreq: float, settings: FilteringSettings) -> np.ndarray:
-    if settings.notch is not None:
-        data = notch_filter(data, sfreq, *settings.notch, settings.order)
-    if settings.band is not None:
-        data = bandpass_filter(data, sfreq, *settings.band, settings.order)
-    return checked_signal(data)
 
 
 # --- trials ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from eeglib.filtering import (
     filter_epochs,
     filter_recording,
     filter_response,
+    notch_and_bandpass,
     notch_filter,
     standardize,
 )
@@ -237,3 +238,22 @@ def test_distributed_trials_are_filtered_one_by_one():
     np.testing.assert_allclose(one.get_data(copy=False)[0], same.get_data(copy=False)[2])
     with pytest.raises(SignalError, match=r"run from 0 to 0\.8 s"):
         filter_epochs(epochs, FilteringSettings(epoch=(0, 1.0)))
+
+
+@pytest.mark.parametrize("n_trials", [3, 2500])
+@pytest.mark.parametrize("bands", [((49, 51), (14, 70)), (None, (14, 70)), ((49, 51), None)])
+def test_both_filters_at_once_are_one_after_the_other(n_trials, bands):
+    data = np.random.default_rng(0).normal(0, 1, (n_trials, 400))
+    expected = data
+    if bands[0]:
+        expected = notch_filter(expected, SFREQ, *bands[0])
+    if bands[1]:
+        expected = bandpass_filter(expected, SFREQ, *bands[1])
+    np.testing.assert_allclose(notch_and_bandpass(data, SFREQ, *bands), expected, atol=1e-9)
+
+
+def test_no_filter_leaves_signals_as_they_are():
+    data = np.random.default_rng(0).normal(0, 1, (3, 20)).astype(np.float32)
+    unchanged = notch_and_bandpass(data, SFREQ, None, None)
+    assert unchanged.dtype == np.float32
+    np.testing.assert_array_equal(unchanged, data)
