@@ -243,8 +243,9 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
         profile = Profile(**content)
     except ValidationError as error:
         raise ProfileError(_explain(error, path)) from None
-    root = profile.dataset.root
-    if root is not None and not root.is_absolute():
+    if profile.dataset.root is not None:
+        # A shell leaves the ~ of --set dataset.root=~/data as it is.
+        root = profile.dataset.root.expanduser()
         base = Path.cwd() if "dataset.root" in (overrides or {}) else path.parent.resolve()
         dataset = profile.dataset.model_copy(update={"root": base / root})
         profile = profile.model_copy(update={"dataset": dataset})

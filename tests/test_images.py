@@ -1,11 +1,12 @@
 """Finding pictures in folders as people keep them."""
 
+import numpy as np
 import pytest
 import twins
 from PIL import Image
 
 from eeglib.datasets import DatasetError
-from eeglib.datasets.images import find_pictures
+from eeglib.datasets.images import can_open, find_pictures
 
 NAMES = ["n02389026_1", "n02389026_22", "n03888257_7"]
 
@@ -34,6 +35,22 @@ def test_files_that_are_no_pictures(tmp_path, content):
     (tmp_path / f"{NAMES[0]}.JPEG").write_bytes(content)
     pictures = find_pictures(tmp_path, NAMES)
     assert pictures.missing == pictures.unreadable == [NAMES[0]]
+
+
+@pytest.mark.parametrize("extension", [".png", ".JPEG"])
+def test_a_picture_that_ends_too_early_counts_as_missing(tmp_path, extension):
+    path = tmp_path / f"{NAMES[0]}{extension}"
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    assert can_open(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(100))  # what some cameras append does no harm
+    assert can_open(path)
+    for share in (0.5, 0.9):
+        path.write_bytes(whole[: int(share * len(whole))])
+        assert not can_open(path)
+    with pytest.raises(OSError, match=r"truncated|Truncated|broken"):
+        Image.open(path).load()
 
 
 @pytest.mark.parametrize("extension", [".png", ".jpg", ".JPG", ".PNG", ".jpeg"])

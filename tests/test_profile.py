@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -50,6 +52,8 @@ def test_a_relative_root_counts_from_the_file(tmp_path):
     assert load_profile(write(tmp_path, "dataset: {root: data}")).dataset.root == tmp_path / "data"
     absolute = write(tmp_path, f"dataset: {{root: {tmp_path}}}")
     assert load_profile(absolute).dataset.root == tmp_path
+    home = load_profile("demo", {"dataset.root": "~/data"}).dataset.root
+    assert home == Path.home() / "data"
 
 
 @pytest.mark.parametrize(

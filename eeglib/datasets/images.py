@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from eeglib.datasets import DatasetError
 
@@ -55,7 +55,7 @@ def find_pictures(folder: Path, names: Iterable[str]) -> Pictures:
 
     Notes
     -----
-    Only the head of each picture is read. Where a name occurs more than once, a file in a folder
+    Where a name occurs more than once, a file in a folder
     whose name begins like the image's counts first, then the first in alphabetical order.
     """
     found = _index(Path(folder))
@@ -97,9 +97,21 @@ def _rank(path: Path, name: str) -> tuple[bool, str]:
 
 
 def can_open(path: Path) -> bool:
-    """Whether a file is there and begins like a picture; only its head is read."""
+    """Whether a file is there and is a whole picture.
+
+    Only its head and end are read; it is decoded where the end is not that of a picture.
+    """
     try:
         with Image.open(path) as image:
+            if not _is_complete(path):
+                image.load()
             return min(image.size) > 0
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, Image.DecompressionBombError):
         return False
+
+
+def _is_complete(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        end = file.read()
+    return b"\xff\xd9" in end or b"IEND" in end
