@@ -401,6 +401,9 @@ def test_truncated_things_file(tmp_path, share):
 IMAGE_LISTS = {
     "keys": ({"a": 1}, "its keys are not those"),
     "lengths": ({"train_img_files": ["a.jpg"], "train_img_concepts": []}, "differ in length"),
+    "nothing": ({"train_img_files": None, "train_img_concepts": None}, "differ in length"),
+    "numbers": ({"train_img_files": [1, 2], "train_img_concepts": ["c", "c"]}, "lists hold 1;"),
+    "no name": ({"train_img_files": ["a.jpg"], "train_img_concepts": [" "]}, "lists hold ' '"),
     "twice": ({"train_img_files": ["a.jpg"] * 2, "train_img_concepts": ["c"] * 2}, "'a' is listed"),
 }
 
@@ -476,6 +479,8 @@ JUNK = st.one_of(
     st.tuples(st.integers(0, 3), st.integers(0, 600)).map(lambda shape: torch.ones(shape)),
     st.sampled_from([torch.tensor(1), np.zeros(3), np.float64(1.5), b"bytes"]),
 )
+THINGS_KEYS = ["preprocessed_eeg_data", "ch_names", "times"]
+LIST_KEYS = ["train_img_files", "train_img_concepts", "more"]
 PLACES = st.one_of(
     st.tuples(st.sampled_from(["dataset", "labels", "images", "means", "stddevs", "more"])),
     st.tuples(
@@ -511,6 +516,39 @@ def test_any_change_of_the_dict_gives_one_clear_error_or_usable_trials(tmp_path,
             epochs = dataset.epochs(subject)
             assert np.isfinite(epochs.get_data()).all()
             assert epochs.metadata["label"].between(0, len(dataset.class_names) - 1).all()
+    except DatasetError:
+        pass  # any other exception is a failure
+
+
+@settings(
+    max_examples=100, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(
+    signals=st.lists(st.tuples(st.sampled_from([*THINGS_KEYS, "more"]), JUNK), max_size=2),
+    lists=st.lists(st.tuples(st.sampled_from(LIST_KEYS), JUNK), max_size=2),
+    form=st.sampled_from(["numpy", "pickle"]),
+)
+@pytest.mark.filterwarnings("ignore::eeglib.datasets.DatasetWarning")
+def test_any_change_of_a_things_dict_gives_one_clear_error_or_usable_trials(
+    tmp_path, signals, lists, form
+):
+    plain = [
+        [(key, junk) for key, junk in changes if not isinstance(junk, torch.Tensor)]
+        for changes in (signals, lists)
+    ]
+    content = twins.things(4, 2, 3, 30) | dict(plain[0])
+    twins.write_things(tmp_path / THINGS, content, form)
+    path = twins.write_image_metadata(tmp_path / "image_metadata.npy", ["ant", "bee"], 2)
+    names = np.load(path, allow_pickle=True).item() | dict(plain[1])
+    np.save(path, names, allow_pickle=True)
+    (tmp_path / "checksums.json").unlink(missing_ok=True)
+    dataset = loader(tmp_path, "things_eeg2")
+    try:
+        dataset.prepare()
+        epochs = dataset.epochs(1)
+        assert np.isfinite(epochs.get_data()).all()
+        assert epochs.metadata["label"].between(0, len(dataset.class_names) - 1).all()
     except DatasetError:
         pass  # any other exception is a failure
 

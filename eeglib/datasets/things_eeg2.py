@@ -177,7 +177,10 @@ class Loader(Dataset):
         keys = [f"{part}_img_files", f"{part}_img_concepts"]
         if not isinstance(content, dict) or not set(keys) <= set(content):
             raise _structure(path, "its keys are not those of the image lists", " and ".join(keys))
-        columns = [[str(value) for value in content[key]] for key in keys]
+        columns = [_listed(content[key]) for key in keys]
+        odd = [value for column in columns for value in column if not _is_name(value)]
+        if odd:
+            raise _structure(path, f"its lists hold {odd[0]!r}", "names of images and concepts")
         if len(columns[0]) != len(columns[1]) or not columns[0]:
             raise _structure(path, "its lists differ in length", "one concept for each image")
         table = pd.DataFrame({"image": [Path(n).stem for n in columns[0]], "folder": columns[1]})
@@ -331,6 +334,10 @@ def read_things(path: Path) -> dict[str, Any]:
 
 def _c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _listed(values: Any) -> list:
