@@ -456,19 +456,22 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
     ----------
     drawings : pandas.DataFrame
         Columns ``subject, image, true, predicted, file``; each subject's first drawing of a class
-        is taken.
+        is taken. Of more than 6 subjects the first 6 are shown, and the title says so.
     stimuli : pandas.DataFrame
         Columns ``image, file``.
     """
     from PIL import Image
 
-    subjects = sorted(drawings["subject"].unique())
+    everybody = sorted(drawings["subject"].unique())
+    subjects = everybody[:6]
     classes = list(dict.fromkeys(drawings["true"]))
     files = stimuli.set_index("image")["file"]
     figure, axes = plt.subplots(
         len(classes), len(subjects) + 1, squeeze=False, layout="constrained",
         figsize=(min(WIDTH, 1.6 * (len(subjects) + 1)), 1.6 * len(classes)),
     )
+    if len(subjects) < len(everybody):
+        figure.suptitle(f"the first {len(subjects)} of {len(everybody)} subjects")
     for ax in axes.flat:
         ax.axis("off")
     for row, name in enumerate(classes):

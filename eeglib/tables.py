@@ -11,7 +11,7 @@ import pandas as pd
 
 from eeglib.evaluation import paired_difference, summarize_subjects
 from eeglib.metrics import load_metrics
-from eeglib.run_folder import chapter_folder
+from eeglib.run_folder import FAILURE, chapter_folder
 
 if TYPE_CHECKING:
     from eeglib.profile import EvaluationSettings
@@ -120,16 +120,31 @@ def subject_scores(chapter: Chapter, name: str) -> pd.DataFrame:
 
 
 def attendance(chapter: Chapter, names: list[str]) -> pd.DataFrame:
-    """Which subjects finished which chapters: those who did not are missing from the group."""
-    table = {
-        name: [
-            "finished" if subject in chapter.subjects_with(name) else "missing"
-            for subject in chapter.profile.dataset.subjects
-        ]
-        for name in names
-    }
-    index = pd.Index(chapter.profile.dataset.subjects, name="subject")
-    return pd.DataFrame(table, index=index)
+    """Which subjects finished which chapters: those who did not are missing from the group.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per subject, a column per chapter: ``finished``, ``failed`` or ``missing`` (has not
+        run). Of more than 40 subjects the complete ones share one row, so that nobody who is
+        missing is lost in a long table.
+    """
+    subjects = chapter.profile.dataset.subjects
+    finished = {name: set(chapter.subjects_with(name)) for name in names}
+
+    def state(name: str, subject: int) -> str:
+        if subject in finished[name]:
+            return "finished"
+        failure = chapter_folder(chapter.run_dir, name, subject) / FAILURE
+        return "failed" if failure.is_file() else "missing"
+
+    index = pd.Index(subjects, name="subject")
+    table = pd.DataFrame({name: [state(name, s) for s in subjects] for name in names}, index=index)
+    if len(table) <= 40:
+        return table
+    complete = (table == "finished").all(axis=1)
+    together = pd.DataFrame("finished", [f"{complete.sum()} subjects"], table.columns)
+    return pd.concat([together, table[~complete]]).rename_axis("subject")
 
 
 def summarize_methods(

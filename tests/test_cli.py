@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from eeglib import cli
+from eeglib.profile import load_profile
 from eeglib.workflow import run as workflow
 from eeglib.workflow.chapters import Job
 from eeglib.workflow.failures import Failure
+from eeglib.workflow.planning import site_folder
 
 
 def call(*arguments: str) -> int:
@@ -159,3 +162,29 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
 def test_profiles_are_listed(capsys):
     assert call("profiles") == 0
     assert "demo " in capsys.readouterr().out
+
+
+PAGES = ("run_every_subject.md", "run_on_a_cluster.md")
+
+
+def commands_of(page: str) -> list[str]:
+    text = (site_folder() / "book" / page).read_text(encoding="utf-8")
+    return re.findall(r"^eeglib .*", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [c for page in PAGES for c in commands_of(page)])
+def test_the_commands_of_the_pages_are_understood(command, requests, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.setattr("eeglib.book.build_book", lambda run_dir: run_dir)
+    (tmp_path / "my_profile.yml").write_text("name: mine\n")
+    assert call(*command.split()[1:]) == 0
+
+
+def test_the_profile_of_the_cluster_page_is_valid(tmp_path):
+    text = (site_folder() / "book" / "run_on_a_cluster.md").read_text(encoding="utf-8")
+    block = re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1]
+    (tmp_path / "mine.yml").write_text(block, encoding="utf-8")
+    profile = load_profile(tmp_path / "mine.yml")
+    assert profile.cluster.gpu_partition == "gpu"
+    assert profile.resources["05_distill_student"].gpus == 1

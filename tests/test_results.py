@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,20 @@ import pytest
 from tiny_project import tiny_profile
 
 from eeglib.datasets import METADATA
-from eeglib.metrics import Metrics, ResultsError, dataset_fingerprint, plain
+from eeglib.metrics import (
+    Metrics,
+    OutputFile,
+    Provenance,
+    ResultsError,
+    Score,
+    dataset_fingerprint,
+    plain,
+)
 from eeglib.results import load_metrics, load_predictions, open_chapter
-from eeglib.run_folder import chapter_folder, replacing
+from eeglib.run_folder import FAILURE, chapter_folder, replacing
 from eeglib.splits import SplitError
+from eeglib.tables import attendance
+from eeglib.workflow.planning import site_folder
 
 SCORE = {"metric": "top-1", "value": 0.4, "chance": 0.1, "n": 80, "low": 0.3, "high": 0.5}
 
@@ -146,16 +157,14 @@ def test_metrics_of_another_schema_are_refused(chapter, change):
 
 
 def test_the_schema_is_documented_field_by_field():
-    assert set(Metrics.model_fields) == {
-        "schema_version",
-        "chapter",
-        "subject",
-        "profile",
-        "scores",
-        "facts",
-        "outputs",
-        "provenance",
-    }
+    page = (site_folder() / "book" / "run_every_subject.md").read_text(encoding="utf-8")
+    section = page.split("## What metrics.json holds")[1].split("\n## ")[0]
+    documented = re.findall(r"^\| `([a-z0-9_.]+)` \|", section, flags=re.MULTILINE)
+    fields = []
+    for name in Metrics.model_fields:
+        inner = {"scores": Score, "outputs": OutputFile, "provenance": Provenance}.get(name)
+        fields += [f"{name}.{field}" for field in inner.model_fields] if inner else [name]
+    assert documented == fields
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -243,3 +252,21 @@ def test_a_published_split_is_taken_or_missed(tmp_path, monkeypatch):
     parts["test"] = np.array([0])
     with pytest.raises(SplitError, match="is in the validation and the test part"):
         chapter.split(trials)
+
+
+def test_attendance_says_who_finished_failed_or_has_not_run(tmp_path):
+    name = "05_distill_student"
+    profile = tiny_profile(dataset__subjects=[1, 2, 3])
+    open_chapter(name, profile, tmp_path, 1).finish()
+    (open_chapter(name, profile, tmp_path, 2).folder / FAILURE).write_text("{}")
+    table = attendance(open_chapter("09_summarize_group", profile, tmp_path), [name])
+    assert table[name].to_dict() == {1: "finished", 2: "failed", 3: "missing"}
+
+
+def test_of_many_subjects_only_the_incomplete_have_rows(tmp_path):
+    name = "05_distill_student"
+    profile = tiny_profile(dataset__subjects=list(range(1, 61)))
+    for subject in range(1, 60):
+        open_chapter(name, profile, tmp_path, subject).finish()
+    table = attendance(open_chapter("09_summarize_group", profile, tmp_path), [name])
+    assert table[name].to_dict() == {"59 subjects": "finished", 60: "missing"}

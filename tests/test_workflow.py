@@ -18,7 +18,7 @@ from eeglib.workflow.locks import only_run_in
 from eeglib.workflow.notebooks import check_notebook
 from eeglib.workflow.planning import plan_run, site_folder
 from eeglib.workflow.run import run
-from eeglib.workflow.staleness import module_hashes
+from eeglib.workflow.staleness import describe_chapter, module_hashes
 
 DATA, FILTER, STUDENT, GROUP = (chapter.name for chapter in CHAPTERS)
 
@@ -251,6 +251,18 @@ def test_every_notebook_of_the_book_is_fit_to_run():
     assert names == {chapter.name for chapter in table.CHAPTERS}
     for chapter in table.CHAPTERS:
         check_notebook(notebooks / f"{chapter.name}.ipynb", chapter)
+
+
+def test_an_edit_of_the_networks_runs_chapter_5_and_those_after_it(tmp_path):
+    read = {
+        chapter.name[:2]: describe_chapter(
+            chapter, site_folder() / "notebooks" / f"{chapter.name}.ipynb", tiny_profile()
+        )["modules"]
+        for chapter in table.CHAPTERS
+    }
+    with_networks = {number for number, modules in read.items() if "eeglib.networks" in modules}
+    assert "05" in with_networks
+    assert not with_networks & {"01", "02", "03"}
 
 
 @pytest.fixture
