@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import ValidationError
 
-from eeglib.datasets import METADATA, Dataset, open_dataset
+from eeglib.datasets import METADATA, Dataset, DatasetWarning, open_dataset
 from eeglib.metrics import (
     Metrics,
     OutputFile,
@@ -96,7 +97,9 @@ class Chapter:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data set of the run, opened."""
+        """The data set of the run, opened; chapters 1 and 2 print what it reports."""
+        # The same lines as warnings would stand in every chapter, and pages show no warnings.
+        warnings.filterwarnings("ignore", category=DatasetWarning)
         return open_dataset(self.profile.dataset, self._data_folder)
 
     def input(self, chapter: str, name: str, subject: int | None = None) -> Path:

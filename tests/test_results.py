@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -270,3 +271,11 @@ def test_of_many_subjects_only_the_incomplete_have_rows(tmp_path):
         open_chapter(name, profile, tmp_path, subject).finish()
     table = attendance(open_chapter("09_summarize_group", profile, tmp_path), [name])
     assert table[name].to_dict() == {"59 subjects": "finished", 60: "missing"}
+
+
+def test_defects_of_the_data_are_lines_of_the_report_and_no_warnings(chapter):
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        chapter.dataset._note("3 trials left out.", warn=True)
+    assert chapter.dataset.report() == ["3 trials left out."]
+    assert not shown

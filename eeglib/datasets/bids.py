@@ -141,10 +141,10 @@ class Loader(Dataset):
             raw = self._read_signals(path)
             inside = (trials["onset"] >= 0) & (trials["onset"] < raw.n_times / raw.info["sfreq"])
             if not inside.all():
-                warnings.warn(
+                self._note(
                     f"{path.basename}: {(~inside).sum()} of {len(trials)} events lie outside the "
                     "recording and are left out.",
-                    stacklevel=2,
+                    warn=True,
                 )
             recordings.append(Recording(raw, trials[inside].reset_index(drop=True)))
         return recordings
@@ -157,10 +157,10 @@ class Loader(Dataset):
         if not (self.folder / "stimuli").is_dir():
             table = table.iloc[:0]
         if table["image"].duplicated().any():
-            warnings.warn(
+            self._note(
                 "Some images stand for more than one class, so no classifier of images can be "
                 "trained on them; the images are left out.",
-                stacklevel=2,
+                warn=True,
             )
             table = table.iloc[:0]
         table = table.sort_values("label", kind="stable")
@@ -259,8 +259,8 @@ class Loader(Dataset):
         )
         unknown = events["onset"].isna()
         if unknown.any():
-            warnings.warn(
-                f"{file.name}: {unknown.sum()} events without an onset are left out.", stacklevel=2
+            self._note(
+                f"{file.name}: {unknown.sum()} events without an onset are left out.", warn=True
             )
         return events[~unknown].sort_values("onset", kind="stable")
 

@@ -105,6 +105,7 @@ class Loader(Dataset):
             self._note(line, warn=True)
         counts = self._file.rows["subject"].value_counts().sort_index()
         self._note("Trials by subject: " + ", ".join(f"{s}: {n}" for s, n in counts.items()) + ".")
+        self._note(self._missing_images())
         self.stimuli()
         self.published_split(self._table)
 
@@ -366,6 +367,14 @@ class Loader(Dataset):
                 warn=True,
             )
         return result
+
+    def _missing_images(self) -> str:
+        """Say which classes have fewer images than the others."""
+        images = self._file.rows.groupby("label")["image"].nunique()
+        images = images.reindex(range(len(self.class_names)), fill_value=0)
+        fewer = images[images < images.max()]
+        but = ", ".join(f"{self.class_names[label]} {n}" for label, n in fewer.items())
+        return f"Images of each class: {images.max()}" + (f", but {but}." if but else ".")
 
     def _duplicates(self) -> list[str]:
         """Look for trials with the same signals, such as one subject stored twice."""
