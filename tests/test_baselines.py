@@ -5,10 +5,11 @@ import numpy as np
 import pandas
 import pytest
 
-from eeglib.baselines import ROWS, BaselineError, fit_rows, power_features, window_features
+from eeglib.baselines import ROWS, BaselineError, fit_rows
 from eeglib.profile import Profile
 from eeglib.splits import Split
 from eeglib.teacher import Teacher
+from eeglib.trial_features import power_features, window_features
 
 N_CLASSES, N_TRIALS, SFREQ = 3, 120, 250.0
 LABELS = np.arange(N_TRIALS) % N_CLASSES
@@ -65,6 +66,7 @@ def test_the_table_has_the_papers_rows_in_its_order():
     assert list(ROWS) == [
         "lr_power", "lr_windowed", "lr_windowed_pca", "cebra_knn", "lstm", "conv1d",
         "distillation_eeg", "distillation_wavelet", "cnn_stft", "distillation_stft",
+        "kernel_decoder",
     ]
     assert [n for n, r in ROWS.items() if r.needs_teacher] == [
         "cebra_knn", "distillation_eeg", "distillation_wavelet", "distillation_stft"
