@@ -1,0 +1,73 @@
+"""The whole book through the production path: every chapter for two subjects, then its pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from uci import SHARED, write_uci_bids
+
+from eeglib.book import build_book
+from eeglib.profile import load_profile
+from eeglib.results import load_metrics
+from eeglib.workflow.chapters import CHAPTERS, Job, select_chapters
+from eeglib.workflow.planning import Request, site_folder
+from eeglib.workflow.run import run
+from eeglib.workflow.status import read_status
+
+PROFILES = Path(__file__).with_name("profiles")
+
+
+def whole_request(profile, run_dir: Path, **changes) -> Request:
+    subjects = profile.dataset.subjects
+    return Request(profile, run_dir, subjects, site_folder() / "notebooks", jobs=2, **changes)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A finished run of the small profile."""
+    profile = load_profile(PROFILES / "small.yml")
+    request = whole_request(profile, tmp_path_factory.mktemp("whole") / "run")
+    failures = run(request)
+    assert failures == [], "\n".join(map(str, failures))
+    return request
+
+
+def test_every_chapter_runs_and_the_book_has_no_faults(small):
+    assert {str(s.job): s.state for s in read_status(small)}.items() >= {
+        str(Job(chapter.name, None if chapter.scope == "group" else 1)): "done"
+        for chapter in CHAPTERS
+    }.items()
+    index = build_book(small.run_dir)
+    assert index.is_file()
+    page = (index.parent / "notebooks" / "05_distill_student.html").read_text(encoding="utf-8")
+    assert "simulated" in page.lower()
+
+
+def test_the_same_seeds_give_the_same_figures_and_scores(small):
+    job = Job("05_distill_student", 1)
+    before = load_metrics(small.run_dir / job.folder)
+    again = whole_request(
+        small.profile, small.run_dir, only=select_chapters(["05"], CHAPTERS), force=True
+    )
+    assert run(again) == []
+    after = load_metrics(small.run_dir / job.folder)
+    assert after.provenance.finished_at > before.provenance.finished_at
+    assert after.scores == before.scores
+    assert after.outputs == before.outputs
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="needs the real recordings, which are not here")
+def test_real_trials_without_pictures_go_through_the_same_chapters(tmp_path):
+    data = write_uci_bids(SHARED, tmp_path / "data", [1, 3])
+    profile = load_profile(PROFILES / "uci.yml", {"dataset.root": str(data)})
+    request = whole_request(profile, tmp_path / "run")
+    failures = run(request)
+    assert failures == [], "\n".join(map(str, failures))
+    states = {str(s.job): s.state for s in read_status(request)}
+    assert states["group/04_train_teacher"] == "skipped"
+    assert states["sub-01/07_reconstruct_images"] == "skipped"
+    scores = load_metrics(tmp_path / "run" / "group" / "09_summarize_group").scores
+    accuracy = [score for score in scores if score.metric == "top-1"]
+    assert {score.method for score in accuracy} == {"lr_power", "cnn_stft"}
+    assert all(score.chance == pytest.approx(1 / 3, abs=0.02) for score in accuracy)
