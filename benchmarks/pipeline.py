@@ -59,18 +59,20 @@ def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
     if not done:
         print(f"No finished chapter in {run_dir}.")
         return 1
-    print(f"{'chapter':34} {'total_s':>8} {'computing_s':>12} {'peak_mb':>8}  device")
+    head = ["total_s", "kernel_s", "imports_s", "computing_s", "peak_mb"]
+    print(f"{'chapter':34}" + "".join(f"{name:>12}" for name in head) + "  device")
     for result in done:
         known = result.metrics.provenance
-        print(
-            f"{result.job!s:34} {result.seconds or 0:8.1f} {known.seconds:12.1f} "
-            f"{known.peak_memory_mb:8.0f}  {known.device}"
-        )
+        kernel, imports = _overhead(result)
+        figures = [result.seconds or 0, kernel, imports, known.seconds, known.peak_memory_mb]
+        print(f"{result.job!s:34}" + "".join(f"{n:12.1f}" for n in figures) + f"  {known.device}")
     total = sum(result.seconds or 0 for result in done)
+    overheads = [sum(_overhead(result)) for result in done]
     figures = {
         "total_s": round(total, 1),
         "peak_mb": round(max(r.metrics.provenance.peak_memory_mb for r in done)),
-        "overhead_s_per_chapter": round(_overhead(done) / len(done), 2),
+        "overhead_s_mean": round(sum(overheads) / len(done), 2),
+        "overhead_s_max": round(max(overheads), 2),
         "chapters": len(done),
         "missing": len(jobs) - len(done),
         "cores": available_cores(),
@@ -80,6 +82,12 @@ def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
     return 0
 
 
-def _overhead(results: list[Result]) -> float:
-    """Seconds outside the chapters: start of the kernel, the imports before the first call."""
-    return sum((r.seconds or 0) - r.metrics.provenance.seconds for r in results)
+def _overhead(result: Result) -> tuple[float, float]:
+    """Seconds for starting and ending the kernel, and for the imports before the first call."""
+    imports = 0.0
+    for cell in result.notebook.cells:
+        if "open_chapter(" in cell.source:
+            break
+        imports += cell.metadata.get("papermill", {}).get("duration") or 0.0
+    outside = (result.seconds or 0.0) - result.metrics.provenance.seconds
+    return max(0.0, outside - imports), imports

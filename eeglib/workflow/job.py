@@ -163,6 +163,8 @@ def _execute(job: Job, plan: dict, folder: Path, minutes: float) -> dict | None:
                 language="python",
                 progress_bar=False,
                 cwd=folder,
+                # All results are written; a kernel with PyTorch takes seconds to end by itself.
+                shutdown_kernel="immediate",
                 # Kernels that start at the same moment may choose the same network port and then
                 # wait for ever; files have names of their own.
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
