@@ -158,11 +158,14 @@ def dataset_fingerprint(settings: DatasetSettings, folder: Path) -> str:
     -----
     Covers the loader's name and options, the name and size of every file, and the content of the
     text files (events, channels, stimuli); signals count by size only, for they may be many
-    gigabytes.
+    gigabytes. Hidden files do not count: an interrupted writer may have left them.
     """
     digest = hashlib.sha256(settings.model_dump_json(include={"name", "options"}).encode())
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        inside = path.relative_to(folder)
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        digest.update(f"{inside.as_posix()}\0{path.stat().st_size}\0".encode())
         if path.suffix in _READABLE:
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -213,6 +213,9 @@ def test_the_fingerprint_tells_data_sets_apart(tmp_path):
     (tmp_path / "events.tsv").write_text("b")
     assert dataset_fingerprint(settings, tmp_path) != first
     (tmp_path / "events.tsv").write_text("a")
+    (tmp_path / ".partial-x").mkdir()
+    (tmp_path / ".partial-x" / "half.eeg").write_bytes(b"1")
+    assert dataset_fingerprint(settings, tmp_path) == first
     (tmp_path / "more.eeg").write_bytes(b"12")
     assert dataset_fingerprint(settings, tmp_path) != first
 
