@@ -150,6 +150,25 @@ class ReconstructionSettings(Settings):
     batch_size: Count = 4
 
 
+class AuditSettings(Settings):
+    """Chapter 8."""
+
+    controls: tuple[
+        Literal["clock", "signals", "pictures", "comparisons", "share", "simulator"], ...
+    ] = Field(
+        ("clock", "signals", "pictures", "comparisons", "share"), description="groups of controls"
+    )
+    features: Literal["power", "amplitude"] = Field(
+        "power", description="what the refitted decoder sees of each channel"
+    )
+    retrain: bool = Field(
+        False, description="whether the network itself is trained anew for controls 2 and 4"
+    )
+    reference: Path | None = Field(
+        None, description="folder of the run of a randomised recording, for controls 2 and 11"
+    )
+
+
 class EvaluationSettings(Settings):
     """Intervals by bootstrap."""
 
@@ -196,6 +215,7 @@ class Profile(Settings):
     teacher_study: TeacherStudySettings = TeacherStudySettings()
     baselines: BaselineSettings = BaselineSettings()
     reconstruction: ReconstructionSettings = ReconstructionSettings()
+    audit: AuditSettings = AuditSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: dict[str, ChapterResources] = Field(
         default_factory=dict, description="per chapter, such as 05_distill_student"
@@ -221,8 +241,8 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
     Returns
     -------
     Profile
-        The checked profile. A relative ``dataset.root`` counts from the YAML file's folder or,
-        where it is one of ``overrides``, from the current folder.
+        The checked profile. A relative ``dataset.root`` or ``audit.reference`` counts from the
+        YAML file's folder or, where it is one of ``overrides``, from the current folder.
 
     Raises
     ------
@@ -243,12 +263,14 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
         profile = Profile(**content)
     except ValidationError as error:
         raise ProfileError(_explain(error, path)) from None
-    if profile.dataset.root is not None:
-        # A shell leaves the ~ of --set dataset.root=~/data as it is.
-        root = profile.dataset.root.expanduser()
-        base = Path.cwd() if "dataset.root" in (overrides or {}) else path.parent.resolve()
-        dataset = profile.dataset.model_copy(update={"root": base / root})
-        profile = profile.model_copy(update={"dataset": dataset})
+    for section, key in (("dataset", "root"), ("audit", "reference")):
+        settings = getattr(profile, section)
+        if (place := getattr(settings, key)) is not None:
+            given = f"{section}.{key}" in (overrides or {})
+            base = Path.cwd() if given else path.parent.resolve()
+            # A shell leaves the ~ of --set dataset.root=~/data as it is.
+            update = {section: settings.model_copy(update={key: base / place.expanduser()})}
+            profile = profile.model_copy(update=update)
     return profile
 
 

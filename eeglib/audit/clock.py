@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import norm, rankdata
 
 from eeglib.audit.control import Control, accuracy_control, difference_interval, unavailable
 from eeglib.audit.decoders import Decoder, cross_validate, discriminant, whitener
@@ -13,6 +14,7 @@ from eeglib.audit.designs import (
     block_folds,
     contiguous_folds,
     design_of,
+    matched_folds,
     random_folds,
     session_folds,
     stretches,
@@ -20,7 +22,8 @@ from eeglib.audit.designs import (
 from eeglib.audit.trials import AuditError, AuditTrials
 
 NO_ORDER = "the order of presentation is not known; add the column order to the events."
-N_PERMUTATIONS = 1000
+N_PERMUTATIONS = 5000
+N_RANDOM_SPLITS = 3
 GAPS = (0, 2, 4, 8, 16)
 """Trials left out before and after a tested stretch."""
 
@@ -50,9 +53,13 @@ def headline(
 
 
 def label_from_clock(trials: AuditTrials) -> Control:
-    """Accuracy of naming the class of the trial presented nearest in time; no EEG is looked at.
+    """Accuracy of naming the class of the last training trial before; no EEG is looked at.
 
     Belongs to the description of the design: it says what a perfect clock would score.
+
+    Notes
+    -----
+    Before, not nearest: two neighbours that name each other would count twice in the test.
     """
     name, title = "label_from_clock", "accuracy of a perfect clock that has no EEG"
     if trials.order is None:
@@ -62,8 +69,9 @@ def label_from_clock(trials: AuditTrials) -> Control:
         for row in test:
             same = trials.session[train] == trials.session[row]
             pool = train[same] if same.any() else train
-            nearest = pool[np.abs(trials.order[pool] - trials.order[row]).argmin()]
-            hits[row] = trials.labels[nearest] == trials.labels[row]
+            ahead = trials.order[row] - trials.order[pool]
+            ahead = np.where(ahead > 0, ahead, np.abs(ahead) + len(trials.labels))
+            hits[row] = trials.labels[pool[ahead.argmin()]] == trials.labels[row]
     return accuracy_control(
         0, name, title, hits, 1 / trials.n_classes,
         "the class can be told from the time alone: every score in this design is open to a clock",
@@ -119,35 +127,37 @@ def temporal_distance(
     """Control 4: what is lost when training trials near in time are left out.
 
     Each class is tested in contiguous stretches, with wider and wider gaps to the training
-    trials; the estimate is the accuracy on the random split minus that on stretches with a gap of
+    trials; the estimate is the accuracy on random splits minus that on stretches with a gap of
     4 trials, on the same trials.
+
+    Notes
+    -----
+    The random splits train on no more trials of a class than the stretches leave
+    (`eeglib.audit.designs.matched_folds`), else the smaller training would pass for a clock; their
+    hits are averaged over three draws. Interval: bootstrap over stretches of ten trials. Test: the
+    difference over the spread of that bootstrap, one-sided, normal.
     """
     name, title = "temporal_distance", "random split minus contiguous stretches with a gap"
     if trials.order is None:
         return unavailable(4, name, title, NO_ORDER)
-    labels = trials.labels
-    _, probabilities = cross_validate(
-        decoder, trials.features, labels, random_folds(trials, seed=seed)
-    )
-    random_hits = probabilities.argmax(axis=1) == labels
-    rows = [_distance_row(trials, "random", random_hits, random_folds(trials, seed=seed))]
-    by_gap = {}
+    labels, by_gap, rows = trials.labels, {}, []
     for gap in GAPS:
         folds = contiguous_folds(trials, gap=gap)
         if any(len(np.unique(labels[train])) < len(np.unique(labels)) for train, _ in folds):
             break
-        tested, probabilities = cross_validate(decoder, trials.features, labels, folds)
-        by_gap[gap] = probabilities.argmax(axis=1) == labels[tested]
-        rows.append(_distance_row(trials, f"gap {gap}", by_gap[gap], folds))
+        tested, hits = tested_hits(trials, decoder, folds)
+        by_gap[gap] = folds, tested, hits
+        rows.append(_distance_row(trials, f"gap {gap}", hits, folds))
     if not by_gap:
         return unavailable(4, name, title, "a contiguous stretch leaves a class without training.")
-    gap = max(g for g in by_gap if g <= 4)
-    value, low, high = difference_interval(random_hits, by_gap[gap], stretches(trials))
-    spread = (high - low) / 4
-    from scipy.stats import norm
-
+    folds, tested, hits = by_gap[max(g for g in by_gap if g <= 4)]
+    random_hits = matched_hits(trials, decoder, folds, seed)
+    matched = matched_folds(trials, folds, seed)
+    rows.insert(0, _distance_row(trials, "random", random_hits, matched))
+    value, low, high = difference_interval(random_hits[tested], hits, stretches(trials)[tested])
+    spread = (high - low) / (2 * norm.ppf(0.975))
     return Control(
-        4, name, title, value, 0.0, low, high, len(labels),
+        4, name, title, value, 0.0, low, high, len(tested),
         float(norm.sf(value / spread)) if spread > 0 else 1.0,
         "accuracy falls with the distance in time: part of it came from neighbours" if low > 0
         else "no loss seen when neighbours in time are left out", rows=rows,
@@ -155,7 +165,7 @@ def temporal_distance(
 
 
 def confusion_distance(
-    trials: AuditTrials, probabilities: np.ndarray, seed: int = 0
+    trials: AuditTrials, probabilities: np.ndarray, seed: int = 0, rows: np.ndarray | None = None
 ) -> Control:
     """Control 5: are classes confused the more, the closer they were presented?
 
@@ -166,6 +176,8 @@ def confusion_distance(
         Of the headline.
     seed : int
         Of the permutations.
+    rows : array of int | None
+        Trials that ``probabilities`` are about; all where left out.
 
     Notes
     -----
@@ -181,26 +193,23 @@ def confusion_distance(
             5, name, title, f"classes have no single moment in this design ({design})."
         )
     labels, known = trials.labels, np.unique(trials.labels)
+    told = labels if rows is None else labels[rows]
+    if set(told) != set(known):
+        return unavailable(5, name, title, "some class has no test trial.")
     session = np.array([trials.session[labels == c][0] for c in known])
     when = np.array([trials.time[labels == c].mean() for c in known])
     log = np.log(np.maximum(probabilities[:, known], 1e-6))
-    given = np.stack([log[labels == c].mean(axis=0) for c in known])
+    given = np.stack([log[told == c].mean(axis=0) for c in known])
     pairs = (session[:, None] == session) & ~np.eye(len(known), dtype=bool)
     if pairs.sum() < 12:
         return unavailable(5, name, title, "fewer than four blocks share a session.")
     confusion = _double_centred((given + given.T) / 2, pairs)
     distance = np.abs(when[:, None] - when)
     value = _rank_correlation(distance, confusion, pairs)
-    rng = np.random.default_rng(seed)
-    drawn = np.empty(N_PERMUTATIONS)
-    for k in range(N_PERMUTATIONS):
-        moved = when.copy()
-        for s in np.unique(session):
-            moved[session == s] = rng.permutation(when[session == s])
-        drawn[k] = _rank_correlation(np.abs(moved[:, None] - moved), confusion, pairs)
+    drawn = _permuted_correlations(distance, confusion, pairs, session, seed)
     p_value = (1 + np.sum(drawn <= value)) / (1 + N_PERMUTATIONS)
     low, high = value + np.percentile(drawn, [2.5, 97.5])
-    rows = [
+    table = [
         {"distance": float(distance[a, b]), "confusion": float(confusion[a, b])}
         for a, b in zip(*np.nonzero(np.triu(pairs)), strict=True)
     ]
@@ -208,7 +217,7 @@ def confusion_distance(
         5, name, title, value, 0.0, max(-1.0, float(low)), min(1.0, float(high)),
         int(pairs.sum() // 2), float(p_value),
         "errors fall on classes presented nearby: the decoder reads the clock" if p_value < 0.05
-        else "confusions show no relation to the distance in time", rows=rows,
+        else "confusions show no relation to the distance in time", rows=table,
     )
 
 
@@ -220,19 +229,35 @@ def by_design(trials: AuditTrials, decoder: Decoder = discriminant) -> list[Cont
         ("leave_session_out", "accuracy when a session is left out", session_folds),
     ):
         try:
-            rows, probabilities = cross_validate(
-                decoder, trials.features, trials.labels, folds(trials)
-            )
+            _, hits = tested_hits(trials, decoder, folds(trials))
         except AuditError as error:
             found.append(unavailable(4, name, title, str(error)))
             continue
-        hits = probabilities.argmax(axis=1) == trials.labels[rows]
         found.append(accuracy_control(
             4, name, title, hits, 1 / trials.n_classes,
             "above chance with no training trial nearby in time",
             "at chance once no training trial is nearby in time",
         ))
     return found
+
+
+def tested_hits(
+    trials: AuditTrials, decoder: Decoder, folds: list
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that the folds test, and whether each was named rightly."""
+    rows, probabilities = cross_validate(decoder, trials.features, trials.labels, folds)
+    return rows, probabilities.argmax(axis=1) == trials.labels[rows]
+
+
+def matched_hits(
+    trials: AuditTrials, decoder: Decoder, folds: list, seed: int = 0
+) -> np.ndarray:
+    """Share of random splits, with as much training as the folds have, that name each trial."""
+    draws = [
+        tested_hits(trials, decoder, matched_folds(trials, folds, seed + k))[1]
+        for k in range(N_RANDOM_SPLITS)
+    ]
+    return np.mean(draws, axis=0)
 
 
 def _class_space(trials: AuditTrials, blocks: np.ndarray) -> np.ndarray:
@@ -251,7 +276,7 @@ def _equal_runs(trials: AuditTrials, length: int = 50) -> np.ndarray:
 
 
 def _halves(space: np.ndarray, half: np.ndarray, n_folds: int, guard: int) -> np.ndarray:
-    """Right or wrong for each trial of one block, in order, by the nearer mean of the two halves."""
+    """Right or wrong for each trial of one block, in order, by the nearer mean of two halves."""
     place = np.arange(len(half))
     fold = np.empty(len(half), dtype=int)
     for side in (0, 1):
@@ -292,7 +317,33 @@ def _double_centred(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray, pairs: np.ndarray) -> float:
-    from scipy.stats import spearmanr
-
+    """Spearman's over the pairs of the upper triangle."""
     upper = np.triu(pairs)
-    return float(spearmanr(first[upper], second[upper]).statistic)
+    return float(np.corrcoef(rankdata(first[upper]), rankdata(second[upper]))[0, 1])
+
+
+def _permuted_correlations(
+    distance: np.ndarray, confusion: np.ndarray, pairs: np.ndarray, session: np.ndarray, seed: int
+) -> np.ndarray:
+    """Rank correlations after the times of the blocks were permuted within sessions.
+
+    A permutation moves whole rows and columns, so that the ranks of the distances stay the same
+    set and are computed once.
+    """
+    upper = np.triu(pairs)
+    ranks = np.zeros(distance.shape)
+    ranks[upper] = rankdata(distance[upper])
+    ranks += ranks.T
+    target = rankdata(confusion[upper])
+    target = (target - target.mean()) / np.linalg.norm(target - target.mean())
+    rows, columns = np.nonzero(upper)
+    spread = np.linalg.norm(ranks[upper] - ranks[upper].mean())
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(N_PERMUTATIONS)
+    moved = np.arange(len(distance))
+    for k in range(N_PERMUTATIONS):
+        for s in np.unique(session):
+            own = np.flatnonzero(session == s)
+            moved[own] = rng.permutation(own)
+        drawn[k] = target @ ranks[moved[rows], moved[columns]] / spread
+    return drawn

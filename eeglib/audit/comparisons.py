@@ -22,31 +22,51 @@ def across_subjects(
     A clock does not carry over between people; a response to images partly does. Each subject's
     features are standardised before.
     """
-    name, title = "across_subjects", "accuracy when trained on the other subjects"
     if subject not in subjects:
         raise AuditError(f"Subject {subject} is not among {sorted(subjects)}.")
+    return across_all_subjects(subjects, decoder)[subject]
+
+
+def across_all_subjects(
+    subjects: Mapping[int, AuditTrials], decoder: Decoder = discriminant
+) -> dict[int, Control]:
+    """Control 1 for every subject, by one cross-validation.
+
+    Raises
+    ------
+    AuditError
+        If the subjects have different numbers of classes.
+    """
+    name, title = "across_subjects", "accuracy when trained on the other subjects"
+    reason = ""
     if len(subjects) < 2:
-        return unavailable(1, name, title, "only one subject is at hand; run further subjects.")
+        reason = "only one subject is at hand; the group page has it where there are several."
     sizes = {trials.features.shape[1] for trials in subjects.values()}
     if len(sizes) > 1:
-        return unavailable(
-            1, name, title, f"subjects have different numbers of features: {sorted(sizes)}."
-        )
+        reason = f"subjects have different numbers of features: {sorted(sizes)}."
+    if reason:
+        return {s: unavailable(1, name, title, reason) for s in subjects}
+    if len({trials.n_classes for trials in subjects.values()}) > 1:
+        raise AuditError("Subjects have different numbers of classes; audit them apart.")
     features = np.concatenate([_standardised(t.features) for t in subjects.values()])
     labels = np.concatenate([t.labels for t in subjects.values()])
     whose = np.repeat(list(subjects), [len(t.labels) for t in subjects.values()])
     rows, probabilities = cross_validate(decoder, features, labels, subject_folds(whose))
     hits = probabilities.argmax(axis=1) == labels[rows]
     table = [
-        {"subject": int(s), "accuracy": float(hits[whose == s].mean()), "n": int((whose == s).sum())}
+        {"subject": int(s), "accuracy": float(hits[whose == s].mean()),
+         "n": int((whose == s).sum())}
         for s in subjects
     ]
-    own = subjects[subject]
-    return accuracy_control(
-        1, name, title, hits[whose == subject], 1 / own.n_classes,
-        "above chance: something is shared between people, which their clocks hardly are",
-        "at chance: what is decoded within this subject does not carry over to others", rows=table,
-    )
+    return {
+        s: accuracy_control(
+            1, name, title, hits[whose == s], 1 / trials.n_classes,
+            "above chance: something is shared between people, which their clocks hardly are",
+            "at chance: what is decoded within this subject does not carry over to others",
+            rows=table,
+        )
+        for s, trials in subjects.items()
+    }
 
 
 def phantom_blocks(
@@ -73,7 +93,10 @@ def phantom_blocks(
                 "in a block design every stretch of time belongs to a class; give a continuous or "
                 "randomised recording to invent blocks in."
             )
-        recording = phantom_trials(trials)
+        try:
+            recording = phantom_trials(trials)
+        except AuditError as error:
+            return unavailable(2, name, title, str(error))
     if recording.n_classes != trials.n_classes:
         return unavailable(
             2, name, title, f"{recording.n_classes} phantom classes cannot be set beside "
@@ -129,8 +152,8 @@ def permutation_within_blocks(
     Notes
     -----
     The estimate is the accuracy minus the mean of the permuted ones; its interval is theirs laid
-    around it, on two folds of five for speed. With ``n_permutations`` refits the smallest p-value is
-    ``1 / (n_permutations + 1)``.
+    around it, on two folds of five for speed. With ``n_permutations`` refits the smallest p-value
+    is ``1 / (n_permutations + 1)``.
     """
     name, title = "permutation_within_blocks", "accuracy minus that of labels permuted in blocks"
     design = design_of(trials)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from eeglib.profile import Profile
+    from eeglib.profile import TrainingSettings
 
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -21,7 +21,7 @@ Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 def discriminant(
     features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """Linear discriminant analysis with a shrunken covariance: closed form, so that refits cost little.
+    """Linear discriminant analysis with a shrunken covariance: closed form, so refits are cheap.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ def logistic(
     return model.fit(flat[train], labels[train]).predict_proba(flat[test])
 
 
-def network_decoder(profile: Profile, seed: int = 0) -> Decoder:
+def network_decoder(settings: TrainingSettings, seed: int = 0) -> Decoder:
     """The profile's own student without its teacher, as a decoder of time-frequency images.
 
     Parameters
     ----------
-    profile : Profile
+    settings : TrainingSettings
     seed : int
         Of the network's weights and of the validation trials, a tenth of the training trials.
     """
@@ -90,7 +90,7 @@ def network_decoder(profile: Profile, seed: int = 0) -> Decoder:
         split = Split(np.setdiff1d(train, validation), validation, np.asarray(test))
         build = distillation.residual_network(images.shape[1:], len(known))
         student = distillation.fit(
-            build, images, index, split, profile.training, seed=seed, progress=False
+            build, images, index, split, settings, seed=seed, progress=False
         )
         return distillation.predict(student.network, images[test])
 

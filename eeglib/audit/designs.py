@@ -37,22 +37,54 @@ def design_of(trials: AuditTrials) -> str:
 def random_folds(trials: AuditTrials, n_folds: int = 5, seed: int = 0) -> Folds:
     """Random split by image: the usual one, blind to time.
 
-    Each image's trials are in one fold, every class is spread over the folds.
+    Each image's trials are in one fold, every class is spread over the folds. Where a class has
+    fewer images than ``n_folds``, there are as many folds as it has images.
+
+    Raises
+    ------
+    AuditError
+        If a class has one image only.
     """
-    images = trials.metadata["image"].fillna("").astype(str).to_numpy()
-    keys = images if (images != "").all() else np.arange(len(images)).astype(str)
-    rng = np.random.default_rng(seed)
-    fold = np.empty(len(keys), dtype=int)
-    for label in np.unique(trials.labels):
-        rows = np.flatnonzero(trials.labels == label)
-        distinct, index = np.unique(keys[rows], return_inverse=True)
-        if len(distinct) < n_folds:
-            raise AuditError(
-                f"Label {label} has {len(distinct)} images; {n_folds} folds need {n_folds}. Ask "
-                "for fewer folds or leave the class out."
-            )
-        fold[rows] = rng.permutation(np.arange(len(distinct)) % n_folds)[index]
+    keys, labels = _image_keys(trials), trials.labels
+    counts = {c: len(np.unique(keys[labels == c])) for c in np.unique(labels)}
+    fewest = min(counts, key=counts.get)
+    if counts[fewest] < 2:
+        raise AuditError(
+            f"Label {fewest} has one image only, which cannot be in training and test. Leave the "
+            "class out."
+        )
+    n_folds = min(n_folds, counts[fewest])
+    fold = _image_parts(keys, labels, n_folds, seed)
     return [_fold(fold != k, fold == k) for k in range(n_folds)]
+
+
+def matched_folds(trials: AuditTrials, folds: Folds, seed: int = 0) -> Folds:
+    """Random folds by image that train on as few trials of each class as the given ones.
+
+    A split by time leaves trials out of the training and loses accuracy by that alone; only next
+    to a random split with as much training does its loss speak of time.
+
+    Parameters
+    ----------
+    trials : AuditTrials
+    folds : list of (train, test)
+        Of a split by time; the n-th random fold trains on as many trials as the n-th of these.
+    seed : int
+    """
+    labels, rng = trials.labels, np.random.default_rng(seed)
+    n_classes = trials.n_classes
+    # Classes that a fold does not train are not tested there and set no limit.
+    sizes = np.stack([np.bincount(labels[train], minlength=n_classes) for train, _ in folds])
+    sizes[sizes == 0] = len(labels)
+    matched = []
+    for k, (train, test) in enumerate(random_folds(trials, seed=seed)):
+        kept = [
+            rng.permutation(rows)[: sizes[k % len(folds)][label]]
+            for label in np.unique(labels)
+            for rows in [train[labels[train] == label]]
+        ]
+        matched.append((np.sort(np.concatenate(kept)), test))
+    return matched
 
 
 def contiguous_folds(trials: AuditTrials, n_folds: int = 5, gap: int = 2) -> Folds:
@@ -74,7 +106,8 @@ def contiguous_folds(trials: AuditTrials, n_folds: int = 5, gap: int = 2) -> Fol
         rows = rows[np.argsort(position[rows])]
         for k, part in enumerate(np.array_split(rows, n_folds)):
             fold[part] = k
-    return [_fold(~_near(position, fold == k, gap), fold == k) for k in range(n_folds)]
+    folds = [_fold(~_near(position, fold == k, gap), fold == k) for k in range(n_folds)]
+    return _without_shared_images(trials, folds)
 
 
 def block_folds(trials: AuditTrials) -> Folds:
@@ -97,7 +130,8 @@ def block_folds(trials: AuditTrials) -> Folds:
     lone = [c for c in np.unique(trials.labels) if rank[trials.labels == c].max() == 0]
     if lone:
         raise AuditError(f"Label {lone[0]} has one block only; leave the class out.")
-    return [_fold(rank != k, rank == k) for k in np.unique(rank)]
+    folds = [_fold(rank != k, rank == k) for k in np.unique(rank)]
+    return _without_shared_images(trials, folds)
 
 
 def session_folds(trials: AuditTrials) -> Folds:
@@ -120,7 +154,7 @@ def session_folds(trials: AuditTrials) -> Folds:
             f"There are {len(np.unique(session))} sessions and no class is in two of them, so a "
             "session cannot be left out. Present every class in every session."
         )
-    return folds
+    return _without_shared_images(trials, folds)
 
 
 def subject_folds(subjects: np.ndarray) -> Folds:
@@ -140,6 +174,36 @@ def subject_folds(subjects: np.ndarray) -> Folds:
 def stretches(trials: AuditTrials, length: int = 10) -> np.ndarray:
     """Number of the stretch of ``length`` consecutive trials that each trial belongs to."""
     return _positions(trials) // length
+
+
+def _image_keys(trials: AuditTrials) -> np.ndarray:
+    """Name of each trial's image; where images are not known, every trial is one."""
+    images = trials.metadata["image"].fillna("").astype(str).to_numpy()
+    return images if (images != "").all() else np.arange(len(images)).astype(str)
+
+
+def _image_parts(keys: np.ndarray, labels: np.ndarray, n_parts: int, seed: int) -> np.ndarray:
+    """Part of each trial: images of a class are dealt out at random."""
+    rng = np.random.default_rng(seed)
+    part = np.empty(len(keys), dtype=int)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        distinct, index = np.unique(keys[rows], return_inverse=True)
+        part[rows] = rng.permutation(np.arange(len(distinct)) % n_parts)[index]
+    return part
+
+
+def _without_shared_images(trials: AuditTrials, folds: Folds) -> Folds:
+    """Split further where an image was shown several times, so that none is on both sides."""
+    keys, apart = _image_keys(trials), []
+    part = _image_parts(keys, trials.labels, 5, seed=0)
+    for train, test in folds:
+        if not len(np.intersect1d(keys[train], keys[test])):
+            apart.append((train, test))
+            continue
+        pairs = [(train[part[train] != k], test[part[test] == k]) for k in range(5)]
+        apart += [(a, b) for a, b in pairs if len(a) and len(b)]
+    return apart
 
 
 def _positions(trials: AuditTrials) -> np.ndarray:

@@ -106,8 +106,7 @@ def teacher_controls(
         }.items()
     }
     folds = random_folds(trials, seed=seed)
-    inputs = _components(trials.features @ whitener(trials.features, labels), 100)
-    hits = {k: _soft_student(inputs, t, labels, folds) for k, t in targets.items()}
+    hits = {k: _soft_student(trials.features, t, labels, folds) for k, t in targets.items()}
     value, low, high = difference_interval(
         hits["teacher"], hits["smoothed labels"], np.arange(len(labels))
     )
@@ -245,15 +244,21 @@ def _smoothed(exact: np.ndarray, soft: np.ndarray) -> np.ndarray:
 
 
 def _soft_student(
-    inputs: np.ndarray, targets: np.ndarray, labels: np.ndarray, folds: list
+    features: np.ndarray, targets: np.ndarray, labels: np.ndarray, folds: list
 ) -> np.ndarray:
-    """Right or wrong for each trial, of a linear student trained on soft targets."""
+    """Right or wrong for each trial, of a linear student trained on soft targets.
+
+    Its inputs are the axes of largest variance after whitening, both found in the training trials.
+    """
     from scipy.optimize import minimize
 
-    scale = inputs.std(axis=0).mean() or 1.0
-    design = np.c_[inputs / scale, np.ones(len(inputs))]
     hits = np.zeros(len(labels), dtype=bool)
     for train, test in folds:
+        white = features @ whitener(features[train], labels[train])
+        white -= white[train].mean(axis=0)
+        axes = np.linalg.svd(white[train], full_matrices=False)[2][:100].T
+        inputs = white @ axes
+        design = np.c_[inputs / (inputs[train].std(axis=0).mean() or 1.0), np.ones(len(inputs))]
         x, y = design[train], targets[train]
 
         def loss(flat, x=x, y=y):

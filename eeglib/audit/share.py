@@ -2,9 +2,9 @@
 
 Two trials resemble each other because they are close in time, because they are of one class, or
 both. In a block design the two come together, but not quite: a block of 25 s is longer than the
-pause of 10 s after it, so that there are pairs *within* a block and pairs *across* a pause that lie
-equally far apart in time. What a clock does, it does to both; what is left between them, time cannot
-explain. `stimulus_share` turns this into an estimate with an interval.
+pause of 10 s after it, so that there are pairs *within* a block and pairs *across* a pause that
+lie equally far apart in time. What a clock does, it does to both; what is left between them, time
+cannot explain. `stimulus_share` turns this into an estimate with an interval.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from eeglib.audit.decoders import Decoder, cross_validate, discriminant, whitener
+from eeglib.audit.clock import matched_hits, tested_hits
+from eeglib.audit.decoders import Decoder, discriminant, whitener
 from eeglib.audit.designs import (
     BLOCK,
     REPEATED,
@@ -25,7 +26,6 @@ from eeglib.audit.designs import (
     block_folds,
     contiguous_folds,
     design_of,
-    random_folds,
     stretches,
 )
 from eeglib.audit.trials import AuditError, AuditTrials
@@ -37,7 +37,7 @@ CLOCK_GRID = np.geomspace(1e-4, 30, 26)
 CLASS_GRID = np.geomspace(1e-4, 30, 100)
 """Variances relative to the noise of a stretch of trials."""
 
-N_BINS = 50
+N_BINS, N_FOLDS = 50, 5
 MAX_STRETCHES = 200
 """Trials are averaged into at most this many stretches: bounds the cost."""
 
@@ -108,7 +108,7 @@ def stimulus_share(
     Raises
     ------
     AuditError
-        If there are fewer than 4 blocks, or no session has two.
+        If there are fewer than 4 blocks of 4 trials, or no session has two.
 
     Notes
     -----
@@ -125,24 +125,33 @@ def stimulus_share(
     dimensions together: n_effective is the sphericity ``tr(S)^2 / tr(S^2)`` of the covariance S of
     the block means, estimated without bias (Srivastava 2005). Prior: uniform in the share,
     uniform in log tau and in the logarithm of C + D.
+
+    Every fifth stretch of trials is whitened by the noise of the others. Were the noise estimated
+    from the same trials, it would seem smaller within blocks than it is between their means, and
+    the excess would pass for a class.
     """
     features = np.asarray(features, dtype=np.float64)
-    if len(np.unique(block)) < 4 or all(
+    _, sizes = np.unique(block, return_counts=True)
+    if len(sizes) < 4 or sizes.min() < 4 or all(
         len(np.unique(block[session == s])) < 2 for s in np.unique(session)
     ):
         raise AuditError(
-            f"The share needs at least 4 blocks and two of them in one session, got "
-            f"{len(np.unique(block))} blocks in {len(np.unique(session))} sessions."
+            "the share needs at least 4 blocks of 4 trials, two of them in one session; there are "
+            f"{len(sizes)} blocks of {sizes.min()} trials or more in {len(np.unique(session))} "
+            "sessions."
         )
-    white = (features - features.mean(axis=0)) @ whitener(features, block)
-    means, of_block, when = _stretch_means(white, block, time)
+    centred, stretch = features - features.mean(axis=0), _stretches(block, time)
     _, first = np.unique(block, return_index=True)
-    of_session = session[first][of_block]
+    white = np.empty_like(features)
+    for k in range(N_FOLDS):
+        own = stretch % N_FOLDS == k
+        white[own] = centred[own] @ whitener(features[~own], block[~own])
+    means, of_block, when = _stretch_means(white, stretch, block, time)
     n_effective = min(
         effective_dimensions(np.stack([white[block == b].mean(axis=0) for b in np.unique(block)])),
         features.shape[1],
     )
-    likelihood, shares = _on_grid(means, of_block, of_session, when, scale)
+    likelihood, shares = _on_grid(means, of_block, session[first][of_block], when, scale)
     weight = np.exp(n_effective * (likelihood - likelihood.max())) * shares * (1 - shares)
     density = np.histogram(shares, N_BINS, (0, 1), weights=weight)[0]
     density = _smooth(density / density.sum())
@@ -163,7 +172,7 @@ def share_of_trials(
     One block per class: `stimulus_share`, of the separation between class means. Otherwise time
     and class can be pulled apart by the split, and the share is one of accuracy: what is left above
     chance when whole blocks (several blocks per class) or the surroundings of the tested trials
-    (randomised) are left out of the training, over what a random split gives.
+    (randomised) are left out of the training, over what random splits with as much training give.
 
     Raises
     ------
@@ -184,14 +193,11 @@ def share_of_trials(
         )
     blocks = design == REPEATED
     folds = block_folds(trials) if blocks else contiguous_folds(trials, gap=4)
-    hits = []
-    for parts in (random_folds(trials, seed=seed), folds):
-        rows, probabilities = cross_validate(decoder, trials.features, trials.labels, parts)
-        hits.append(np.zeros(len(trials.labels), bool))
-        hits[-1][rows] = probabilities.argmax(axis=1) == trials.labels[rows]
+    tested, apart = tested_hits(trials, decoder, folds)
+    random = matched_hits(trials, decoder, folds, seed)[tested]
     method = "accuracy when {} are left out, over that of a random split, both above chance"
     return _share_of_accuracy(
-        *hits, 1 / trials.n_classes, stretches(trials), confidence, seed,
+        random, apart, 1 / trials.n_classes, stretches(trials)[tested], confidence, seed,
         method.format("whole blocks" if blocks else "neighbours in time"),
     )
 
@@ -202,7 +208,7 @@ def _share_of_accuracy(
 ) -> Share:
     """Ratio of two accuracies above chance; bootstrap over stretches of trials."""
     if random.mean() <= chance:
-        raise AuditError("The accuracy is not above chance: there is nothing to share out.")
+        raise AuditError("the accuracy is not above chance, so that there is nothing to share out.")
     index = np.unique(groups, return_inverse=True)[1]
     sums = np.stack([np.bincount(index, h - chance) for h in (random, apart)])
     drawn = np.random.default_rng(seed).integers(0, sums.shape[1], (4000, sums.shape[1]))
@@ -299,23 +305,33 @@ def shortest_interval(density: np.ndarray, confidence: float) -> tuple[float, fl
     inside = ends <= len(density)
     starts = np.flatnonzero(inside)
     best = starts[np.argmin((ends - np.arange(len(ends)))[inside])]
-    return best / len(density), float(ends[best] / len(density))
+    return float(best / len(density)), float(ends[best] / len(density))
 
 
-def _stretch_means(
-    white: np.ndarray, block: np.ndarray, time: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average consecutive trials of a block; also the block and mean time of each stretch."""
-    size = max(2, -(-len(white) // MAX_STRETCHES))
-    means, blocks, times = [], [], []
+def _stretches(block: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Number of the stretch of consecutive trials of a block that each trial belongs to."""
+    size = max(2, -(-len(block) // MAX_STRETCHES))
+    stretch, done = np.empty(len(block), dtype=int), 0
     for b in np.unique(block):
         rows = np.flatnonzero(block == b)
         rows = rows[np.argsort(time[rows])]
-        for part in np.array_split(rows, max(1, len(rows) // size)):
-            means.append(white[part].mean(axis=0))
-            blocks.append(b)
-            times.append(time[part].mean())
-    return np.stack(means), np.array(blocks), np.array(times)
+        parts = np.array_split(rows, max(1, len(rows) // size))
+        for part in parts:
+            stretch[part] = done
+            done += 1
+    return stretch
+
+
+def _stretch_means(
+    white: np.ndarray, stretch: np.ndarray, block: np.ndarray, time: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average, block and mean time of each stretch."""
+    _, first, index, size = np.unique(
+        stretch, return_index=True, return_inverse=True, return_counts=True
+    )
+    means = np.zeros((len(first), white.shape[1]))
+    np.add.at(means, index, white)
+    return means / size[:, None], block[first], np.bincount(index, time) / size
 
 
 def _on_grid(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -47,9 +47,7 @@ class AuditTrials:
     shuffled : float array, shape (n_trials, n_features)
         The same features after the samples of each trial were put in random order.
     windows : dict of str to float array, shape (n_trials, n_chans)
-        Log-power in successive windows, by their start in ms.
-    decoder_input : array, shape (n_trials, ...) | None
-        What the profile's own decoder sees, where that is audited.
+        Log-power (or mean amplitude) in successive windows, by their start in ms.
     """
 
     features: np.ndarray
@@ -60,7 +58,6 @@ class AuditTrials:
     mean: np.ndarray | None = None
     shuffled: np.ndarray | None = None
     windows: dict[str, np.ndarray] = field(default_factory=dict)
-    decoder_input: np.ndarray | None = None
 
     def __post_init__(self):
         if len(self.features) != len(self.metadata):
@@ -121,7 +118,7 @@ class AuditTrials:
 def audit_trials(
     data: np.ndarray, sfreq: float, metadata: pandas.DataFrame, n_classes: int,
     broadband: np.ndarray | None = None, band: tuple[float, float] | None = None, seed: int = 0,
-    decoder_input: np.ndarray | None = None,
+    kind: Literal["power", "amplitude"] = "power",
 ) -> AuditTrials:
     """Compute the features of all controls, once.
 
@@ -141,8 +138,16 @@ def audit_trials(
         Band of ``data``, Hz: the audited features are the log-powers of `BANDS` inside it.
     seed : int
         Of the random order of samples.
-    decoder_input : array, shape (n_trials, ...) | None
-        What the profile's own decoder sees, where that is to be audited too.
+    kind : "power" | "amplitude"
+        What the audited decoder sees of each channel: log-power by band, as the time-frequency
+        images of the book show it, or the mean amplitude in windows of `WINDOW`, which shows
+        responses locked to the image.
+
+    Raises
+    ------
+    AuditError
+        If the arrays do not belong together, hold values that are not finite, or a label lies
+        outside the classes.
     """
     data = np.asarray(data, dtype=np.float32)
     broadband = data if broadband is None else np.asarray(broadband, dtype=np.float32)
@@ -152,10 +157,14 @@ def audit_trials(
             f"got {data.shape} and {broadband.shape}."
         )
     used = bands_within(sfreq, band)
+    measure = {
+        "power": lambda values: log_power(values, sfreq, used),
+        "amplitude": lambda values: binned_amplitude(values, sfreq),
+    }[kind]
     order = np.random.default_rng(seed).random((len(data), data.shape[2])).argsort(axis=1)
     shuffled = np.take_along_axis(data, order[:, None, :], axis=2)
     return AuditTrials(
-        features=_flat(log_power(data, sfreq, used)),
+        features=_flat(measure(data)),
         metadata=metadata.reset_index(drop=True),
         n_classes=n_classes,
         bands={
@@ -165,9 +174,8 @@ def audit_trials(
         },
         power=_log(np.mean(data**2, axis=2)),
         mean=broadband.mean(axis=2),
-        shuffled=_flat(log_power(shuffled, sfreq, used)),
-        windows=_windows(data, sfreq),
-        decoder_input=decoder_input,
+        shuffled=_flat(measure(shuffled)),
+        windows=_windows(data, sfreq, kind),
     )
 
 
@@ -218,16 +226,22 @@ def log_power(
     return _log(power)
 
 
-def _windows(data: np.ndarray, sfreq: float) -> dict[str, np.ndarray]:
-    """Log-power in windows of `WINDOW` from the onset on, at most ten spread over the trial."""
+def binned_amplitude(data: np.ndarray, sfreq: float) -> np.ndarray:
+    """Mean of the signal in successive windows of `WINDOW`, shape (n_trials, n_chans, n_bins)."""
+    n_bins = max(1, round(data.shape[2] / sfreq / WINDOW))
+    return np.stack([b.mean(axis=2) for b in np.array_split(data, n_bins, axis=2)], axis=2)
+
+
+def _windows(data: np.ndarray, sfreq: float, kind: str) -> dict[str, np.ndarray]:
+    """The same measure in windows of `WINDOW` from the onset on, at most ten over the trial."""
     length = max(2, round(WINDOW * sfreq))
     starts = np.arange(0, data.shape[2] - length + 1, length)
     if len(starts) > 10:
         starts = starts[np.unique(np.linspace(0, len(starts) - 1, 10).round().astype(int))]
-    return {
-        f"{1000 * start / sfreq:.0f}": _log(np.mean(data[..., start : start + length] ** 2, axis=2))
-        for start in starts
-    }
+    parts = {f"{1000 * s / sfreq:.0f}": data[..., s : s + length] for s in starts}
+    if kind == "amplitude":
+        return {name: part.mean(axis=2) for name, part in parts.items()}
+    return {name: _log(np.mean(part**2, axis=2)) for name, part in parts.items()}
 
 
 def _log(power: np.ndarray) -> np.ndarray:
