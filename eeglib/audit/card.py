@@ -186,7 +186,7 @@ def run_audit(
         share, reason = None, "the share was not asked for."
         if "share" in controls:
             share, reason = _share(trials, head, decoder, seed)
-        clock_only = clock.label_from_clock(trials)
+        clock_only = clock.label_from_clock(trials, seed)
     return AuditCard(
         subject, design_of(trials), trials.n_classes, head, clock_only, found, share, reason
     )

@@ -52,7 +52,7 @@ def headline(
     return control, rows, probabilities
 
 
-def label_from_clock(trials: AuditTrials) -> Control:
+def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
     """Accuracy of naming the class of the last training trial before; no EEG is looked at.
 
     Belongs to the description of the design: it says what a perfect clock would score.
@@ -65,7 +65,7 @@ def label_from_clock(trials: AuditTrials) -> Control:
     if trials.order is None:
         return unavailable(0, name, title, NO_ORDER)
     hits = np.zeros(len(trials.labels), dtype=bool)
-    for train, test in random_folds(trials):
+    for train, test in random_folds(trials, seed=seed):
         for row in test:
             same = trials.session[train] == trials.session[row]
             pool = train[same] if same.any() else train
