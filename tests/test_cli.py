@@ -111,7 +111,7 @@ def test_results_go_to_a_folder_named_like_the_profile(requests, tmp_path, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--profile", "nothing"], "Shipped profiles: demo"),
+        (["run", "--profile", "nothing"], "No profile named 'nothing'. Shipped profiles:"),
         (["run", "--profile", "missing.yml"], "No profile file missing.yml"),
         (["run", "--subjects", "7"], "has the subjects 1, 2; 7 is not one of them"),
         (["run", "--subjects", "x"], "--subjects takes all, 3, 1-4 or 1,3,7-9"),
