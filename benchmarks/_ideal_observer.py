@@ -36,7 +36,10 @@ def posterior(truth: Truth, trials: np.ndarray, band: tuple[float, float]) -> np
     noise = truth.noise_covariances.sum(axis=0)
     noise += 1e-3 * np.trace(noise) / len(noise) * np.eye(len(noise))
     filters = linalg.solve(noise, topographies, assume_a="pos").T
-    filters /= np.sqrt(np.einsum("dc,ce,de->d", filters, noise, filters))[:, np.newaxis]
+    # Sources that the channels cannot tell apart would give filters that say the same twice.
+    size, turned = linalg.eigh(filters @ noise @ filters.T)
+    kept = size > 1e-3 * size[-1]
+    filters = (turned[:, kept] / np.sqrt(size[kept])).T @ filters
     seen = (filters @ trials).reshape(len(trials), -1)
     common = sum(
         np.kron(filters @ c @ filters.T, linalg.toeplitz(r))
@@ -65,7 +68,7 @@ def posterior(truth: Truth, trials: np.ndarray, band: tuple[float, float]) -> np
 
 
 def _log_density(centred: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    level = 1e-6 * np.trace(covariance) / len(covariance)
+    level = 1e-3 * np.trace(covariance) / len(covariance)
     factor = linalg.cholesky(covariance + level * np.eye(len(covariance)), lower=True,
                              overwrite_a=True)
     whitened = linalg.solve_triangular(factor, centred.T, lower=True)

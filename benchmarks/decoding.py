@@ -27,6 +27,8 @@ RIEMANN = ("tangent space", "xDAWN + tangent space")
 STRENGTHS = (1.0, 2.0, 4.0)
 BAND = (14.0, 70.0)
 OURS = "kernel decoder"
+EXTRA: dict[str, object] = {}
+"""Other options of the simulation; tests make it small."""
 
 
 def main(arguments: list[str]) -> int:
@@ -144,7 +146,7 @@ def _recording(folder: Path, strength: float, options):
 
     settings = DatasetSettings(name="simulated", subjects=(1,), options={
         "images_per_class": options.images, "design": "randomized", "sfreq": 250,
-        "stimulus_strength": strength, "drift_strength": 1.0, "seed": options.seed,
+        "stimulus_strength": strength, "drift_strength": 1.0, "seed": options.seed, **EXTRA,
     })
     loader = simulated.Loader(settings, folder)
     loader.prepare()
