@@ -3,6 +3,9 @@
 import hashlib
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from itertools import count
@@ -248,6 +251,20 @@ def test_a_published_sum_wins_over_a_recorded_one(offer, tmp_path):
     offer("good", sha256=SHA256)
     with pytest.raises(DatasetError, match="another content than the published one"):
         fetch(tmp_path)
+
+
+@pytest.mark.parametrize(("quiet", "shown"), [("", True), ("1", False)])
+def test_a_headless_run_shows_no_bar_while_it_checks_a_large_file(tmp_path, quiet, shown):
+    (tmp_path / "data.bin").write_bytes(BODY)
+    code = (
+        "import sys, pathlib; from eeglib.datasets import download\n"
+        "download.HASH_BAR = 10\ndownload.verify(pathlib.Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "data.bin")], capture_output=True, text=True,
+        check=True, env=os.environ | {"TQDM_DISABLE": quiet},
+    )  # fmt: skip
+    assert ("checking" in done.stderr) == shown
 
 
 def test_damaged_record_of_sums(offer, tmp_path):
