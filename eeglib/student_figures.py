@@ -122,8 +122,7 @@ def plot_recall(table: pandas.DataFrame) -> Figure:
 
 
 def plot_attribution(
-    found: Attribution, info: mne.Info, frequencies: np.ndarray, times: np.ndarray,
-    fmax: float = 100.0,
+    found: Attribution, info: mne.Info, frequencies: np.ndarray, times: np.ndarray
 ) -> Figure:
     """What channels and time-frequency cells added to the logit of the true class.
 
@@ -134,8 +133,6 @@ def plot_attribution(
         Channels of the images, in their order; without positions they are drawn as bars.
     frequencies, times : array
         Axes of the images: hertz, and seconds after the onset of the image.
-    fmax : float
-        Highest frequency to draw, hertz.
     """
     import matplotlib.pyplot as plt
     import mne
@@ -157,7 +154,6 @@ def plot_attribution(
     mesh = axes[1].pcolormesh(
         times, frequencies, found.cells, shading="nearest", cmap="RdBu_r", vmin=-size, vmax=size
     )
-    axes[1].set(title="time-frequency cells", xlabel="time (s)", ylabel="frequency (Hz)",
-                ylim=(0, min(fmax, frequencies[-1])))
+    axes[1].set(title="time-frequency cells", xlabel="time (s)", ylabel="frequency (Hz)")
     figure.colorbar(mesh, ax=axes[1], label="added to the logit", shrink=0.8)
     return figure

@@ -36,7 +36,7 @@ def score_table(
     -------
     pandas.DataFrame
         A row per method and a last row for chance; each cell reads ``value [low, high]``. The
-        column ``n`` counts the trials.
+        column ``n`` counts the trials, ``p`` is the exact test of top-1 accuracy against chance.
     """
     rows = {}
     for method, table in scores.items():
@@ -44,9 +44,12 @@ def score_table(
             row.metric: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
             for row in table.itertuples()
         }
-        rows[(titles or {}).get(method, method)] = cells | {"n": str(int(table["n"].iloc[0]))}
+        exact = table.set_index("metric").loc["top-1", "p_value"]
+        cells |= {"n": str(int(table["n"].iloc[0])), "p": f"{exact:.2g}"}
+        rows[(titles or {}).get(method, method)] = cells
     first = next(iter(scores.values()))
-    rows["chance"] = {r.metric: f"{r.chance:.3f}" for r in first.itertuples()} | {"n": ""}
+    rows["chance"] = {r.metric: f"{r.chance:.3f}" for r in first.itertuples()}
+    rows["chance"] |= {"n": "", "p": ""}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 

@@ -5,8 +5,16 @@ import pandas
 
 from eeglib.baselines import ROWS
 from eeglib.datasets.stimuli import CLASSES
+from eeglib.evaluation import score
 from eeglib.profile import EvaluationSettings
-from eeglib.tables import METRICS, PUBLISHED, groups_of, pair_table, published_beside
+from eeglib.tables import (
+    METRICS,
+    PUBLISHED,
+    groups_of,
+    pair_table,
+    published_beside,
+    score_table,
+)
 
 
 def summary():
@@ -46,3 +54,12 @@ def test_pairs_are_made_with_distillation_on_stft():
 
 def test_groups_of_known_and_unknown_classes():
     assert groups_of([CLASSES[0].name, "unheard of"]) == [CLASSES[0].group, ""]
+
+
+def test_every_score_stands_with_interval_chance_n_and_test():
+    labels = np.arange(20) % 4
+    table = score_table({"lstm": score(np.eye(4)[labels], labels, 50)}, {"lstm": "LSTM"})
+    assert table.loc["LSTM", "top-1"] == "1.000 [1.000, 1.000]"
+    assert table.loc["LSTM", "n"] == "20"
+    assert float(table.loc["LSTM", "p"]) == float(f"{0.25**20:.2g}")
+    assert table.loc["chance", "top-3"] == "0.750"
