@@ -12,10 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas
-from scipy import stats
+
+from eeglib.identification import check_rows, identify_within_class, unit_rows
 
 PENALTIES = tuple(float(p) for p in np.logspace(1, 7, 13))
 """Penalties that cross-validation chooses from, for features of unit variance."""
+
+
+N_SAMPLES = 20_000
+"""Moments from which the covariance of the noise is estimated."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,41 @@ class ImageRegressor:
         return self.embedding_means[labels] + deviations @ self.weights
 
 
-def trial_features(trials: np.ndarray, sfreq: float, window: float = 0.1) -> np.ndarray:
+def noise_whitener(trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Find the mixture of channels in which what trials of one class do not share is white.
+
+    Parameters
+    ----------
+    trials : array, shape (n_trials, n_chans, n_times)
+        Training trials, any unit.
+    labels : array of int, shape (n_trials,)
+
+    Returns
+    -------
+    array, shape (n_chans, n_chans)
+        Multiplies channels from the left.
+
+    Notes
+    -----
+    Ongoing activity is shared by many channels, far larger than what one image adds, and its
+    inverse covariance cancels it: multivariate noise normalisation (Guggenmos et al., 2018,
+    *NeuroImage* 173, 434), with Ledoit and Wolf's shrinkage by scikit-learn.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    # Samples that follow each other are alike; a part of them gives the same covariance.
+    step = max(1, len(trials) * trials.shape[-1] // N_SAMPLES)
+    trials, labels = np.asarray(trials[..., ::step], dtype=np.float64), np.asarray(labels)
+    noise = np.concatenate([of - of.mean(axis=0) for of in
+                            (trials[labels == label] for label in np.unique(labels))])
+    covariance, _ = ledoit_wolf(noise.swapaxes(1, 2).reshape(-1, trials.shape[1]))
+    values, vectors = np.linalg.eigh(covariance)
+    # A flat channel stays flat; it is not blown up.
+    root = np.where(values > 1e-12 * values.max(), values, np.inf) ** -0.5
+    return (vectors * root) @ vectors.T
+
+
+def trial_features(trials: np.ndarray, sfreq: float, window: float = 0.04) -> np.ndarray:
     """Describe trials by what each channel does in successive windows.
 
     Parameters
@@ -135,110 +174,87 @@ def fit_regressor(
     -----
     Features and embeddings enter as deviations from the mean of their class. So neither the class
     nor what goes with it, such as the slow drift between the blocks of a block design, can help
-    or choose the penalty. Ridge regression and its cross-validation are scikit-learn's; the score
-    is R squared, averaged over dimensions by their variance.
+    or choose the penalty. In cross-validation these means come from the folds that train alone:
+    deviations from a mean that includes the fold left out sum to zero with it, so that what was
+    trained on would predict what was left out, whatever the signals are. The penalty with the
+    least squared error over all folds is kept.
     """
-    from sklearn.linear_model import Ridge
-    from sklearn.model_selection import GridSearchCV, GroupKFold
-
-    features, embeddings, labels = _checked(features, embeddings, labels, images)
+    features, embeddings, labels = check_rows(features, embeddings, labels, images)
     n_images = len(set(images))
     if n_images < n_folds:
         raise ValueError(
             f"{n_folds} folds need as many images, got {n_images}. Give more training trials."
         )
+    penalty = _choose_penalty(features, embeddings, labels, images, penalties, n_folds)
     feature_means, embedding_means = (_class_means(x, labels) for x in (features, embeddings))
-    deviations = features - feature_means[labels]
-    scale = deviations.std(axis=0)
-    scale = np.where(scale > 1e-12, scale, 1)
-    search = GridSearchCV(
-        Ridge(fit_intercept=False),
-        {"alpha": list(penalties)},
-        scoring=_explained,
-        cv=GroupKFold(n_folds),
-    )
-    search.fit(deviations / scale, embeddings - embedding_means[labels], groups=np.asarray(images))
-    return ImageRegressor(
-        feature_means,
-        scale,
-        embedding_means,
-        search.best_estimator_.coef_.T.reshape(features.shape[1], -1),
-        float(search.best_params_["alpha"]),
-    )
+    scaled, scale = _scaled(features - feature_means[labels])
+    units = np.eye(features.shape[1])  # what is predicted for single features: the weights
+    [weights] = _ridge(scaled, embeddings - embedding_means[labels], [penalty], units)
+    return ImageRegressor(feature_means, scale, embedding_means, weights, float(penalty))
 
 
-def identify_within_class(
-    predicted: np.ndarray,
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    images: Sequence[str],
-    class_means: np.ndarray,
-    n_permutations: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> pandas.DataFrame:
-    """Test whether predictions tell an image from others of its class.
+@dataclass(frozen=True)
+class WithinClass:
+    """What `predict_within_class` found.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        From `identify_within_class`.
+    regressor : ImageRegressor
+    test : array of int, shape (n_test,)
+        Rows of the test trials.
+    predicted : array, shape (n_test, n_dims)
+        Embeddings predicted for them, their class taken as known.
+    """
+
+    table: pandas.DataFrame
+    regressor: ImageRegressor
+    test: np.ndarray
+    predicted: np.ndarray
+
+
+def predict_within_class(
+    trials: np.ndarray, sfreq: float, embeddings: np.ndarray, labels: np.ndarray,
+    images: Sequence[str], training: np.ndarray, test: np.ndarray, seed: int = 0,
+) -> WithinClass:
+    """Whiten, describe, fit on training trials, and test on test trials.
 
     Parameters
     ----------
-    predicted : array, shape (n_trials, n_dims)
-        Predicted for *test* trials, with their true classes.
+    trials : array, shape (n_trials, n_chans, n_times)
+        Any unit.
+    sfreq : float
+        Hz.
     embeddings : array, shape (n_trials, n_dims)
-        True embeddings of their images.
+        Of the image that each trial showed.
     labels : array of int, shape (n_trials,)
     images : sequence of str
-        Names of the images; predictions for one image are averaged.
-    class_means : array, shape (n_classes, n_dims)
-        ``ImageRegressor.embedding_means``; compared are deviations from it.
-    n_permutations, confidence, seed
-        Of the test and of the intervals.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``metric, value, chance, n, low, high, p_value``; rows ``within-class top-1``
-        (the image's own embedding is the nearest; chance: mean of 1 / images in the class) and
-        ``within-class two-way`` (share of the other images that it beats; chance 0.5). ``n``
-        counts images of classes that have at least two.
+        Names of the images.
+    training, test : array of int
+        Rows; no image in both.
+    seed : int
+        Of the permutations and intervals.
 
     Raises
     ------
     ValueError
-        If lengths differ, values are not finite, or no class has two images.
-
-    Notes
-    -----
-    Near means a large cosine between deviations. p-values come from exchanging images within
-    classes, which keeps their level exactly whatever the predictions are (Phipson and Smyth,
-    2010). Intervals: Clopper-Pearson for top-1, percentile bootstrap over images for two-way.
+        If an image is in both parts; else as in `fit_regressor` and `identify_within_class`.
     """
-    predicted, embeddings, labels = _checked(predicted, embeddings, labels, images)
-    blocks = _similarities(predicted, embeddings, labels, images, class_means)
-    rng = np.random.default_rng(seed)
-    hits, wins, sizes = [], [], []
-    by_chance = np.zeros((n_permutations, 2))
-    for similarity in blocks:
-        n = len(similarity)
-        table = np.stack([_top_1(similarity), _two_way(similarity)])
-        hits.append(table[0].diagonal())
-        wins.append(table[1].diagonal())
-        sizes.append(n)
-        exchanged = rng.permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
-        by_chance += table[:, np.arange(n), exchanged].sum(axis=2).T
-    hits, wins, n = np.concatenate(hits), np.concatenate(wins), int(np.sum(sizes))
-    # A shared first place counts as a part of a hit, which no binomial interval allows for.
-    exact = stats.binomtest(int(np.floor(hits.sum() + 1e-9)), n).proportion_ci(confidence)
-    tail = (1 - confidence) / 2
-    means = wins[rng.integers(0, n, (n_permutations, n))].mean(axis=1)
-    bounds = [(exact.low, exact.high), tuple(np.quantile(means, [tail, 1 - tail]))]
-    chances = [len(sizes) / n, 0.5]
-    rows = []
-    for i, (metric, found) in enumerate((("top-1", hits), ("two-way", wins))):
-        larger = np.sum(by_chance[:, i] >= found.sum() - 1e-9)
-        p_value = (1 + larger) / (1 + n_permutations)
-        rows.append((f"within-class {metric}", found.mean(), chances[i], n, *bounds[i], p_value))
-    columns = ["metric", "value", "chance", "n", "low", "high", "p_value"]
-    return pandas.DataFrame(rows, columns=columns)
+    labels, names = np.asarray(labels), np.asarray(images)
+    common = set(names[training]) & set(names[test])
+    if common:
+        raise ValueError(f"{len(common)} images are in training and test. Split by image.")
+    mixture = noise_whitener(trials[training], labels[training])
+    white = np.matmul(mixture.astype(np.float32), np.asarray(trials, dtype=np.float32))
+    features = trial_features(white, sfreq)
+    regressor = fit_regressor(*(x[training] for x in (features, embeddings, labels, names)))
+    predicted = regressor.predict(features[test], labels[test])
+    table = identify_within_class(
+        predicted, embeddings[test], labels[test], names[test], regressor.embedding_means,
+        seed=seed,
+    )
+    return WithinClass(table, regressor, np.asarray(test), predicted)
 
 
 def nearest_image(predicted: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
@@ -261,26 +277,10 @@ def nearest_image(predicted: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
     embeddings all point in nearly one direction.
     """
     center = np.mean(embeddings, axis=0)
-    return np.argmax(_unit(predicted - center) @ _unit(embeddings - center).T, axis=1)
+    return np.argmax(unit_rows(predicted - center) @ unit_rows(embeddings - center).T, axis=1)
 
 
 # --- pieces -----------------------------------------------------------------------------------
-
-
-def _checked(features, embeddings, labels, images):
-    features, embeddings = (np.asarray(x, dtype=np.float64) for x in (features, embeddings))
-    labels = np.asarray(labels)
-    lengths = [len(x) for x in (features, embeddings, labels, images)]
-    if len(set(lengths)) > 1 or features.ndim != 2 or embeddings.ndim != 2 or not lengths[0]:
-        raise ValueError(
-            "Give one row of features (or predictions), one embedding, one label and one image "
-            f"name per trial; got {features.shape}, {embeddings.shape}, {lengths[2]}, {lengths[3]}."
-        )
-    if not (np.isfinite(features).all() and np.isfinite(embeddings).all()):
-        raise ValueError("Features and embeddings must be finite. Was a channel flat?")
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(f"labels must be integers from 0, got {labels.dtype}.")
-    return features, embeddings, labels
 
 
 def _class_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -295,47 +295,41 @@ def _class_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return sums / counts[:, np.newaxis]
 
 
-def _explained(estimator, features: np.ndarray, embeddings: np.ndarray) -> float:
-    """R squared around zero, since deviations have no mean to be predicted from."""
-    error = np.sum((embeddings - estimator.predict(features)) ** 2)
-    return float(1 - error / max(np.sum(embeddings**2), 1e-300))
+def _choose_penalty(features, embeddings, labels, images, penalties, n_folds: int) -> float:
+    from sklearn.model_selection import GroupKFold
+
+    errors = np.zeros(len(penalties))
+    for kept, left in GroupKFold(n_folds).split(features, groups=np.asarray(images)):
+        left = left[np.isin(labels[left], labels[kept])]  # a class may lie in one fold alone
+        present, own = np.unique(labels[kept], return_inverse=True)
+        theirs = np.searchsorted(present, labels[left])
+        centers = [_class_means(x[kept], own) for x in (features, embeddings)]
+        scaled, scale = _scaled(features[kept] - centers[0][own])
+        there = (features[left] - centers[0][theirs]) / scale
+        truth = embeddings[left] - centers[1][theirs]
+        found = _ridge(scaled, embeddings[kept] - centers[1][own], penalties, there)
+        errors += [np.sum((truth - predicted) ** 2) for predicted in found]
+    return float(np.asarray(penalties)[np.argmin(errors)])
 
 
-def _similarities(predicted, embeddings, labels, images, class_means) -> list[np.ndarray]:
-    """For each class with two images or more: cosines of predictions (rows) and images."""
-    names = np.asarray(images)
-    blocks = []
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        distinct, place = np.unique(names[own], return_inverse=True)
-        if len(distinct) < 2:
-            continue
-        center = class_means[label]
-        mean, true = (
-            np.stack([x[own[place == i]].mean(axis=0) for i in range(len(distinct))]) - center
-            for x in (predicted, embeddings)
-        )
-        blocks.append(_unit(mean) @ _unit(true).T)
-    if not blocks:
-        raise ValueError(
-            "No class has two test images; within-class identification needs at least two. "
-            "Enlarge split.test."
-        )
-    return blocks
+def _scaled(deviations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scale = deviations.std(axis=0)
+    scale = np.where(scale > 1e-12, scale, 1)
+    return deviations / scale, scale
 
 
-def _top_1(similarity: np.ndarray) -> np.ndarray:
-    """For each prediction and image: is it the nearest? Equal ones share the place."""
-    best = similarity >= similarity.max(axis=1, keepdims=True) - 1e-12
-    return best / best.sum(axis=1, keepdims=True)
+def _ridge(
+    features: np.ndarray, targets: np.ndarray, penalties, there: np.ndarray
+) -> list[np.ndarray]:
+    """What ridge regression without intercept predicts elsewhere, for each penalty.
 
-
-def _two_way(similarity: np.ndarray) -> np.ndarray:
-    """For each prediction and image: the share of the other images that are farther."""
-    ranks = stats.rankdata(similarity.round(12), axis=1)  # equal ones share the rank
-    return (ranks - 1) / (similarity.shape[1] - 1)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-12)
+    One decomposition serves all penalties. Of the two products of the features with themselves,
+    trials by trials or features by features, the smaller is taken apart.
+    """
+    few_trials = len(features) < features.shape[1]
+    gram = features @ features.T if few_trials else features.T @ features
+    values, vectors = np.linalg.eigh(gram)
+    rotated = vectors.T @ (targets if few_trials else features.T @ targets)
+    solutions = [vectors @ (rotated / (values + p)[:, np.newaxis]) for p in penalties]
+    back = there @ features.T if few_trials else there
+    return [back @ found for found in solutions]

@@ -9,17 +9,15 @@ drawn from a random class, its floor.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas
-from pydantic import Field
 from scipy import stats
 
 from eeglib import picture_scores as scores
 from eeglib.picture_backbones import Backbone, Output, load_backbone, resized
 from eeglib.pictures import PictureError, as_pictures, check_pairs
-from eeglib.profile import Count, EvaluationSettings, Settings
+from eeglib.profile import EvaluationSettings, PictureSettings
 
 CONTROLS = ("true label", "predicted label", "random label")
 """Names of the sets of pictures that belong side by side: ceiling, result, floor."""
@@ -28,23 +26,6 @@ N_PAIRINGS = 2
 """Wrong pairings from which the pixel scores' chance is computed."""
 
 COLUMNS = ("metric", "value", "chance", "better", "n", "low", "high", "bias", "backbone")
-
-
-class PictureSettings(Settings):
-    """How pictures are measured. ``demo-clip`` needs no download; papers use `PUBLISHED`."""
-
-    backbones: tuple[str, ...] = Field(
-        ("demo-clip",), description="networks, by the names that eeglib.picture_backbones lists"
-    )
-    weights: Path | None = Field(
-        None, description="folder of weight files; empty: download them when first needed"
-    )
-    n_way: int = Field(40, ge=2, description="classes to choose from; papers: 50")
-    top_k: Count = Field(1, description="choices that count; papers: 1")
-    n_draws: Count | None = Field(
-        None, description="draws of the other classes; papers: 50; empty: exact mean over all"
-    )
-    batch_size: Count = Field(16, description="pictures through a network at a time")
 
 
 def load_backbones(settings: PictureSettings, device: str = "cpu") -> list[Backbone]:
@@ -159,6 +140,72 @@ def with_controls(
         true_names,
         generated_names,
     )
+
+
+def score_table(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Scores to read: a row per score, a column per control, with interval, chance, bias and n.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `with_controls`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Cells read ``value [low, high]``. ``chance`` and ``bias`` are those of the predicted label.
+    """
+    rows = {}
+    for metric, of_metric in table.groupby("metric", sort=False):
+        sets = of_metric.set_index("pictures")
+        own = sets.loc[CONTROLS[1]]
+        cells = {
+            name: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+            for name, row in zip(CONTROLS, sets.loc[list(CONTROLS)].itertuples(), strict=True)
+        }
+        chance = "" if np.isnan(own["chance"]) else f"{own['chance']:.3f}"
+        bias = f"{own['bias']:+.3f}" if own["bias"] else ""
+        rows[metric] = cells | {
+            "chance": chance, "better": own["better"], "bias": bias, "n": int(own["n"])
+        }
+    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("score")
+
+
+def expected_from_accuracy(
+    table: pandas.DataFrame, accuracy: float, chance: float
+) -> pandas.DataFrame:
+    """What the controls and the accuracy alone would give for the predicted label.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `with_controls`.
+    accuracy : float
+        Share of the pictures drawn from the right class.
+    chance : float
+        The same for random labels: 1 / number of classes.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per score of pairs: ``metric, expected, measured, low, high, n``.
+
+    Notes
+    -----
+    A class prompt knows nothing but the class: a picture of the right class scores on average what
+    the true label's pictures score, ``c``, and one of another class what a wrong class scores.
+    With ``f`` for random labels the expected score is ``f + (a - chance) / (1 - chance) (c - f)``,
+    as far as the wrong classes are wrong at random.
+    """
+    share = (accuracy - chance) / (1 - chance)
+    rows = []
+    for metric, of_metric in table[table["chance"].notna()].groupby("metric", sort=False):
+        sets = of_metric.set_index("pictures")
+        ceiling, found, floor = (sets.loc[name] for name in CONTROLS)
+        expected = floor["value"] + share * (ceiling["value"] - floor["value"])
+        rows.append((metric, expected, found["value"], found["low"], found["high"], found["n"]))
+    columns = ["metric", "expected", "measured", "low", "high", "n"]
+    return pandas.DataFrame(rows, columns=columns).set_index("metric")
 
 
 # --- tables -----------------------------------------------------------------------------------

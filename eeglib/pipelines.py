@@ -26,7 +26,8 @@ class PipelineError(RuntimeError):
 
 
 def load_pipeline(
-    model: str | Path, device: str | None = None, dtype: torch.dtype | None = None
+    model: str | Path, device: str | None = None, dtype: torch.dtype | None = None,
+    scheduler: str | None = None,
 ) -> DiffusionPipeline:
     """Load a text-to-image pipeline.
 
@@ -40,6 +41,9 @@ def load_pipeline(
         ``cpu``, ``cuda``, ...; None takes a GPU if there is one.
     dtype : torch.dtype | None
         Type of the weights; None is float16 on a GPU and float32 elsewhere.
+    scheduler : str | None
+        Class of diffusers that takes the steps, such as ``DPMSolverMultistepScheduler`` or, for
+        models distilled for few steps, ``LCMScheduler``; None keeps the model's own.
 
     Returns
     -------
@@ -49,8 +53,8 @@ def load_pipeline(
     Raises
     ------
     PipelineError
-        If the folder or repository does not exist or lacks a part, the hub cannot be reached, or
-        the device is not there or too small.
+        If the folder or repository does not exist or lacks a part, the hub cannot be reached,
+        the device is not there or too small, or the scheduler does not go with the model.
 
     Notes
     -----
@@ -79,11 +83,88 @@ def load_pipeline(
     except Exception as error:  # damaged files make four libraries raise whatever they like
         raise PipelineError(_explain(error, model, is_folder)) from error
     pipeline.set_progress_bar_config(disable=True)
+    if scheduler:
+        pipeline.scheduler = _scheduler(scheduler, pipeline.scheduler)
     try:
         return pipeline.to(device)
     except torch.OutOfMemoryError as error:
         raise PipelineError(f"{model} does not fit into the memory of {device}. Choose a smaller "
                             "model or device='cpu'.") from error
+
+
+def describe_pipeline(pipeline: DiffusionPipeline) -> dict[str, str]:
+    """What a reader must know about the model that drew, by name.
+
+    Parameters
+    ----------
+    pipeline : diffusers.DiffusionPipeline
+
+    Returns
+    -------
+    dict of str to str
+        Kind, scheduler, parameters, device, type of the numbers, and the safety checker: without
+        one nobody has screened the pictures.
+    """
+    import torch
+
+    parts = [p for p in pipeline.components.values() if isinstance(p, torch.nn.Module)]
+    n_parameters = sum(tensor.numel() for part in parts for tensor in part.parameters())
+    screened = getattr(pipeline, "safety_checker", None) is not None
+    return {
+        "pipeline": type(pipeline).__name__,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "parameters": f"{n_parameters / 1e6:,.1f} million",
+        "device": str(pipeline.device),
+        "numbers": str(pipeline.dtype).removeprefix("torch."),
+        "safety checker": "the model's own; pictures that it objects to come out black"
+        if screened else "none: the pictures are not screened",
+    }
+
+
+def offload(pipeline: DiffusionPipeline, error: Exception) -> None:
+    """Free the device where it cannot hold model and picture at once, and say so.
+
+    Parameters
+    ----------
+    pipeline : diffusers.DiffusionPipeline
+        With the package accelerate its parts wait in main memory and enter the device in turn;
+        without it the pipeline moves to the CPU.
+    error : Exception
+        Why.
+
+    Raises
+    ------
+    PipelineError
+        If the pipeline is off the device already.
+    """
+    import torch
+
+    if pipeline.device.type == "cpu":
+        raise PipelineError(
+            "There is too little memory for a single picture. Draw smaller pictures "
+            "(reconstruction.size) or choose a smaller model. Pictures already drawn are kept."
+        ) from error
+    torch.cuda.empty_cache()
+    if importlib.util.find_spec("accelerate"):
+        print("Too little memory for one picture: the model's parts now wait in main memory and "
+              "enter the device in turn, which is slower.")
+        pipeline.enable_model_cpu_offload()
+        return
+    print("Too little memory for one picture: going on with the CPU, which is much slower. With "
+          "the package accelerate installed the device could be used in part.")
+    pipeline.to("cpu", torch.float32)
+
+
+def _scheduler(name: str, own):
+    """The scheduler of this name, set up as the model's own one."""
+    import diffusers
+
+    kind = getattr(diffusers, name, None)
+    compatible = {c.__name__ for c in own.compatibles} | {type(own).__name__, "LCMScheduler"}
+    if kind is None or name not in compatible:
+        raise PipelineError(f"reconstruction.scheduler is {name!r}; with this model go "
+                            f"{', '.join(sorted(compatible))}.")
+    return kind.from_config(own.config)
 
 
 def _check_parts(folder: Path) -> None:

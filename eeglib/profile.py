@@ -146,8 +146,33 @@ class ReconstructionSettings(Settings):
     steps: Count = Field(25, description="denoising steps")
     guidance_scale: float = Field(4.0, ge=0, description="strength of the prompt")
     size: Count = Field(64, description="height and width, pixels")
-    n_images: Count = Field(8, description="test trials to draw per subject")
-    batch_size: Count = 4
+    n_images: Count = Field(8, ge=2, description="test trials to draw and measure per subject")
+    batch_size: Count = Field(4, description="pictures drawn at a time")
+    scheduler: str | None = Field(None, description="of diffusers; empty: the model's own")
+    condition: Literal["top-1", "top-k", "mixture"] = Field(
+        "top-1", description="what is drawn: the predicted class, one of top_k, or their mixture"
+    )
+    top_k: Count = Field(3, description="classes that take part in top-k and mixture")
+
+
+class PictureSettings(Settings):
+    """How pictures are measured. ``demo-clip`` needs no download.
+
+    Papers use the networks `eeglib.picture_backbones.PUBLISHED`.
+    """
+
+    backbones: tuple[str, ...] = Field(
+        ("demo-clip",), description="networks, by the names that eeglib.picture_backbones lists"
+    )
+    weights: Path | None = Field(
+        None, description="folder of weight files; empty: download them when first needed"
+    )
+    n_way: int = Field(40, ge=2, description="classes to choose from; papers: 50")
+    top_k: Count = Field(1, description="choices that count; papers: 1")
+    n_draws: Count | None = Field(
+        None, description="draws of the other classes; papers: 50; empty: exact mean over all"
+    )
+    batch_size: Count = Field(16, description="pictures through a network at a time")
 
 
 class AuditSettings(Settings):
@@ -215,6 +240,7 @@ class Profile(Settings):
     teacher_study: TeacherStudySettings = TeacherStudySettings()
     baselines: BaselineSettings = BaselineSettings()
     reconstruction: ReconstructionSettings = ReconstructionSettings()
+    pictures: PictureSettings = PictureSettings()
     audit: AuditSettings = AuditSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: dict[str, ChapterResources] = Field(

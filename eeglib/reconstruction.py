@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from eeglib.pipelines import PipelineError, load_pipeline
+from eeglib.pipelines import PipelineError, describe_pipeline, load_pipeline, offload
+from eeglib.prompts import Mixture, condition_prompts, embedded, prompt
 
 if TYPE_CHECKING:
     import pandas
@@ -29,12 +31,18 @@ __all__ = [
     "Frame",
     "PipelineError",
     "choose_trials",
+    "condition_prompts",
+    "describe_pipeline",
     "fingerprint",
     "load_pipeline",
     "prompt",
     "reconstruct",
     "trajectory",
 ]
+
+
+SMALL = 20_000_000
+"""Weights of a denoiser up to which it is drawn with one thread on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -51,37 +59,6 @@ class Frame:
 
     step: int
     picture: Image.Image
-
-
-def prompt(class_name: str, template: str = "an image of a {class}") -> str:
-    """Put the name of a class into a sentence, with the right article.
-
-    Parameters
-    ----------
-    class_name : str
-        Such as ``banana``. Underscores become spaces; control characters are left out.
-    template : str
-        ``{class}`` is replaced; an ``a`` or ``an`` before it is made to fit.
-
-    Raises
-    ------
-    ValueError
-        If the template has no ``{class}``, or the name has no letter or digit.
-
-    Notes
-    -----
-    Section 3.3 of the paper: "an image of a" and the predicted class.
-    """
-    if "{class}" not in template:
-        raise ValueError(
-            f"reconstruction.prompt is {template!r}; it must contain {{class}}, such as "
-            "'an image of a {class}'."
-        )
-    name = " ".join(re.sub(r"[\x00-\x1f\x7f_]+", " ", str(class_name)).split())
-    if not re.search(r"\w", name):
-        raise ValueError(f"A class needs a name with a letter or digit, got {class_name!r}.")
-    article = "an" if name[0].lower() in "aeiou" else "a"
-    return re.sub(r"\ban?(?= \{class\})", article, template).replace("{class}", name)
 
 
 def choose_trials(metadata: pandas.DataFrame, n_images: int) -> np.ndarray:
@@ -109,7 +86,7 @@ def choose_trials(metadata: pandas.DataFrame, n_images: int) -> np.ndarray:
 
 def reconstruct(
     pipeline: DiffusionPipeline,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Mixture],
     seeds: Sequence[int],
     steps: int = 25,
     guidance_scale: float = 4.0,
@@ -123,7 +100,7 @@ def reconstruct(
     ----------
     pipeline : diffusers.DiffusionPipeline
         From `load_pipeline`.
-    prompts : sequence of str
+    prompts : sequence of str or Mixture
     seeds : sequence of int
         One per prompt, at least 0. A picture depends on its own prompt and seed, not on what
         else is drawn.
@@ -134,7 +111,8 @@ def reconstruct(
     size : int
         Height and width in pixels, a multiple of 8.
     batch_size : int
-        Pictures drawn at a time; halved where the device's memory does not suffice.
+        Pictures drawn at a time; halved where the device's memory does not suffice. If it does
+        not even for one, the model's parts wait in the main memory until they are needed.
     cache_dir : str | Path | None
         Where each picture is kept as soon as it is drawn. One that is there already is not drawn
         again as long as weights, scheduler, prompt, seed, steps, guidance and size are the same.
@@ -161,14 +139,17 @@ def reconstruct(
     files = {job: cache and cache / _file_name(model, *job, settings) for job in jobs}
     drawn = {job: picture for job, file in files.items() if (picture := _read(file)) is not None}
     todo = [job for job in files if job not in drawn]
+    # Mixtures among themselves: they enter as embeddings, plain prompts as text.
+    todo.sort(key=lambda job: isinstance(job[0], Mixture))
     # Without a terminal there is no bar: a page of the book would show every state of it.
     with tqdm(total=len(files), initial=len(drawn), desc="drawing", disable=None) as bar:
         while todo:
             batch = todo[:batch_size]
             try:
-                pictures = _draw(pipeline, batch, settings)
+                with _fitting_threads(pipeline):
+                    pictures = _draw(pipeline, batch, settings)
             except torch.OutOfMemoryError as error:
-                batch_size = _halved(len(batch), error)
+                batch_size = _halved(pipeline, len(batch), error)
                 continue
             for job, picture in zip(batch, pictures, strict=True):
                 drawn[job] = picture
@@ -248,7 +229,9 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
     return digest.hexdigest()
 
 
-def _checked_jobs(prompts, seeds, steps: int, size: int, batch_size: int) -> list[tuple[str, int]]:
+def _checked_jobs(
+    prompts, seeds, steps: int, size: int, batch_size: int
+) -> list[tuple[str | Mixture, int]]:
     if isinstance(prompts, str):
         raise ValueError(f"prompts must be a list of sentences, got the single one {prompts!r}.")
     if len(prompts) != len(seeds):
@@ -262,12 +245,15 @@ def _checked_jobs(prompts, seeds, steps: int, size: int, batch_size: int) -> lis
     for seed in seeds:
         if int(seed) != seed or seed < 0:
             raise ValueError(f"A seed must be a whole number from 0 on, got {seed}.")
-    return [(str(text), int(seed)) for text, seed in zip(prompts, seeds, strict=True)]
+    texts = [text if isinstance(text, Mixture) else str(text) for text in prompts]
+    return [(text, int(seed)) for text, seed in zip(texts, seeds, strict=True)]
 
 
-def _draw(pipeline, batch: list[tuple[str, int]], settings: dict) -> list[Image.Image]:
+def _draw(pipeline, batch: list[tuple], settings: dict) -> list[Image.Image]:
+    texts = [text for text, _ in batch]
+    plain = all(isinstance(text, str) for text in texts)
     output = pipeline(
-        prompt=[text for text, _ in batch],
+        **({"prompt": texts} if plain else embedded(pipeline, texts)),
         generator=[_generator(seed) for _, seed in batch],
         num_inference_steps=settings["steps"],
         guidance_scale=settings["guidance_scale"],
@@ -278,6 +264,24 @@ def _draw(pipeline, batch: list[tuple[str, int]], settings: dict) -> list[Image.
     if blanked:
         print(f"The model's own safety checker has blanked {blanked} pictures: they are black.")
     return output.images
+
+
+@contextmanager
+def _fitting_threads(pipeline) -> Iterator[None]:
+    """One thread for a small model on the CPU: its layers are too short to be shared out.
+
+    On busy cores, where each layer waits for the slower thread, sharing costs many times the work.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    small = sum(weights.numel() for weights in pipeline.unet.parameters()) < SMALL
+    if pipeline.device.type == "cpu" and small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -295,24 +299,23 @@ def _decode(pipeline, latents) -> Image.Image:
     return pipeline.image_processor.postprocess(pixels, output_type="pil")[0]
 
 
-def _halved(batch_size: int, error: Exception) -> int:
+def _halved(pipeline, batch_size: int, error: Exception) -> int:
+    """Half the batch; where it is a single picture, the same with the model off the device."""
     import torch
 
     if batch_size == 1:
-        raise PipelineError(
-            "The device has too little memory for a single picture. Draw smaller pictures "
-            "(reconstruction.size), choose a smaller model, or load the pipeline with "
-            "device='cpu'. Pictures already drawn are kept."
-        ) from error
+        offload(pipeline, error)
+        return 1
     torch.cuda.empty_cache()
     print(f"Too little memory for {batch_size} pictures at a time; going on with "
           f"{batch_size // 2}.")
     return batch_size // 2
 
 
-def _file_name(model: str, text: str, seed: int, settings: dict) -> str:
-    key = hashlib.sha256(json.dumps([model, text, seed, settings], sort_keys=True).encode())
-    readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
+def _file_name(model: str, text: str | Mixture, seed: int, settings: dict) -> str:
+    exact = text if isinstance(text, str) else repr(text)
+    key = hashlib.sha256(json.dumps([model, exact, seed, settings], sort_keys=True).encode())
+    readable = re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-")[:40]
     return f"{readable}_{seed}_{key.hexdigest()[:16]}.png"
 
 

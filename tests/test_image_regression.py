@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from eeglib.identification import identify_within_class, images_per_class
 from eeglib.image_regression import (
     fit_regressor,
-    identify_within_class,
     nearest_image,
+    noise_whitener,
+    predict_within_class,
     trial_features,
 )
 
@@ -64,6 +66,54 @@ def test_nothing_is_found_where_nothing_was_put_in():
 def test_penalty_grows_as_the_image_fades():
     strong, weak = identified(3.0)[0].penalty, identified(0.2)[0].penalty
     assert strong < weak
+
+
+def test_folds_do_not_leak_through_the_means_of_classes():
+    """Few trials per class: deviations from means that include the fold left out would sum to
+    zero with it, and a small penalty would seem to predict it."""
+    labels, chosen = np.repeat(np.arange(10), 8), []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        noise, embeddings = rng.standard_normal((80, 400)), rng.standard_normal((80, 6))
+        chosen.append(fit_regressor(noise, embeddings, labels, np.arange(80)).penalty)
+    assert np.median(chosen) > 1000  # 400 features of unit variance: nearly nothing is predicted
+
+
+def test_both_ways_of_solving_agree():
+    """More features than trials, or fewer: the weights are ridge regression's own."""
+    from sklearn.linear_model import Ridge
+
+    for n_features in (5, 300):
+        rng = np.random.default_rng(n_features)
+        labels, images = np.repeat([0, 1], 50), np.arange(100)
+        features = rng.standard_normal((100, n_features))
+        embeddings = features[:, :3] @ rng.standard_normal((3, 4))
+        found = fit_regressor(features, embeddings, labels, images, penalties=[10.0])
+        centred = [x - np.repeat([x[:50].mean(axis=0), x[50:].mean(axis=0)], 50, axis=0)
+                   for x in (features, embeddings)]
+        ridge = Ridge(10.0, fit_intercept=False).fit(centred[0] / found.feature_scale, centred[1])
+        assert found.weights == pytest.approx(ridge.coef_.T, abs=1e-8)
+
+
+def test_what_channels_share_is_whitened():
+    rng = np.random.default_rng(2)
+    mixing, labels = rng.standard_normal((6, 6)), np.repeat([0, 1], 30)
+    trials = mixing @ rng.standard_normal((60, 6, 50)) + 9 * labels[:, None, None]
+    white = noise_whitener(trials, labels) @ trials
+    residual = np.concatenate([white[labels == c] - white[labels == c].mean(axis=0)
+                               for c in (0, 1)])
+    covariance = np.cov(residual.swapaxes(1, 2).reshape(-1, 6).T)
+    assert covariance == pytest.approx(np.eye(6), abs=0.1)
+    trials[:, 0] = 0  # a flat channel
+    assert np.isfinite(noise_whitener(trials, labels)).all()
+
+
+def test_an_image_in_both_parts_is_refused():
+    trials = np.random.default_rng(0).standard_normal((20, 2, 20))
+    with pytest.raises(ValueError, match="1 images are in training and test"):
+        predict_within_class(
+            trials, 100.0, np.ones((20, 3)), np.zeros(20, int), ["a"] * 20, [0, 1], [2, 3]
+        )
 
 
 def test_class_and_block_are_no_help():
@@ -139,3 +189,8 @@ def test_what_cannot_be_fitted_is_refused():
         fit_regressor(features, embeddings, labels, ["a"] * len(labels))
     with pytest.raises(ValueError, match="No class has two test images"):
         identify_within_class(embeddings, embeddings, labels, ["a"] * len(labels), embeddings[:4])
+
+
+def test_images_of_a_class_are_counted():
+    assert images_per_class(np.array([0, 0, 0, 1]), ["a", "a", "b", "c"]) == 2
+    assert images_per_class(np.array([0, 1]), ["a", "b"]) == 1

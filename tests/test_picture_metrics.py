@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -13,8 +14,10 @@ from eeglib.picture_metrics import (
     COLUMNS,
     CONTROLS,
     PictureSettings,
+    expected_from_accuracy,
     load_backbones,
     measure,
+    score_table,
     with_controls,
 )
 from eeglib.picture_scores import n_way_accuracy
@@ -204,3 +207,20 @@ def test_another_photograph_of_the_class_is_recognised_and_of_another_class_is_n
     assert n_way_accuracy(seen, right, n_way=50).mean() > 0.9
     assert n_way_accuracy(seen, right, n_way=50, n_draws=50).mean() > 0.9
     assert n_way_accuracy(seen, wrong, n_way=50).mean() < 0.45
+
+
+def test_accuracy_and_controls_give_the_expected_score():
+    rows = [
+        (name, metric, value, chance, "higher", 50, value - 0.1, value + 0.1, 0.0, "x")
+        for metric, chance, values in (("SSIM", 0.2, (0.9, 0.5, 0.1)), ("FID", np.nan, (1, 2, 3)))
+        for name, value in zip(CONTROLS, values, strict=True)
+    ]
+    table = pandas.DataFrame(rows, columns=["pictures", *COLUMNS])
+    half = expected_from_accuracy(table, accuracy=0.55, chance=0.1)
+    assert list(half.index) == ["SSIM"]  # sets know no pairs
+    assert half.loc["SSIM", "expected"] == pytest.approx(0.5)
+    assert expected_from_accuracy(table, 0.1, 0.1).loc["SSIM", "expected"] == pytest.approx(0.1)
+    assert expected_from_accuracy(table, 1.0, 0.1).loc["SSIM", "expected"] == pytest.approx(0.9)
+    shown = score_table(table)
+    assert shown.loc["SSIM", "predicted label"] == "0.500 [0.400, 0.600]"
+    assert shown.loc["FID", "chance"] == ""

@@ -10,9 +10,12 @@ import pandas
 import pytest
 import torch
 
+from eeglib.pipelines import offload
+from eeglib.prompts import Mixture
 from eeglib.reconstruction import (
     PipelineError,
     choose_trials,
+    describe_pipeline,
     fingerprint,
     load_pipeline,
     prompt,
@@ -190,6 +193,63 @@ def test_too_little_memory_halves_the_batch_and_keeps_what_is_drawn(
     with pytest.raises(PipelineError, match="single picture"):
         reconstruct(pipeline, **(given | {"seeds": range(3, 8)}), batch_size=4)
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_mixture_of_one_prompt_is_that_prompt_and_of_two_is_neither(
+    pipeline, tmp_path, monkeypatch
+):
+    one, two = Mixture(tuple(PROMPTS[:1]), (1.0,)), Mixture(tuple(PROMPTS[:2]), (0.5, 0.5))
+    given = {"seeds": [4] * 4, **QUICK, "cache_dir": tmp_path}
+    drawn = reconstruct(pipeline, [one, two, *PROMPTS[:2]], **given)
+    assert np.abs(pixels(drawn[0]) - pixels(drawn[2])).max() <= 1
+    for plain in drawn[2:]:
+        assert np.abs(pixels(drawn[1]) - pixels(plain)).max() > 0
+    monkeypatch.setattr("eeglib.reconstruction._draw", None)  # nothing is drawn again
+    again = reconstruct(pipeline, [one, two, *PROMPTS[:2]], **given)
+    np.testing.assert_array_equal(pixels(again[1]), pixels(drawn[1]))
+
+
+def test_the_scheduler_is_the_profiles(folder):
+    fast = load_pipeline(folder, scheduler="DPMSolverMultistepScheduler")
+    assert describe_pipeline(fast)["scheduler"] == "DPMSolverMultistepScheduler"
+    assert fast.scheduler.config.prediction_type == "v_prediction"  # of the model, kept
+    assert fingerprint(fast) != fingerprint(load_pipeline(folder))
+    for name in ("NoScheduler", "StableDiffusionPipeline"):
+        with pytest.raises(PipelineError, match=f"{name}.*DDIMScheduler"):
+            load_pipeline(folder, scheduler=name)
+
+
+def test_a_reader_is_told_what_drew(pipeline):
+    facts = describe_pipeline(pipeline)
+    assert "not screened" in facts["safety checker"]
+    assert facts["device"] == "cpu"
+    assert facts["parameters"] == "5.7 million"
+
+
+class OnDevice:
+    """A pipeline on a GPU with too little memory, as far as `offload` looks at it."""
+
+    def __init__(self):
+        self.device, self.moved = torch.device("cuda"), []
+
+    def enable_model_cpu_offload(self):
+        self.device = torch.device("cpu")
+        self.moved.append("offloaded")
+
+    def to(self, device, dtype):
+        self.device = torch.device(device)
+        self.moved.append((device, dtype))
+
+
+@pytest.mark.parametrize("accelerate", [True, False])
+def test_too_little_memory_for_one_picture_frees_the_device_once(monkeypatch, capsys, accelerate):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: accelerate or None)
+    pipeline, error = OnDevice(), torch.OutOfMemoryError("CUDA out of memory")
+    offload(pipeline, error)
+    assert pipeline.moved == ["offloaded"] if accelerate else [("cpu", torch.float32)]
+    assert "Too little memory for one picture" in capsys.readouterr().out
+    with pytest.raises(PipelineError, match="already drawn are kept"):
+        offload(pipeline, error)
 
 
 def test_trajectory_goes_from_noise_to_the_picture(pipeline):

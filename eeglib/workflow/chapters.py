@@ -77,8 +77,8 @@ CHAPTERS = (
     Chapter(
         "07_reconstruct_images",
         "subject",
-        ("01_download_data", "04_train_teacher", "05_distill_student"),
-        ("split", "reconstruction", "evaluation"),
+        ("01_download_data", "02_filter_signals", "04_train_teacher", "05_distill_student"),
+        ("split", "reconstruction", "pictures", "evaluation"),
         ("pretrained",),
         gpus=1,
     ),
