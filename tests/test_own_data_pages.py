@@ -176,6 +176,7 @@ def test_the_loader_of_the_page_is_complete(registered, tmp_path):
     dataset.prepare()
     assert dataset.subjects() == [1]
     assert tuple(dataset.trials(1).columns) == METADATA
+    assert dataset.info(1)["chs"][3]["loc"][1] < -0.05  # Oz is behind
     done = preprocess(dataset, 1, registered.filtering)
     assert done.epochs.metadata["class_name"].tolist() == ["banana", "canoe"] * 4
     changed = registered.dataset.model_copy(update={"options": {"tmim": 1}})
