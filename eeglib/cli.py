@@ -84,8 +84,6 @@ def run_command(
     last lines say for whom, in which notebook and line, and the exit status is 1.
     """
     from eeglib.workflow.chapters import CHAPTERS, select_chapters
-    from eeglib.workflow.planning import plan_run
-    from eeglib.workflow.run import run
 
     request = _request(
         _load(profile, settings),
@@ -100,11 +98,23 @@ def run_command(
         force=force,
     )
     if dry_run:
-        stale, _ = plan_run(request)
-        for job, reason in stale.items():
-            typer.echo(f"{job}: {reason}")
-        typer.echo(f"{len(stale)} chapters would run in {request.run_dir}")
-        return
+        _tell_plan(request)
+    else:
+        _run(request)
+
+
+def _tell_plan(request: Any) -> None:
+    from eeglib.workflow.planning import plan_run
+
+    stale, _ = plan_run(request)
+    for job, reason in stale.items():
+        typer.echo(f"{job}: {reason}")
+    typer.echo(f"{len(stale)} chapters would run in {request.run_dir}")
+
+
+def _run(request: Any) -> None:
+    from eeglib.workflow.run import run
+
     try:
         failures = run(request, typer.echo)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -170,6 +171,15 @@ def test_a_second_run_in_the_same_folder_is_refused(project):
         pytest.raises(WorkflowError, match=r"Another eeglib run.*--run-dir"),
     ):
         run(project)
+
+
+def test_a_file_system_without_locks_lets_everybody_in(project, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("eeglib.workflow.locks.fcntl.flock", refuse)
+    with only_run_in(project.run_dir):
+        pass
 
 
 def test_resources_of_an_unknown_chapter_are_refused(project):

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from eeglib.run_folder import FAILURE, NOTEBOOK, RUNNING
+from eeglib.run_folder import FAILURE, NOTEBOOK, RUNNING, write_text
 from eeglib.workflow.chapters import Job
 
 SLURM_LOGS = Path(".snakemake") / "slurm_logs"
@@ -59,7 +59,7 @@ def record_killed(jobs: Iterable[Job], run_dir: Path) -> None:
         if (run_dir / SLURM_LOGS).is_dir():
             text += f" or time; Slurm's own messages are in {run_dir / SLURM_LOGS}"
         failure = {"cell": None, "line": None, "error": "Killed", "message": text, "traceback": ""}
-        (folder / FAILURE).write_text(json.dumps(failure, indent=1), encoding="utf-8")
+        write_text(folder / FAILURE, json.dumps(failure, indent=1))
 
 
 def disk_is_full(folder: Path) -> bool:

@@ -26,6 +26,10 @@ from eeglib.workflow.locks import hold_jobs_lock
 from eeglib.workflow.watch import end_children, end_with_parent
 
 KERNEL = "eeglib"
+KERNEL_DIED = (
+    "the kernel was killed, most often for lack of memory; run fewer jobs at once, or make the "
+    "profile's data smaller"
+)
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -178,20 +182,14 @@ def _execute(job: Job, plan: dict, folder: Path, minutes: float) -> dict | None:
             "traceback": "\n".join(map(_without_color, error.traceback)),
         }
     except (DeadKernelError, RuntimeError) as error:
+        where = _running_cell(folder / NOTEBOOK)
         if expired.is_set():
-            return _stopped(
-                "TimeLimit",
-                f"stopped after {minutes:g} minutes, the limit of resources.{job.chapter}.minutes "
-                "in the profile",
-                _running_cell(folder / NOTEBOOK),
-            )
+            key = f"resources.{job.chapter}.minutes"
+            text = f"stopped after {minutes:g} minutes, the limit of {key} in the profile"
+            return _stopped("TimeLimit", text, where)
         if not isinstance(error, DeadKernelError):
             return _stopped("KernelNotStarted", str(error))
-        text = (
-            "the kernel was killed, most often for lack of memory; run fewer jobs at once, or "
-            "make the profile's data smaller"
-        )
-        return _stopped("KernelDied", text, _running_cell(folder / NOTEBOOK))
+        return _stopped("KernelDied", KERNEL_DIED, where)
     finally:
         limit.cancel()
     return None

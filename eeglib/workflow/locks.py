@@ -5,16 +5,20 @@ The locks are the system's: they go with the process that holds them, however it
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from eeglib.workflow.chapters import WorkflowError
 
 RUN_LOCK = ".lock"
 JOBS_LOCK = ".jobs.lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a shared file system without locks answers; nobody can be kept out there."""
 PATIENCE = 30
 """Seconds that a run waits for the jobs of one that was killed, which end by themselves, s."""
 
@@ -55,10 +59,7 @@ def only_run_in(run_dir: Path, say: Callable[[str], None] = print) -> Iterator[N
 def hold_jobs_lock(run_dir: Path) -> Iterator[None]:
     """Tell later runs that a job, or Snakemake, works in the folder."""
     with open(run_dir / JOBS_LOCK, "a", encoding="utf-8") as jobs:
-        try:
-            fcntl.flock(jobs, fcntl.LOCK_SH)
-        except OSError:  # a shared file system without locks; `only_run_in` then sees none
-            pass
+        _try(jobs, fcntl.LOCK_SH)
         yield
 
 
@@ -71,9 +72,12 @@ def is_running(run_dir: Path) -> bool:
         return not _try(lock, fcntl.LOCK_SH)
 
 
-def _try(file, kind: int) -> bool:
+def _try(file: IO[str], kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     return True
