@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import eeglib  # before torch: it says how torch's threads wait
+
 
 @pytest.fixture(scope="session")
 def tiny_site(tmp_path_factory) -> Path:
@@ -28,7 +30,6 @@ def tiny_run(tiny_site) -> Iterator[Path]:
     """
     from tiny_project import tiny_request
 
-    import eeglib
     from eeglib.workflow import staleness
     from eeglib.workflow.run import run
 
