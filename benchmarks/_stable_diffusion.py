@@ -62,8 +62,10 @@ def build(device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
     from diffusers import UNet2DConditionModel as UNet
+    from diffusers.utils import logging
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    logging.set_verbosity_error()  # it warns of casts, which random weights do not mind
     parts = {
         "unet": _random(lambda: UNet(**UNET), device, dtype),
         "vae": _random(lambda: AutoencoderKL(**AUTOENCODER), device, dtype),
@@ -77,7 +79,7 @@ def build(device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     pipeline = StableDiffusionPipeline(
         **parts,
         tokenizer=None,
-        scheduler=DDIMScheduler(clip_sample=False),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
