@@ -8,6 +8,7 @@ closed form; what must be chosen is chosen on the validation trials.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Decoded:
     views, penalty : str and float
         What the validation trials preferred.
     losses : dict of str to float
-        Validation log-loss (nats) of each group of views, with its best penalty.
+        Validation log-loss (nats) of each set of views, with its best penalty.
     """
 
     probabilities: np.ndarray
@@ -195,8 +196,9 @@ class KernelDecoder:
 
 
 def _combined(kernels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Each kind alone, and all together."""
-    return {**kernels, "all": sum(kernels.values()) / len(kernels)}
+    """The mean kernel of every set of kinds, named by its members."""
+    sets = (s for n in range(1, len(kernels) + 1) for s in itertools.combinations(kernels, n))
+    return {" + ".join(s): sum(kernels[k] for k in s) / len(s) for s in sets}
 
 
 def _ridge(kernel, labels, known, asked, n_classes, penalties=PENALTIES) -> dict[float, np.ndarray]:

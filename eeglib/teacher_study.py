@@ -38,9 +38,10 @@ def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dic
     dict of str to array of float32, shape (n_trials, n_classes)
         ``shuffled classes``: what the teacher says about each wrong class goes to another wrong
         class, the same one for all images of a class; as sure as the real one, but its likenesses
-        are false. ``random targets``: each trial hears what the teacher said about a trial drawn
-        at random; as soft, but about nothing. ``label smoothing``: the true class, and the same
-        little for every other; as soft on average, but knows no likenesses.
+        are false. Left out for 2 classes, of which only one is wrong. ``random targets``: each
+        trial hears what the teacher said about a trial drawn at random; as soft, but about
+        nothing. ``label smoothing``: the true class, and the same little for every other; as soft
+        on average, but knows no likenesses.
 
     Raises
     ------
@@ -48,9 +49,9 @@ def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dic
         If logits and labels do not go together.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 3:
+    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
         raise ValueError(
-            "Expected logits (n_trials, n_classes) of at least 3 classes and as many labels, got "
+            "Expected logits (n_trials, n_classes) of at least 2 classes and as many labels, got "
             f"{logits.shape} and {labels.shape}."
         )
     n_trials, n_classes = logits.shape
@@ -69,6 +70,8 @@ def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dic
         "random targets": logits[rng.permutation(n_trials)],
         "label smoothing": np.log(smooth),
     }
+    if n_classes == 2:
+        del found["shuffled classes"]
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 

@@ -53,9 +53,12 @@ def test_smoothing_at_its_limits():
         smoothed_labels(np.array([1]), 4, 1.5)
 
 
-def test_rivals_of_two_classes_are_refused():
-    with pytest.raises(ValueError, match="at least 3 classes"):
-        rival_teachers(np.zeros((4, 2)), np.zeros(4, int))
+def test_two_classes_have_no_likenesses_to_shuffle_and_one_is_refused():
+    labels = np.arange(8) % 2
+    found = rival_teachers(3 * np.eye(2)[labels], labels)
+    assert list(found) == ["random targets", "label smoothing"]
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        rival_teachers(np.zeros((4, 1)), np.zeros(4, int))
 
 
 def predictions(rates, n_seeds=3, n_trials=200, n_classes=4):
