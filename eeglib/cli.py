@@ -154,6 +154,41 @@ def status_command(
     typer.echo(describe_status(read_status(request), CHAPTERS))
 
 
+@app.command("audit")
+def audit_command(
+    profile: ProfileOption = "demo",
+    subjects: Annotated[str, typer.Option(help="Subjects: all, 3, 1-4 or 1,3,7-9.")] = "all",
+    run_dir: RunDirOption = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Chapters that run at the same time.")] = 1,
+    settings: SetOption = None,
+) -> None:
+    """Ask whether accuracies come from the pictures or from the clock: chapter 8 for a data set.
+
+    Example: eeglib audit --profile my_profile.yml
+
+    Runs what chapter 8 needs and the chapter itself, prints the audit card and writes it to
+    audit_card.md in the run's folder.
+    """
+    from eeglib.audit.group import read_cards, report
+    from eeglib.audit.subject import CHAPTER
+    from eeglib.workflow.chapters import CHAPTERS, select_chapters
+    from eeglib.workflow.run import run
+
+    only = select_chapters([CHAPTER], CHAPTERS)
+    loaded = _load(profile, settings)
+    request = _request(loaded, run_dir, subjects, only=only, jobs=jobs, keep_going=True)
+    failures = run(request, typer.echo)
+    text = report(read_cards(request.run_dir, request.subjects))
+    place = request.run_dir / "audit_card.md"
+    place.write_text(text, encoding="utf-8")
+    typer.echo(f"\n{text}\n{place}")
+    if failures:
+        typer.echo("\nFailed:", err=True)
+        for failure in failures:
+            typer.echo(str(failure), err=True)
+        raise typer.Exit(1)
+
+
 @app.command("student-notebooks")
 def student_notebooks_command(
     folder: Annotated[Path, typer.Argument(help="Where to write the copies.")],

@@ -42,7 +42,8 @@ def test_help_needs_none_of_the_heavy_libraries():
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "status", "student-notebooks", "book", "simulate", "download", "profiles"]
+    "command",
+    ["run", "status", "audit", "student-notebooks", "book", "simulate", "download", "profiles"],
 )
 def test_every_command_has_help_with_an_example_or_a_sentence(command, capsys):
     assert call(command, "--help") == 0

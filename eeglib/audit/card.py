@@ -71,15 +71,8 @@ class AuditCard:
 
     def table(self) -> pandas.DataFrame:
         """One row per control: what was done, the figure with chance, interval and n, in words."""
-        rows = [
-            {
-                "control": str(c.number or ""), "what": c.title, "value": c.estimate,
-                "chance": c.chance, "low": c.low, "high": c.high, "n": c.n, "verdict": c.verdict,
-            }
-            for c in [self.headline, self.label_from_clock,
-                      *sorted(self.controls, key=lambda c: c.number)]
-        ]
-        return pandas.DataFrame(rows)
+        ordered = sorted(self.controls, key=lambda c: c.number)
+        return control_table([self.headline, self.label_from_clock, *ordered])
 
     def scores(self) -> pandas.DataFrame:
         """The available controls, as `Chapter.finish` takes them."""
@@ -129,6 +122,17 @@ class AuditCard:
             f"{escape(conclude(self).sentence)}</p>"
             + self.table().to_html(index=False, na_rep="", float_format="{:.3f}".format)
         )
+
+
+def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
+    """One row per control: what was done, the figure with chance, interval and n, in words."""
+    return pandas.DataFrame([
+        {
+            "control": str(c.number or ""), "what": c.title, "value": c.estimate,
+            "chance": c.chance, "low": c.low, "high": c.high, "n": c.n, "verdict": c.verdict,
+        }
+        for c in controls
+    ])
 
 
 def run_audit(

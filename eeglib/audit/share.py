@@ -140,12 +140,9 @@ def stimulus_share(
             f"{len(sizes)} blocks of {sizes.min()} trials or more in {len(np.unique(session))} "
             "sessions."
         )
-    centred, stretch = features - features.mean(axis=0), _stretches(block, time)
+    stretch = _stretches(block, time)
     _, first = np.unique(block, return_index=True)
-    white = np.empty_like(features)
-    for k in range(N_FOLDS):
-        own = stretch % N_FOLDS == k
-        white[own] = centred[own] @ whitener(features[~own], block[~own])
+    white = _whitened(features, block, stretch)
     means, of_block, when = _stretch_means(white, stretch, block, time)
     n_effective = min(
         effective_dimensions(np.stack([white[block == b].mean(axis=0) for b in np.unique(block)])),
@@ -243,7 +240,8 @@ def similarity_by_lag(
         inner product of whitened trials per feature, after the session's mean; NaN where there is
         no pair.
     """
-    white = np.asarray(features, float) @ whitener(features, block)
+    edges = np.asarray(edges, dtype=float)
+    white = _whitened(np.asarray(features, float), block, _stretches(block, time))
     for s in np.unique(session):
         white[session == s] -= white[session == s].mean(axis=0)
     first, second = np.triu_indices(len(white), 1)
@@ -320,6 +318,15 @@ def _stretches(block: np.ndarray, time: np.ndarray) -> np.ndarray:
             stretch[part] = done
             done += 1
     return stretch
+
+
+def _whitened(features: np.ndarray, block: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+    """Trials, centred and whitened by the noise of other trials."""
+    centred, white = features - features.mean(axis=0), np.empty_like(features)
+    for k in range(N_FOLDS):
+        own = stretch % N_FOLDS == k
+        white[own] = centred[own] @ whitener(features[~own], block[~own])
+    return white
 
 
 def _stretch_means(

@@ -83,9 +83,18 @@ CHAPTERS = (
         gpus=1,
     ),
     Chapter(
+        "08_audit_confounds",
+        "subject",
+        ("02_filter_signals", "04_train_teacher", "05_distill_student"),
+        ("filtering", "timefrequency", "training", "audit"),
+    ),
+    Chapter(
         "09_summarize_group",
         "group",
-        ("04_train_teacher", "05_distill_student", "06_compare_baselines", "07_reconstruct_images"),
+        (
+            "04_train_teacher", "05_distill_student", "06_compare_baselines",
+            "07_reconstruct_images", "08_audit_confounds",
+        ),
         ("split", "baselines", "reconstruction", "evaluation"),
     ),
 )
