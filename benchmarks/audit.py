@@ -15,11 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas
-from threadpoolctl import threadpool_limits
 
 import eeglib
 from eeglib.audit import conclude, run_audit, signals, worlds
-from eeglib.audit.card import ONE_THREAD
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Of the drift, in the sensitivity curve."""
@@ -41,8 +39,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    with threadpool_limits(**ONE_THREAD):
-        rows = [_kept(options.folder, *job) for job in _jobs(options.seeds)]
+    rows = [_kept(options.folder, *job) for job in _jobs(options.seeds)]
     table = pandas.DataFrame([row for several in rows for row in several])
     tables = {
         "worlds": _worlds(table[table["part"] == "block"]),

@@ -9,20 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas
-from threadpoolctl import threadpool_limits
 
 from eeglib.audit import clock, comparisons, pictures, signals
 from eeglib.audit.conclusion import conclude
 from eeglib.audit.control import Control
-from eeglib.audit.decoders import Decoder, cross_validate, discriminant
+from eeglib.audit.decoders import Decoder, cross_validate, discriminant, one_thread
 from eeglib.audit.designs import RANDOMIZED, design_of, random_folds
 from eeglib.audit.phantom import phantom_trials
 from eeglib.audit.share import Share, share_of_trials
 from eeglib.audit.student import StudentAnswers, student_controls
 from eeglib.audit.trials import AuditError, AuditTrials
-
-# Small matrices, many of them: threads of the linear algebra would only wait for each other.
-ONE_THREAD = {"limits": 1, "user_api": "blas"}
 
 GROUPS = ("clock", "signals", "pictures", "comparisons", "share", "simulator")
 
@@ -135,6 +131,7 @@ def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
     ])
 
 
+@one_thread
 def run_audit(
     trials: AuditTrials, subject: int, decoder: Decoder = discriminant,
     controls: Sequence[str] = GROUPS[:-1], image_features: np.ndarray | None = None,
@@ -172,25 +169,24 @@ def run_audit(
     unknown = sorted(set(controls) - set(GROUPS))
     if unknown:
         raise AuditError(f"No group of controls {unknown[0]!r}; there are {', '.join(GROUPS)}.")
-    with threadpool_limits(**ONE_THREAD):
-        head, _, probabilities = clock.headline(trials, decoder, seed)
-        found = [] if student is None else student_controls(trials, student, seed)
-        if "comparisons" in controls:
-            found += _comparisons(trials, subject, decoder, others, phantom, reference, seed)
-        if "clock" in controls:
-            found += _clock(trials, decoder, probabilities, seed)
-        if "pictures" in controls:
-            found += _pictures(trials, probabilities, image_features, teacher_logits, decoder, seed)
-        if "signals" in controls:
-            found += [signals.power_and_mean(trials, seed), signals.time_windows(trials, seed)]
-        if "simulator" in controls:
-            from eeglib.audit.worlds import simulated_worlds
+    head, _, probabilities = clock.headline(trials, decoder, seed)
+    found = [] if student is None else student_controls(trials, student, seed)
+    if "comparisons" in controls:
+        found += _comparisons(trials, subject, decoder, others, phantom, reference, seed)
+    if "clock" in controls:
+        found += _clock(trials, decoder, probabilities, seed)
+    if "pictures" in controls:
+        found += _pictures(trials, probabilities, image_features, teacher_logits, decoder, seed)
+    if "signals" in controls:
+        found += [signals.power_and_mean(trials, seed), signals.time_windows(trials, seed)]
+    if "simulator" in controls:
+        from eeglib.audit.worlds import simulated_worlds
 
-            found.append(simulated_worlds(seed=seed))
-        share, reason = None, "the share was not asked for."
-        if "share" in controls:
-            share, reason = _share(trials, head, decoder, seed)
-        clock_only = clock.label_from_clock(trials, seed)
+        found.append(simulated_worlds(seed=seed))
+    share, reason = None, "the share was not asked for."
+    if "share" in controls:
+        share, reason = _share(trials, head, decoder, seed)
+    clock_only = clock.label_from_clock(trials, seed)
     return AuditCard(
         subject, design_of(trials), trials.n_classes, head, clock_only, found, share, reason
     )

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from eeglib.audit.control import Control, accuracy_control, difference_interval, unavailable
-from eeglib.audit.decoders import Decoder, cross_validate, discriminant, whitener
+from eeglib.audit.decoders import Decoder, cross_validate, discriminant, one_thread, whitener
 from eeglib.audit.designs import (
     BLOCK,
     RANDOMIZED,
@@ -79,6 +79,7 @@ def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
     )
 
 
+@one_thread
 def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Control:
     """Control 3: tell the first half of a block from its second half, within one class.
 

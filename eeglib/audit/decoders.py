@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from eeglib.profile import TrainingSettings
+
+# Small matrices, many of them: threads of the linear algebra would only wait for each other.
+one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -97,6 +101,7 @@ def network_decoder(settings: TrainingSettings, seed: int = 0) -> Decoder:
     return fit_predict
 
 
+@one_thread
 def cross_validate(
     decoder: Decoder, features: np.ndarray, labels: np.ndarray,
     folds: Iterable[tuple[np.ndarray, np.ndarray]],

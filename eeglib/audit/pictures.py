@@ -6,13 +6,14 @@ import numpy as np
 
 from eeglib.audit.clock import N_PERMUTATIONS
 from eeglib.audit.control import Control, difference_interval, unavailable
-from eeglib.audit.decoders import softmax, whitener
+from eeglib.audit.decoders import one_thread, softmax, whitener
 from eeglib.audit.designs import random_folds, stretches
 from eeglib.audit.trials import AuditTrials
 
 NO_IMAGES = "which image was shown, or what it looks like, is not known in this data set."
 
 
+@one_thread
 def image_identification(
     trials: AuditTrials, image_features: np.ndarray | None, seed: int = 0
 ) -> Control:
@@ -67,6 +68,7 @@ def image_identification(
     )
 
 
+@one_thread
 def teacher_controls(
     trials: AuditTrials, teacher_logits: np.ndarray | None, alpha: float = 0.5,
     temperature: float = 1.0, seed: int = 0,

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from eeglib.audit.clock import matched_hits, tested_hits
-from eeglib.audit.decoders import Decoder, discriminant, whitener
+from eeglib.audit.decoders import Decoder, discriminant, one_thread, whitener
 from eeglib.audit.designs import (
     BLOCK,
     REPEATED,
@@ -82,6 +82,7 @@ ASSUMPTION = (
 )
 
 
+@one_thread
 def stimulus_share(
     features: np.ndarray, block: np.ndarray, session: np.ndarray, time: np.ndarray,
     confidence: float = 0.95, scale: float = 1.0,
@@ -220,6 +221,7 @@ def _share_of_accuracy(
     )
 
 
+@one_thread
 def similarity_by_lag(
     features: np.ndarray, block: np.ndarray, session: np.ndarray, time: np.ndarray,
     edges: np.ndarray,

@@ -10,7 +10,7 @@ import pandas
 
 from eeglib.audit.clock import headline
 from eeglib.audit.control import Control
-from eeglib.audit.decoders import whitener
+from eeglib.audit.decoders import one_thread, whitener
 from eeglib.audit.trials import AuditTrials, audit_trials
 
 N_CHANS, SFREQ, BAND = 64, 200, (14.0, 70.0)
@@ -29,6 +29,7 @@ WORLDS = {  # stimulus strength, drift strength, as factors on those asked for
 }
 
 
+@one_thread
 def simulate_trials(
     stimulus_strength: float, drift_strength: float, design: str = "block", n_classes: int = 10,
     images_per_class: int = 40, seed: int = 0, broadband: bool = False, **options,
@@ -97,6 +98,7 @@ def simulate_trials(
     return trials, features[shown]
 
 
+@one_thread
 def true_share(both: AuditTrials, drift: AuditTrials, stimulus: AuditTrials) -> float:
     """What `stimulus_share` should find, from simulations that share their seed.
 
