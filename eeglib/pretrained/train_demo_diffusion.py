@@ -198,7 +198,7 @@ def load_weights(parts: dict, folder: Path) -> None:
     """Give untrained parts the weights of a pipeline of the same architecture."""
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
     for name in ("vae", "unet", "text_encoder"):
         parts[name].load_state_dict(getattr(pipeline, name).state_dict())
 
@@ -211,7 +211,12 @@ def main(folder: Path, work: Path, per_class: int, minutes: tuple[float, float],
     work.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    parts = build(save_tokenizer(folder / "tokenizer"))
+    if start is None:
+        parts = build(save_tokenizer(folder / "tokenizer"))
+    else:  # equally good merges come in any order, but these weights know only their own
+        tokenizer = CLIPTokenizer.from_pretrained(start / "tokenizer")
+        tokenizer.save_pretrained(folder / "tokenizer")
+        parts = build(len(tokenizer))
     for name, part in parts.items():
         if hasattr(part, "parameters"):
             print(name, sum(p.numel() for p in part.parameters()), "parameters", flush=True)
