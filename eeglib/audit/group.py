@@ -89,7 +89,7 @@ def summarize_cards(cards: Sequence[AuditCard], n_bootstrap: int = 2000, confide
         text += "; trained on the other subjects " + _mean(across, n_bootstrap, confidence, seed)
     conclusions = [conclude(card) for card in cards]
     flagged = sum(c.flagged for c in conclusions)
-    text += f". A clock was seen, in a design that it can answer, in {flagged} of {len(cards)}. "
+    text += f". A clock that can pass for a class was seen in {flagged} of {len(cards)}. "
     kinds = [c.kind for c in conclusions]
     tally = ", ".join(f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
     return f"{text}Conclusions: {tally}. {_warning(kinds)}"
