@@ -113,7 +113,7 @@ class TrainingSettings(Settings):
     gradient_clip: Positive = Field(1.0, description="largest norm of a gradient")
     max_epochs: Count = Field(50, description="passes over the training trials, at most")
     patience: Count = Field(10, description="epochs without a better validation loss")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one network is trained per seed")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="a network is trained per seed")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
