@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from eeglib.reconstruction import draw_in_batches, make_generator
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from sklearn.linear_model import RidgeCV
@@ -116,12 +118,12 @@ def draw_from_latents(
     redraw = AutoPipelineForImage2Image.from_pipe(pipeline)
     redraw.set_progress_bar_config(disable=True)
     starts = torch.tensor(np.reshape(latents, (-1, *shape)), dtype=pipeline.dtype)
-    drawn: list[Image.Image] = []
-    for first in range(0, len(prompts), batch_size):
-        rows = slice(first, first + batch_size)
-        drawn += redraw(
+
+    def draw(rows: slice) -> list[Image.Image]:
+        return redraw(
             prompt=list(prompts[rows]), image=starts[rows].to(pipeline.device), strength=strength,
             num_inference_steps=steps, guidance_scale=guidance_scale,
-            generator=[torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds[rows]],
+            generator=[make_generator(int(seed)) for seed in seeds[rows]],
         ).images
-    return drawn
+
+    return draw_in_batches(pipeline, len(prompts), batch_size, draw)

@@ -75,13 +75,13 @@ def load_pipeline(
         raise PipelineError(f"No folder {source}. Give a folder saved by diffusers, a repository "
                             "id such as stabilityai/sd-turbo, or 'demo'.")
     try:
-        with _quiet():
+        with quiet():
             pipeline = DiffusionPipeline.from_pretrained(
                 source if is_folder else str(model), dtype=dtype, use_safetensors=True,
                 low_cpu_mem_usage=importlib.util.find_spec("accelerate") is not None,
             )
     except Exception as error:  # damaged files make four libraries raise whatever they like
-        raise PipelineError(_explain(error, model, is_folder)) from error
+        raise PipelineError(explain(error, model, is_folder)) from error
     pipeline.set_progress_bar_config(disable=True)
     if scheduler:
         pipeline.scheduler = _scheduler(scheduler, pipeline.scheduler)
@@ -186,8 +186,8 @@ def _check_parts(folder: Path) -> None:
         )
 
 
-def _explain(error: Exception, model: str | Path, is_folder: bool) -> str:
-    """Say in one or two sentences why a pipeline could not be loaded."""
+def explain(error: Exception, model: str | Path, is_folder: bool) -> str:
+    """Say in one or two sentences why a pipeline, or a part added to it, could not be loaded."""
     from huggingface_hub import errors
 
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -218,7 +218,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the libraries' bars and advice to programmers off the page while a pipeline loads."""
     import diffusers.utils.logging
     import huggingface_hub.utils

@@ -153,6 +153,17 @@ class ReconstructionSettings(Settings):
         "top-1", description="what is drawn: the predicted class, one of top_k, or their mixture"
     )
     top_k: Count = Field(3, description="classes that take part in top-k and mixture")
+    adapter: str | None = Field(
+        None, description="image-prompt adapter: repository, such as h94/IP-Adapter, or folder"
+    )
+    adapter_folder: str = Field("models", description="its subfolder for this kind of model")
+    adapter_weights: str = Field(
+        "ip-adapter_sd15.safetensors", pattern=r"\.safetensors$", description="its weight file"
+    )
+    adapter_encoder: str = Field(
+        "image_encoder", description="its image encoder, in that subfolder; with a / from the top"
+    )
+    adapter_scale: Share = Field(0.5, description="strength of the image beside the prompt")
 
 
 class PictureSettings(Settings):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +159,43 @@ def reconstruct(
     return [drawn[job] for job in jobs]
 
 
+def draw_in_batches(
+    pipeline: DiffusionPipeline, n_pictures: int, batch_size: int,
+    draw: Callable[[slice], list[Image.Image]],
+) -> list[Image.Image]:
+    """Draw rows in turn, as many at a time as the device's memory allows.
+
+    Parameters
+    ----------
+    pipeline : diffusers.DiffusionPipeline
+    n_pictures : int
+    batch_size : int
+        Halved where memory does not suffice, as in `reconstruct`.
+    draw : callable
+        Draws the pictures of some rows.
+
+    Returns
+    -------
+    list of PIL.Image.Image, length n_pictures
+
+    Raises
+    ------
+    PipelineError
+        If the memory does not suffice for one picture.
+    """
+    import torch
+
+    drawn: list[Image.Image] = []
+    while len(drawn) < n_pictures:
+        rows = slice(len(drawn), min(len(drawn) + batch_size, n_pictures))
+        try:
+            with _fitting_threads(pipeline):
+                drawn += draw(rows)
+        except torch.OutOfMemoryError as error:
+            batch_size = _halved(pipeline, rows.stop - rows.start, error)
+    return drawn
+
+
 def trajectory(
     pipeline: DiffusionPipeline,
     prompt: str,
@@ -188,7 +225,7 @@ def trajectory(
     if n_frames < 2:
         raise ValueError(f"n_frames must be at least 2, got {n_frames}.")
     side = size // pipeline.vae_scale_factor
-    generator = _generator(seed)
+    generator = make_generator(seed)
     shape = (1, pipeline.unet.config.in_channels, side, side)
     noise = randn_tensor(shape, generator, pipeline.device, pipeline.unet.dtype)
     states = [noise]
@@ -254,7 +291,7 @@ def _draw(pipeline, batch: list[tuple], settings: dict) -> list[Image.Image]:
     plain = all(isinstance(text, str) for text in texts)
     output = pipeline(
         **({"prompt": texts} if plain else embedded(pipeline, texts)),
-        generator=[_generator(seed) for _, seed in batch],
+        generator=[make_generator(seed) for _, seed in batch],
         num_inference_steps=settings["steps"],
         guidance_scale=settings["guidance_scale"],
         height=settings["size"],
@@ -284,7 +321,8 @@ def _fitting_threads(pipeline) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _generator(seed: int) -> torch.Generator:
+def make_generator(seed: int) -> torch.Generator:
+    """Source of a picture's noise."""
     import torch
 
     # Noise from the CPU: a GPU would draw another one from the same seed.
