@@ -2,16 +2,18 @@
 # make test         environment, tests
 # make clean        remove what was generated (runs, caches), keep the environment
 # make environment  only the environment; PYTHON=python3.12 chooses another interpreter
+# make book JOBS=1  one chapter at a time, for a machine with little memory
 # make lock         resolve pyproject.toml anew into requirements.lock (needs uv)
 
 PYTHON ?= python3
 VENV ?= .venv
 PROFILE ?= demo
+JOBS ?= 2
 
 .PHONY: book test clean environment lock
 
 book: environment
-	$(VENV)/bin/eeglib run --profile $(PROFILE)
+	$(VENV)/bin/eeglib run --profile $(PROFILE) --jobs $(JOBS)
 	$(VENV)/bin/eeglib book --profile $(PROFILE)
 
 test: environment
