@@ -8,7 +8,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from eeglib.datasets.stimuli import draw_stimulus
+from eeglib.datasets.stimuli import CLASSES, draw_stimulus
 from eeglib.picture_backbones import Backbone, Output
 from eeglib.picture_metrics import (
     COLUMNS,
@@ -23,6 +23,7 @@ from eeglib.picture_metrics import (
 from eeglib.picture_scores import n_way_accuracy
 from eeglib.pictures import PictureError, as_pictures, check_pairs
 from eeglib.profile import EvaluationSettings
+from eeglib.reconstruction import load_pipeline, prompt, reconstruct
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "real" / "photos_ccby"
 DRAWS = EvaluationSettings(n_bootstrap=300)
@@ -182,23 +183,52 @@ def judge():
 
 @pytest.fixture(scope="module")
 def photographs():
+    """Real photographs and the package's names of their classes, by WordNet id."""
     if not PHOTOGRAPHS.is_dir():
         pytest.skip(f"no photographs in {PHOTOGRAPHS}")
     with open(PHOTOGRAPHS / "attribution.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    classes = [row["cls"] for row in rows]
-    pairs = []
-    for name in sorted(set(classes)):
-        same = [i for i, c in enumerate(classes) if c == name]
-        pairs += list(zip(same[::2], same[1::2], strict=False))
-    return [Image.open(PHOTOGRAPHS / row["file"]).convert("RGB") for row in rows], pairs
+    pictures = [Image.open(PHOTOGRAPHS / row["file"]).convert("RGB") for row in rows]
+    names = {kind.wnid: kind.name for kind in CLASSES}
+    return pictures, [names[row["wnid"]] for row in rows]
+
+
+def test_photographs_are_measured_against_pictures_of_their_class_prompts(photographs, clip):
+    """Photographs of 299 pixels, real class names and prompts, pictures of 64 pixels."""
+    pictures, classes = photographs
+    known = [kind.name for kind in CLASSES]
+    assert len(pictures) == 72
+    assert len(set(classes)) == 25
+    first = [classes.index(name) for name in sorted(set(classes))[:8]]
+    true, names = [pictures[i] for i in first], [classes[i] for i in first]
+    assert prompt(names[0]) == "an image of an African elephant"
+    pipeline = load_pipeline("demo")
+    shifted = [known[(known.index(name) + 7) % 40] for name in names]
+    told = {"true label": names, "predicted label": names[:4] + shifted[4:],
+            "random label": shifted}
+    sets = {
+        label: reconstruct(pipeline, [prompt(word) for word in words], range(8), steps=3)
+        for label, words in told.items()
+    }
+    table = with_controls(true, sets, clip, SETTINGS, DRAWS, true_names=names,
+                          generated_names=names)
+    assert (table["n"] == 8).all()
+    assert table["value"].notna().all()
+    pixels = table[table["metric"] == "PixCorr"]["value"]
+    assert (pixels.abs() < 0.9).all(), "class prompts know no photograph"
+    with pytest.raises(PictureError, match="8 of 8 generated pictures are true pictures"):
+        measure(true, true, clip, SETTINGS, DRAWS)
 
 
 def test_another_photograph_of_the_class_is_recognised_and_of_another_class_is_not(
     judge, photographs
 ):
     """50-way top-1 by a real classifier: what the ceiling and the floor mean."""
-    pictures, pairs = photographs
+    pictures, classes = photographs
+    pairs = []
+    for name in sorted(set(classes)):
+        of_class = [i for i, c in enumerate(classes) if c == name]
+        pairs += list(zip(of_class[::2], of_class[1::2], strict=False))
     true, same = ([pictures[pair[i]] for pair in pairs[::2]] for i in (0, 1))
     half = len(same) // 2
     seen, right, wrong = (
