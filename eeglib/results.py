@@ -294,6 +294,8 @@ def open_chapter(
 ) -> Chapter:
     """Open a chapter of a run; the first call of every notebook.
 
+    From then on pandas shows the whole text of a cell: a verdict that ends in dots is none.
+
     Parameters
     ----------
     chapter : str
@@ -313,6 +315,8 @@ def open_chapter(
     ValueError
         If the chapter's name or the subject is not one.
     """
+    import pandas
+
     if not re.fullmatch(r"\d\d_[a-z0-9_]+", chapter):
         raise ValueError(f"A chapter is named like '02_filter_signals', got {chapter!r}.")
     if not isinstance(profile, Profile):
@@ -323,6 +327,7 @@ def open_chapter(
     run_dir = Path(run_dir)
     if not run_dir.is_absolute() and Path.cwd().name == "notebooks":
         run_dir = Path.cwd().parent / run_dir
+    pandas.set_option("display.max_colwidth", None)
     return Chapter(chapter, profile, run_dir.resolve(), subject)
 
 
