@@ -39,6 +39,8 @@ class ImageRegressor:
         From scaled deviations of the features to deviations of the embedding.
     penalty : float
         What cross-validation chose.
+    spread : float
+        Root mean square of the deviations of training embeddings from these means.
     """
 
     feature_means: np.ndarray
@@ -46,6 +48,7 @@ class ImageRegressor:
     embedding_means: np.ndarray
     weights: np.ndarray
     penalty: float
+    spread: float
 
     def predict(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Predict the embedding of the image of each trial.
@@ -63,6 +66,33 @@ class ImageRegressor:
         """
         deviations = (features - self.feature_means[labels]) / self.feature_scale
         return self.embedding_means[labels] + deviations @ self.weights
+
+    def widen(self, predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Give predictions the spread of real embeddings, to draw from them.
+
+        Parameters
+        ----------
+        predicted : array, shape (n_trials, n_dims)
+            From `predict`; all that are to be drawn, since one factor serves them.
+        labels : array of int, shape (n_trials,)
+            The same as there.
+
+        Returns
+        -------
+        array, shape (n_trials, n_dims)
+
+        Notes
+        -----
+        Ridge regression shrinks: the weaker the signal, the nearer all predictions lie to the
+        mean, where every picture of a class is the same. One common factor on the deviations
+        restores their size. Their directions, hence identification by cosine, stay as they were;
+        noise is blown up as well, so that pictures are vivid whether or not they are right.
+        """
+        centers = self.embedding_means[labels]
+        size = np.sqrt(np.mean((predicted - centers) ** 2))
+        if size == 0:
+            return predicted
+        return centers + (predicted - centers) * (self.spread / size)
 
 
 def noise_whitener(trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -189,8 +219,10 @@ def fit_regressor(
     feature_means, embedding_means = (_class_means(x, labels) for x in (features, embeddings))
     scaled, scale = _scaled(features - feature_means[labels])
     units = np.eye(features.shape[1])  # what is predicted for single features: the weights
-    [weights] = _ridge(scaled, embeddings - embedding_means[labels], [penalty], units)
-    return ImageRegressor(feature_means, scale, embedding_means, weights, float(penalty))
+    deviations = embeddings - embedding_means[labels]
+    [weights] = _ridge(scaled, deviations, [penalty], units)
+    spread = float(np.sqrt(np.mean(deviations**2)))
+    return ImageRegressor(feature_means, scale, embedding_means, weights, float(penalty), spread)
 
 
 @dataclass(frozen=True)
@@ -206,12 +238,15 @@ class WithinClass:
         Rows of the test trials.
     predicted : array, shape (n_test, n_dims)
         Embeddings predicted for them, their class taken as known.
+    widened : array, shape (n_test, n_dims)
+        The same with the spread of real embeddings, for drawing.
     """
 
     table: pandas.DataFrame
     regressor: ImageRegressor
     test: np.ndarray
     predicted: np.ndarray
+    widened: np.ndarray
 
 
 def predict_within_class(
@@ -254,7 +289,8 @@ def predict_within_class(
         predicted, embeddings[test], labels[test], names[test], regressor.embedding_means,
         seed=seed,
     )
-    return WithinClass(table, regressor, np.asarray(test), predicted)
+    widened = regressor.widen(predicted, labels[test])
+    return WithinClass(table, regressor, np.asarray(test), predicted, widened)
 
 
 def nearest_image(predicted: np.ndarray, embeddings: np.ndarray) -> np.ndarray:

@@ -63,6 +63,20 @@ def test_nothing_is_found_where_nothing_was_put_in():
         assert p_values.mean() > 0.3
 
 
+def test_widened_predictions_have_the_spread_of_embeddings_and_the_same_directions():
+    features, embeddings, labels, images = recorded(0.3)
+    test = np.arange(len(labels)) % 5 == 0
+    regressor = fit_regressor(*(x[~test] for x in (features, embeddings, labels, images)))
+    predicted = regressor.predict(features[test], labels[test])
+    wide, centers = regressor.widen(predicted, labels[test]), regressor.embedding_means[labels]
+    narrow, full = predicted - centers[test], wide - centers[test]
+    real = embeddings[~test] - centers[~test]
+    assert np.sqrt((narrow**2).mean()) < 0.8 * np.sqrt((real**2).mean())
+    assert np.sqrt((full**2).mean()) == pytest.approx(np.sqrt((real**2).mean()))
+    assert np.ptp(full / narrow) == pytest.approx(0, abs=1e-6)
+    assert (regressor.widen(centers, labels) == centers).all()
+
+
 def test_penalty_grows_as_the_image_fades():
     strong, weak = identified(3.0)[0].penalty, identified(0.2)[0].penalty
     assert strong < weak
