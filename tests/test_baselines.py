@@ -16,7 +16,7 @@ LABELS = np.arange(N_TRIALS) % N_CLASSES
 SPLIT = Split(np.arange(60), np.arange(60, 84), np.arange(84, 120))
 PROFILE = Profile(
     name="test", timefrequency={"window": 0.08, "step": 0.04},
-    training={"max_epochs": 10, "learning_rate": 1e-3, "batch_size": 12, "device": "cpu"},
+    training={"max_epochs": 20, "learning_rate": 1e-3, "batch_size": 12, "device": "cpu"},
 )
 LOGITS = 4 * np.eye(N_CLASSES)[LABELS]
 
