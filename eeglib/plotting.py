@@ -411,14 +411,6 @@ def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figu
     return figure
 
 
-def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Which class was taken for which: shares of each true class, rows sum to one."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = plot_similarity(shares, class_names, "share of the true class's trials")
-    figure.axes[0].set(xlabel="predicted class", ylabel="true class")
-    return figure
-
-
 def _wrap(text: str, width: int) -> str:
     import textwrap
 
