@@ -5,8 +5,11 @@ Apart from `baselines` because importing cebra takes seconds.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import warnings
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 
@@ -89,10 +92,27 @@ def _fit(rows: np.ndarray, guide: np.ndarray, given: Trials):
             batch_size=min(BATCH, len(rows)), learning_rate=settings.learning_rate,
             max_iterations=n_steps, verbose=False,
         )
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), _seeded_sampling(given.seed):
             torch.manual_seed(given.seed)
             model.fit(rows, guide)
     return model
+
+
+@contextlib.contextmanager
+def _seeded_sampling(ours: int):
+    """Let cebra's samplers start from a seed: it draws a new one each time, whatever it is told."""
+    from cebra.distributions.base import HasGenerator
+
+    made, start = itertools.count(), HasGenerator.__init__
+
+    def seeded(self, device, seed):
+        start(self, device, seed)
+        mixed = np.random.SeedSequence((ours, next(made)))  # samplers must not repeat each other
+        self._seed = int(mixed.generate_state(1)[0])
+        self.generator.manual_seed(self._seed)
+
+    with mock.patch.object(HasGenerator, "__init__", seeded):
+        yield
 
 
 def _vote(training, validation, test, given: Trials) -> np.ndarray:

@@ -49,11 +49,12 @@ def test_a_separable_problem_is_learned_and_permuted_labels_are_not(name):
     assert right[1] <= 0.55  # the 99.5th percentile of guessing is 0.53
 
 
-@pytest.mark.parametrize("name", ["lr_power", "lr_windowed_pca", "cnn_stft"])
+@pytest.mark.parametrize("name", ["lr_power", "lr_windowed_pca", "cebra_knn", "cnn_stft"])
 def test_test_labels_have_no_influence_and_seeds_work_both_ways(name):
     def found(labels, seed):
         return ROWS[name].fit_predict(
-            trials(0.7), SFREQ, labels, SPLIT, PROFILE, seed=seed, n_classes=N_CLASSES
+            trials(0.7), SFREQ, labels, SPLIT, PROFILE, LOGITS, features(), seed=seed,
+            n_classes=N_CLASSES,
         )
 
     changed = LABELS.copy()
