@@ -97,7 +97,6 @@ class ResidualCNN(nn.Module):
         def build(width: int) -> nn.Sequential:
             widths = [width, width, 2 * width, 4 * width, 8 * width]
             return nn.Sequential(
-                CellNorm(n_chans, n_freqs),
                 nn.Conv2d(n_chans, width, patch, stride=patch, bias=False),
                 *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths)),
                 _norm(nn.BatchNorm2d, 8 * width),
@@ -107,34 +106,47 @@ class ResidualCNN(nn.Module):
                 nn.Linear(8 * width, n_outputs),
             )
 
+        self.standardize = CellNorm(n_chans, n_freqs)
         self.layers = build(fitting_width(build, n_parameters))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, shape (n_trials, n_outputs), of images (n_trials, n_chans, n_freqs, n_times)."""
-        return self.layers(images)
+        return self.layers(self.standardize(images))
 
 
 class CellNorm(nn.Module):
-    """Each frequency of each channel to mean 0 and variance 1, over trials and times.
+    """Each frequency of each channel to mean 0 and variance 1, over the training trials and times.
 
-    Batch normalisation whose features are the cells of channel and frequency. Power falls so
-    steeply with frequency that, with one mean for a whole channel, the image would be the same
-    ridge in every trial and what differs between trials a ripple on it.
+    Power falls so steeply with frequency that, with one mean for a whole channel, the image would
+    be the same ridge in every trial and what differs between trials a ripple on it. Nothing here
+    is learned step by step: `fit` takes means and variances once, so that the loop of training can
+    standardise every trial once instead of in every epoch.
     """
 
     def __init__(self, n_chans: int, n_freqs: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(1, n_chans, n_freqs, 1))
-        self.register_buffer("variance", torch.ones(1, n_chans, n_freqs, 1))
+        self.register_buffer("scale", torch.ones(1, n_chans, n_freqs, 1))
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Take means and variances from the training images (n_trials, n_chans, n_freqs, n_times).
+
+        Until then images pass as they are.
+        """
+        variance, mean = torch.var_mean(images, dim=(0, 3), keepdim=True, correction=0)
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.rsqrt(variance + 1e-5))
 
     def forward(self, images: Tensor) -> Tensor:
         """Standardised images, of the same shape."""
-        mean, variance = self.mean, self.variance
-        if self.training:
-            variance, mean = torch.var_mean(images, dim=(0, 3), keepdim=True, correction=0)
-            self.mean.lerp_(mean.detach(), MOMENTUM)
-            self.variance.lerp_(variance.detach(), MOMENTUM)
-        return (images - mean) * torch.rsqrt(variance + 1e-5)
+        n_chans, n_freqs = self.mean.shape[1:3]
+        if images.shape[1:3] != (n_chans, n_freqs):  # one frequency would be taken for all
+            raise ValueError(
+                f"This network takes images (n_trials, {n_chans}, {n_freqs}, n_times), got "
+                f"{tuple(images.shape)}."
+            )
+        return (images - self.mean) * self.scale
 
 
 class ResidualBlock(nn.Module):

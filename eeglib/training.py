@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eeglib.networks import ResidualCNN
 from eeglib.profile import TrainingSettings
 from eeglib.splits import Split
 
@@ -79,12 +81,24 @@ def distillation_loss(
     return alpha * by_labels + (1 - alpha) * by_teacher
 
 
-
 @dataclass
 class _Part:
     images: Tensor
     labels: Tensor
     teacher: Tensor | None
+
+    def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows and their images, for a sequence of rows.
+
+        All images stand in one piece of memory, overwritten by the next: fresh memory for each
+        batch costs a CPU more time than the copy.
+        """
+        orders = list(orders)
+        space = torch.empty_like(self.images[: max(map(len, orders))])
+        for rows in orders:
+            images = space[: len(rows)]
+            torch.index_select(_as_rows(self.images), 0, rows, out=_as_rows(images))
+            yield rows, images
 
     def loss_of(self, logits: Tensor, rows, settings: TrainingSettings) -> Tensor:
         teacher = None if self.teacher is None else self.teacher[rows]
@@ -149,6 +163,7 @@ class TrainingRun:
 
     def __init__(self, network, settings, data, seed, checkpoint):
         self.network, self.settings, self.checkpoint = network, settings, checkpoint
+        self.logits_of = network
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=settings.learning_rate, fused=True
         )
@@ -221,10 +236,11 @@ def train(run: TrainingRun, data: TrainingData, progress: bool) -> None:
     """Go through the training trials, epoch by epoch, until the run is finished."""
     started = time.perf_counter()
     bar = _bar(run.settings.max_epochs, len(run.history)) if progress else None
+    _standardize_once(run, data)
     while not run.finished:
         epoch = len(run.history) + 1
-        training_loss = _one_epoch(run, data.training)
-        validation_loss, accuracy = _validate(run, data.validation)
+        found = torch.stack([_one_epoch(run, data.training), *_validate(run, data.validation)])
+        training_loss, validation_loss, accuracy = found.tolist()  # a GPU is waited for only here
         if not np.isfinite([training_loss, validation_loss]).all():
             raise TrainingError(
                 f"The loss is {training_loss} in epoch {epoch}: training diverged. Lower "
@@ -246,32 +262,49 @@ def train(run: TrainingRun, data: TrainingData, progress: bool) -> None:
         bar.close()
 
 
-def _one_epoch(run: TrainingRun, part: _Part) -> float:
+@torch.no_grad()
+def _standardize_once(run: TrainingRun, data: TrainingData) -> None:
+    """Do with all trials, once, what a network does with its input without learning."""
+    if not isinstance(run.network, ResidualCNN):
+        return
+    run.network.standardize.fit(data.training.images)
+    for part in (data.training, data.validation):
+        for images in part.images.split(256):
+            images.copy_(run.network.standardize(images))
+    run.logits_of = run.network.layers
+
+
+def _one_epoch(run: TrainingRun, part: _Part) -> Tensor:
     run.network.train()
-    n_trials = len(part.labels)
-    order = torch.randperm(n_trials, generator=run.shuffle).to(part.labels.device)
-    batches = list(order.split(run.settings.batch_size))
+    n_trials, device = len(part.labels), part.labels.device
+    order = torch.randperm(n_trials, generator=run.shuffle, pin_memory=device.type == "cuda")
+    batches = list(order.to(device, non_blocking=True).split(run.settings.batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
-    total = torch.zeros((), device=part.labels.device)
-    for rows in batches:
-        loss = part.loss_of(run.network(part.images[rows]), rows, run.settings)
+    total = torch.zeros((), device=device)
+    for rows, images in part.batches(batches):
+        loss = part.loss_of(run.logits_of(images), rows, run.settings)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(run.network.parameters(), run.settings.gradient_clip)
         run.optimizer.step()
         total += loss.detach() * len(rows)
-    return float(total) / n_trials
+    return total / n_trials
 
 
-def _validate(run: TrainingRun, part: _Part) -> tuple[float, float]:
+def _validate(run: TrainingRun, part: _Part) -> tuple[Tensor, Tensor]:
     run.network.eval()
     with torch.no_grad():
-        logits = torch.cat([run.network(batch) for batch in part.images.split(256)])
+        logits = torch.cat([run.logits_of(batch) for batch in part.images.split(256)])
         loss = part.loss_of(logits, slice(None), run.settings)
         accuracy = (logits.argmax(dim=1) == part.labels).float().mean()
-    return float(loss), float(accuracy)
+    return loss, accuracy
 
+
+def _as_rows(images: Tensor) -> Tensor:
+    """Each trial as one row of memory, whatever the order of its axes there."""
+    n_values = images[0].numel()
+    return images.as_strided((len(images), n_values), (n_values, 1))
 
 
 def find_device(name: str) -> torch.device:

@@ -21,6 +21,7 @@ from eeglib.distillation import (
 from eeglib.networks import ResidualCNN
 from eeglib.profile import TrainingSettings
 from eeglib.splits import Split
+from eeglib.training import _Part
 
 SPLIT = Split(np.arange(65), np.arange(65, 85), np.arange(85, 105))
 QUICK = TrainingSettings(max_epochs=6, batch_size=16, learning_rate=1e-3, device="cpu")
@@ -207,7 +208,30 @@ def test_a_last_batch_of_one_trial_does_not_stop_training(problem):
     images, labels = problem
     settings = QUICK.model_copy(update={"batch_size": 32, "max_epochs": 1})
     assert len(SPLIT.training) % 32 == 1
-    assert len(fit(small_network, images[..., :1, :1], labels, SPLIT, settings).history) == 1
+    one_cell = residual_network((6, 1, 1), 3)  # whose map of one place is 1 x 1 from the start
+    assert len(fit(one_cell, images[..., :1, :1], labels, SPLIT, settings).history) == 1
+
+
+def test_the_unit_of_the_images_has_no_influence(problem):
+    images, labels = problem
+    size = np.float32(2) ** np.arange(-30, 0).reshape(6, 5, 1)  # powers of 2: no rounding
+    one = fit(small_network, 1e3 * images, labels, SPLIT, QUICK)
+    two = fit(small_network, 1e3 * images / size, labels, SPLIT, QUICK)
+    np.testing.assert_allclose(
+        predict(one.network, 1e3 * images), predict(two.network, 1e3 * images / size), atol=1e-3
+    )
+
+
+def test_each_batch_is_its_trials_in_any_order_of_axes():
+    images = torch.randn(9, 4, 3, 5)
+    last = images.contiguous(memory_format=torch.channels_last)
+    for stored in (images, last, images[:, :, 0].clone()):
+        part = _Part(stored, torch.arange(9), None)
+        orders = torch.tensor([3, 1, 8, 0]).split(3)
+        for (rows, found), expected in zip(part.batches(orders), orders, strict=True):
+            assert rows is expected
+            torch.testing.assert_close(found, stored[expected])
+            assert found.stride() == stored.stride()
 
 
 @pytest.mark.parametrize(
