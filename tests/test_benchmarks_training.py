@@ -1,24 +1,37 @@
 """The benchmark of training runs through and its closing line can be read by a machine."""
 
-import numpy as np
+import pytest
 
 from benchmarks import training
-from eeglib.splits import Split
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name, value in {
+        "SHAPE": (8, 21, 23), "N_TRAINING": 128, "N_VALIDATION": 32, "N_CLASSES": 4,
+    }.items():
+        monkeypatch.setattr(training, name, value)
 
 
 def test_the_closing_line(monkeypatch, capsys):
-    monkeypatch.setattr(training, "SHAPE", (8, 21, 23))
-    monkeypatch.setattr(training, "N_TRAINING", 128)
-    monkeypatch.setattr(training, "N_VALIDATION", 32)
-    parts = np.arange(128), np.arange(128, 160), np.array([])
-    monkeypatch.setattr(training, "SPLIT", Split(*parts))
     monkeypatch.setattr(training.torch.cuda, "is_available", lambda: False)
-    assert training.main(["--epochs", "2", "--repeats", "1", "--trials", "5"]) == 0
-    name, *pairs = capsys.readouterr().out.strip().splitlines()[-1].split()
+    assert training.main(["--epochs", "2", "--repeats", "2", "--trials", "5"]) == 0
+    out = capsys.readouterr().out.strip()
+    assert "one epoch, Lightning: median" in out
+    name, *pairs = out.splitlines()[-1].split()
     values = {key: float(value) for key, value in (pair.split("=") for pair in pairs)}
     assert name == "training"
     assert set(values) == {
-        "cpu_speedup", "student_50_epochs_s", "share_of_conv_rate", "trial_p99_ms"
+        "cpu_speedup", "cpu_speedup_standardized", "student_50_epochs_s", "share_of_conv_rate",
+        "trial_p99_ms",
     }
     assert 0 < values["share_of_conv_rate"] < 1
     assert min(values.values()) > 0
+
+
+def test_what_is_measured_on_a_gpu_runs_on_a_cpu(capsys):
+    assert 0 < training._busy_share("cpu", training._data())
+    assert training._rows_seconds("cpu", epochs=1) > 0
+    out = capsys.readouterr().out
+    assert out.count("cpu: row ") == 10
+    assert "computes" in out
