@@ -12,21 +12,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from eeglib.calibration import calibrated
 from eeglib.networks import ResidualCNN, count_parameters
-from eeglib.profile import TrainingSettings
+from eeglib.profile import IngredientSettings, TrainingSettings
 from eeglib.splits import Split
 from eeglib.training import (
-    TrainingData,
-    TrainingError,
     TrainingRun,
     check_outputs,
     determinism,
     distillation_loss,
     find_device,
-    on_device,
     seeded,
     train,
 )
+from eeglib.training_data import TrainingData, TrainingError, on_device
 
 __all__ = [
     "Student", "TrainingError", "average_predictions", "count_parameters", "distillation_loss",
@@ -56,16 +55,19 @@ class Student:
     seed: int
 
 
-def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], ResidualCNN]:
+def residual_network(
+    shape: Sequence[int], n_classes: int, attention: bool = False
+) -> Callable[[], ResidualCNN]:
     """Builder of the paper's student for images of a shape (n_chans, n_freqs, n_times)."""
     n_chans, n_freqs, n_times = (int(side) for side in shape)
-    return lambda: ResidualCNN(n_chans, n_freqs, n_times, n_classes)
+    return lambda: ResidualCNN(n_chans, n_freqs, n_times, n_classes, attention=attention)
 
 
 def fit(
     build_network: Callable[[], nn.Module], images: np.ndarray, labels: np.ndarray, split: Split,
     settings: TrainingSettings, teacher_logits: np.ndarray | None = None, seed: int = 0,
     progress: bool = True, checkpoint: Path | None = None, deterministic: bool = False,
+    ingredients: IngredientSettings | None = None, teacher_features: np.ndarray | None = None,
 ) -> Student:
     """Train a network on a subject's training trials, stopping by the validation trials.
 
@@ -79,7 +81,8 @@ def fit(
         Those of test trials are not looked at.
     split : Split
     settings : TrainingSettings
-        Section ``training`` of the profile; its ``seeds`` are not used here (see `fit_seeds`).
+        Section ``training`` of the profile; its ``seeds`` (see `fit_seeds`) and ``ingredients``
+        are not used here.
     teacher_logits : array, shape (n_trials, n_classes) | None
         For the image of each trial. None: training on labels alone.
     seed : int
@@ -90,6 +93,11 @@ def fit(
         File that keeps the state after every epoch. If it exists, training goes on from there.
     deterministic : bool
         Use only algorithms that give the same bits in every run on the same machine.
+    ingredients : IngredientSettings | None
+        What is added to the paper's recipe; see `eeglib.ingredients`. None: nothing. Of them,
+        ``attention`` is for `build_network` to follow.
+    teacher_features : array, shape (n_trials, d) | None
+        Embedding of the image of each trial, for the ingredient ``embedding``.
 
     Returns
     -------
@@ -104,20 +112,23 @@ def fit(
     Notes
     -----
     Section 3.6 of the paper: Adam, gradients clipped by norm, early stopping on the validation
-    loss, which is the same loss (1) on the validation trials. All trials lie on the device and a
-    batch is an indexing of them. A last batch of a single trial joins the one before it, since
-    batch normalisation needs two.
+    loss, which is the same loss (1) on the validation trials. All trials lie on the device,
+    standardised there once, and a batch is an indexing of them. A last batch of a single trial
+    joins the one before it, since batch normalisation needs two.
     """
     device = find_device(settings.device)
-    data = TrainingData.of(images, labels, split, teacher_logits, device)
+    data = TrainingData.of(images, labels, split, teacher_logits, teacher_features, device)
     with seeded(seed, device), determinism(deterministic):
         network = build_network().to(device)
         check_outputs(network, data)
         if data.training.images.ndim == 4:
             network = network.to(memory_format=torch.channels_last)
-        run = TrainingRun(network, settings, data, seed, checkpoint)
+        run = TrainingRun(network, settings, data, seed, checkpoint, ingredients)
         train(run, data, progress)
     network.load_state_dict(run.best_state)
+    if run.ingredients.calibration:
+        found = predict(network, images[split.validation])
+        network = calibrated(network, found, labels[split.validation])
     return Student(network.eval(), pandas.DataFrame(run.history), run.best_epoch, seed)
 
 

@@ -71,6 +71,8 @@ class ResidualCNN(nn.Module):
         Share of features set to zero in training, before the linear layer.
     n_parameters : int
         Size to come close to.
+    attention : bool
+        Whether each block weighs its filters by the trial (`SqueezeExcitation`).
 
     Raises
     ------
@@ -88,7 +90,7 @@ class ResidualCNN(nn.Module):
 
     def __init__(
         self, n_chans: int, n_freqs: int, n_times: int, n_outputs: int,
-        dropout: float = 0.25, n_parameters: int = N_PARAMETERS,
+        dropout: float = 0.25, n_parameters: int = N_PARAMETERS, attention: bool = False,
     ):
         super().__init__()
         _check_counts(n_chans=n_chans, n_freqs=n_freqs, n_times=n_times, n_outputs=n_outputs)
@@ -98,7 +100,7 @@ class ResidualCNN(nn.Module):
             widths = [width, width, 2 * width, 4 * width, 8 * width]
             return nn.Sequential(
                 nn.Conv2d(n_chans, width, patch, stride=patch, bias=False),
-                *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths)),
+                *(ResidualBlock(a, b, attention) for a, b in itertools.pairwise(widths)),
                 _norm(nn.BatchNorm2d, 8 * width),
                 nn.AdaptiveAvgPool2d(1),
                 nn.Flatten(),
@@ -157,7 +159,7 @@ class ResidualBlock(nn.Module):
     what few trials can teach, and grows its non-linear parts from there.
     """
 
-    def __init__(self, n_in: int, n_out: int):
+    def __init__(self, n_in: int, n_out: int, attention: bool = False):
         super().__init__()
         self.way = nn.Sequential(
             _norm(nn.BatchNorm2d, n_in),
@@ -169,6 +171,8 @@ class ResidualBlock(nn.Module):
             _norm(nn.BatchNorm2d, n_out),
         )
         nn.init.zeros_(self.way[-1].weight)
+        if attention:
+            self.way.append(SqueezeExcitation(n_out))
         self.shortcut = nn.Sequential(
             nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
             nn.Conv2d(n_in, n_out, 1, bias=False),
@@ -178,6 +182,25 @@ class ResidualBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (n_trials, n_out, half the height, half the width)."""
         return self.way(maps) + self.shortcut(maps)
+
+
+class SqueezeExcitation(nn.Module):
+    """Weigh the filters of a map, each trial by its own averages (Hu et al. 2018).
+
+    Between the averages and the weights stand an eighth as many hidden units, at least 4.
+    """
+
+    def __init__(self, n_filters: int):
+        super().__init__()
+        n_hidden = max(4, n_filters // 8)
+        self.weights = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(n_filters, n_hidden, 1), nn.ReLU(),
+            nn.Conv2d(n_hidden, n_filters, 1), nn.Sigmoid(),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps of the same shape, each filter's times a number from 0 to 1."""
+        return maps * self.weights(maps)
 
 
 class LSTMClassifier(nn.Module):

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import pickle
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from eeglib.ingredients import augment, embedding_head, embedding_loss, mixed
 from eeglib.networks import ResidualCNN
-from eeglib.profile import TrainingSettings
-from eeglib.splits import Split
+from eeglib.profile import IngredientSettings
+from eeglib.training_data import TrainingData, TrainingError, TrainingPart
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingError(ValueError):
-    """Data or settings that no network can be trained on; the message says what to do."""
 
 
 def distillation_loss(
@@ -81,91 +76,22 @@ def distillation_loss(
     return alpha * by_labels + (1 - alpha) * by_teacher
 
 
-@dataclass
-class _Part:
-    images: Tensor
-    labels: Tensor
-    teacher: Tensor | None
-
-    def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows and their images, for a sequence of rows.
-
-        All images stand in one piece of memory, overwritten by the next: fresh memory for each
-        batch costs a CPU more time than the copy.
-        """
-        orders = list(orders)
-        space = torch.empty_like(self.images[: max(map(len, orders))])
-        for rows in orders:
-            images = space[: len(rows)]
-            torch.index_select(_as_rows(self.images), 0, rows, out=_as_rows(images))
-            yield rows, images
-
-    def loss_of(self, logits: Tensor, rows, settings: TrainingSettings) -> Tensor:
-        teacher = None if self.teacher is None else self.teacher[rows]
-        return distillation_loss(
-            logits, self.labels[rows], teacher, settings.alpha, settings.temperature
-        )
-
-
-@dataclass
-class TrainingData:
-    """Training and validation trials on the device; test trials never get here."""
-
-    training: _Part
-    validation: _Part
-
-    @classmethod
-    def of(
-        cls, images: np.ndarray, labels: np.ndarray, split: Split,
-        teacher_logits: np.ndarray | None, device: torch.device,
-    ) -> TrainingData:
-        """Check what was given and put it on the device."""
-        images, labels = np.asarray(images), np.asarray(labels)
-        if len(images) != len(labels):
-            raise TrainingError(f"There are {len(images)} trials but {len(labels)} labels.")
-        if labels.dtype.kind not in "iu":
-            raise TrainingError(f"labels must be integers, got {labels.dtype}.")
-        if teacher_logits is not None and len(teacher_logits) != len(images):
-            raise TrainingError(
-                f"There are {len(images)} trials but teacher logits for {len(teacher_logits)}. "
-                "Give each trial the logits of its image."
-            )
-        parts = []
-        for name in ("training", "validation"):
-            rows = getattr(split, name)
-            if len(rows) < 2:
-                raise TrainingError(f"The {name} part has {len(rows)} trials; at least 2 needed.")
-            part_images = on_device(images[rows], device)
-            teacher = None
-            if teacher_logits is not None:
-                teacher = torch.as_tensor(
-                    np.asarray(teacher_logits)[rows], dtype=torch.float32, device=device
-                )
-            for what, values in (("trials", part_images), ("teacher logits", teacher)):
-                if values is not None and not torch.isfinite(values).all():
-                    raise TrainingError(f"Some {what} of the {name} part are not finite numbers.")
-            targets = torch.as_tensor(labels[rows].astype(np.int64), device=device)
-            parts.append(_Part(part_images, targets, teacher))
-        return cls(*parts)
-
-    def fingerprint(self) -> str:
-        """Changes with every value of trials, labels and teacher."""
-        digest = hashlib.sha256()
-        for part in (self.training, self.validation):
-            for values in (part.images, part.labels, part.teacher):
-                if values is not None:
-                    digest.update(values.contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()
-
-
 class TrainingRun:
     """Everything that changes during training, and its checkpoint."""
 
-    def __init__(self, network, settings, data, seed, checkpoint):
+    def __init__(self, network, settings, data, seed, checkpoint, ingredients=None):
         self.network, self.settings, self.checkpoint = network, settings, checkpoint
-        self.logits_of = network
+        self.ingredients = ingredients or IngredientSettings()
+        self.head = embedding_head(network, data) if self.ingredients.embedding else None
+        self.learned = nn.ModuleList([network] if self.head is None else [network, self.head])
+        self.average = None
+        if decay := self.ingredients.averaging:
+            # Running means of batch normalisation are averaged like the weights they belong to.
+            self.average = AveragedModel(
+                network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+            )
         self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=settings.learning_rate, fused=True
+            self.learned.parameters(), lr=settings.learning_rate, fused=True
         )
         self.shuffle = torch.Generator().manual_seed(seed)
         self.history: list[dict[str, float]] = []
@@ -173,8 +99,11 @@ class TrainingRun:
         self.best_epoch = 0
         self.seconds_before = 0.0
         if checkpoint is not None:
-            asked = settings.model_dump(mode="json", exclude={"seeds", "device", "max_epochs"})
-            self.identity = f"{data.fingerprint()} seed {seed} {asked} {network}"
+            left_out = {"seeds", "device", "max_epochs", "ingredients"}
+            asked = settings.model_dump(mode="json", exclude=left_out)
+            self.identity = (
+                f"{data.fingerprint()} seed {seed} {asked} {self.ingredients} {network}"
+            )
             if Path(checkpoint).exists():
                 self._resume()
 
@@ -185,23 +114,30 @@ class TrainingRun:
         waited = epochs - self.best_epoch
         return epochs >= self.settings.max_epochs or waited >= self.settings.patience
 
+    @property
+    def judged(self) -> nn.Module:
+        """The network that validation judges: the trained one, or the average over its steps."""
+        return self.network if self.average is None else self.average.module
+
     def add(self, row: dict[str, float]) -> None:
         """Note an epoch; keep the weights if its validation loss is the lowest so far."""
         lowest = min((r["validation_loss"] for r in self.history), default=float("inf"))
         self.history.append(row)
         if row["validation_loss"] < lowest:
             self.best_epoch = int(row["epoch"])
-            self.best_state = {k: v.clone() for k, v in self.network.state_dict().items()}
+            self.best_state = {k: v.clone() for k, v in self.judged.state_dict().items()}
         if self.checkpoint is not None:
             self._save()
 
     def _save(self) -> None:
         state = {
             "identity": self.identity, "history": self.history, "best_epoch": self.best_epoch,
-            "best_state": self.best_state, "network": self.network.state_dict(),
+            "best_state": self.best_state, "learned": self.learned.state_dict(),
             "optimizer": self.optimizer.state_dict(), "shuffle": self.shuffle.get_state(),
             "random": torch.get_rng_state(),
         }
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
         if torch.cuda.is_available():
             state["random_cuda"] = torch.cuda.get_rng_state()
         path = Path(self.checkpoint)
@@ -221,7 +157,9 @@ class TrainingRun:
             raise TrainingError(
                 f"The checkpoint is of another network, seed, setting or data. {advice}"
             )
-        self.network.load_state_dict(state["network"])
+        self.learned.load_state_dict(state["learned"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.best_epoch = state["history"], state["best_epoch"]
         self.best_state = state["best_state"]
@@ -271,11 +209,15 @@ def _standardize_once(run: TrainingRun, data: TrainingData) -> None:
     for part in (data.training, data.validation):
         for images in part.images.split(256):
             images.copy_(run.network.standardize(images))
-    run.logits_of = run.network.layers
 
 
-def _one_epoch(run: TrainingRun, part: _Part) -> Tensor:
-    run.network.train()
+def _layers(network: nn.Module) -> nn.Module:
+    """What is left of a network when its trials are standardised."""
+    return network.layers if isinstance(network, ResidualCNN) else network
+
+
+def _one_epoch(run: TrainingRun, part: TrainingPart) -> Tensor:
+    run.learned.train()
     n_trials, device = len(part.labels), part.labels.device
     order = torch.randperm(n_trials, generator=run.shuffle, pin_memory=device.type == "cuda")
     batches = list(order.to(device, non_blocking=True).split(run.settings.batch_size))
@@ -283,28 +225,51 @@ def _one_epoch(run: TrainingRun, part: _Part) -> Tensor:
         batches[-2:] = [torch.cat(batches[-2:])]
     total = torch.zeros((), device=device)
     for rows, images in part.batches(batches):
-        loss = part.loss_of(run.logits_of(images), rows, run.settings)
+        loss = _loss_of_batch(run, part, rows, images)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(run.network.parameters(), run.settings.gradient_clip)
+        nn.utils.clip_grad_norm_(run.learned.parameters(), run.settings.gradient_clip)
         run.optimizer.step()
+        if run.average is not None:
+            run.average.update_parameters(run.network)
         total += loss.detach() * len(rows)
     return total / n_trials
 
 
-def _validate(run: TrainingRun, part: _Part) -> tuple[Tensor, Tensor]:
-    run.network.eval()
+def _loss_of_batch(run: TrainingRun, part: TrainingPart, rows: Tensor, images: Tensor) -> Tensor:
+    augment(images, run.ingredients)
+    parts = [(1.0, rows)]
+    if run.ingredients.mixup:
+        images, share, order = mixed(images, run.ingredients.mixup)
+        parts = [(share, rows), (1 - share, rows[order])]
+    layers = _layers(run.network)
+    if run.head is None:
+        logits = layers(images)
+        return sum(share * _loss(run, part, logits, own) for share, own in parts)
+    features = layers[:-1](images)
+    logits, embedding = layers[-1](features), run.head(features)
+    return sum(
+        share * (
+            _loss(run, part, logits, own)
+            + run.ingredients.embedding * embedding_loss(embedding, part.embeddings[own])
+        )
+        for share, own in parts
+    )
+
+
+def _loss(run: TrainingRun, part: TrainingPart, logits: Tensor, rows) -> Tensor:
+    teacher = None if part.teacher is None else part.teacher[rows]
+    alpha, temperature = run.settings.alpha, run.settings.temperature
+    return distillation_loss(logits, part.labels[rows], teacher, alpha, temperature)
+
+
+def _validate(run: TrainingRun, part: TrainingPart) -> tuple[Tensor, Tensor]:
+    layers = _layers(run.judged.eval())
     with torch.no_grad():
-        logits = torch.cat([run.logits_of(batch) for batch in part.images.split(256)])
-        loss = part.loss_of(logits, slice(None), run.settings)
+        logits = torch.cat([layers(batch) for batch in part.images.split(256)])
+        loss = _loss(run, part, logits, slice(None))
         accuracy = (logits.argmax(dim=1) == part.labels).float().mean()
     return loss, accuracy
-
-
-def _as_rows(images: Tensor) -> Tensor:
-    """Each trial as one row of memory, whatever the order of its axes there."""
-    n_values = images[0].numel()
-    return images.as_strided((len(images), n_values), (n_values, 1))
 
 
 def find_device(name: str) -> torch.device:
@@ -314,12 +279,6 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def on_device(images: np.ndarray, device: torch.device) -> Tensor:
-    """Trials as float32 on a device; images with channels last, as convolutions like them."""
-    tensor = torch.as_tensor(np.ascontiguousarray(images, dtype=np.float32), device=device)
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def check_outputs(network: nn.Module, data: TrainingData) -> None:

@@ -21,7 +21,7 @@ from eeglib.distillation import (
 from eeglib.networks import ResidualCNN
 from eeglib.profile import TrainingSettings
 from eeglib.splits import Split
-from eeglib.training import _Part
+from eeglib.training_data import TrainingPart
 
 SPLIT = Split(np.arange(65), np.arange(65, 85), np.arange(85, 105))
 QUICK = TrainingSettings(max_epochs=6, batch_size=16, learning_rate=1e-3, device="cpu")
@@ -226,7 +226,7 @@ def test_each_batch_is_its_trials_in_any_order_of_axes():
     images = torch.randn(9, 4, 3, 5)
     last = images.contiguous(memory_format=torch.channels_last)
     for stored in (images, last, images[:, :, 0].clone()):
-        part = _Part(stored, torch.arange(9), None)
+        part = TrainingPart(stored, torch.arange(9))
         orders = torch.tensor([3, 1, 8, 0]).split(3)
         for (rows, found), expected in zip(part.batches(orders), orders, strict=True):
             assert rows is expected
