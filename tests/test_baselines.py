@@ -6,7 +6,7 @@ import pandas
 import pytest
 
 from eeglib.baselines import ROWS, BaselineError, fit_rows
-from eeglib.profile import Profile
+from eeglib.profile import IngredientSettings, Profile
 from eeglib.splits import Split
 from eeglib.teacher import Teacher
 from eeglib.trial_features import power_features, window_features
@@ -16,8 +16,12 @@ LABELS = np.arange(N_TRIALS) % N_CLASSES
 SPLIT = Split(np.arange(60), np.arange(60, 84), np.arange(84, 120))
 PROFILE = Profile(
     name="test", timefrequency={"window": 0.08, "step": 0.04},
-    training={"max_epochs": 20, "learning_rate": 1e-3, "batch_size": 12, "device": "cpu"},
+    training={
+        "max_epochs": 20, "learning_rate": 1e-3, "batch_size": 12, "device": "cpu",
+        "ingredients": {"channel_dropout": 0.1, "noise": 0.1, "averaging": 0.5, "embedding": 0.5},
+    },
 )
+OFF = IngredientSettings()
 LOGITS = 4 * np.eye(N_CLASSES)[LABELS]
 
 
@@ -67,7 +71,7 @@ def test_the_table_has_the_papers_rows_in_its_order():
     assert list(ROWS) == [
         "lr_power", "lr_windowed", "lr_windowed_pca", "cebra_knn", "lstm", "conv1d",
         "distillation_eeg", "distillation_wavelet", "cnn_stft", "distillation_stft",
-        "kernel_decoder",
+        "kernel_decoder", "best_network",
     ]
     assert [n for n, r in ROWS.items() if r.needs_teacher] == [
         "cebra_knn", "distillation_eeg", "distillation_wavelet", "distillation_stft"
@@ -117,6 +121,29 @@ def test_rows_without_a_teacher_are_left_out_and_seeds_averaged(caplog):
     teacher = Teacher(LOGITS, features(), pandas.DataFrame(), [])
     with_teacher = fit_rows(["distillation_stft"], epochs(), SPLIT, PROFILE, teacher)
     assert with_teacher["distillation_stft"].shape == (36, 3)
+
+
+def test_the_ingredients_are_for_one_row_and_embeddings_need_images(caplog):
+    plain = PROFILE.model_copy(
+        update={"training": PROFILE.training.model_copy(update={"ingredients": OFF})}
+    )
+
+    def found(name, profile, *teacher):
+        return ROWS[name].fit_predict(trials(), SFREQ, LABELS, SPLIT, profile, *teacher)
+
+    with_images = LOGITS, features()
+    for name in ("cnn_stft", "distillation_stft"):
+        np.testing.assert_array_equal(
+            found(name, PROFILE, *with_images), found(name, plain, *with_images)
+        )
+    np.testing.assert_array_equal(
+        found("best_network", plain, *with_images), found("distillation_stft", plain, *with_images)
+    )
+    assert not np.allclose(
+        found("best_network", PROFILE, *with_images), found("best_network", plain, *with_images)
+    )
+    assert found("best_network", PROFILE).shape == (36, N_CLASSES)
+    assert "goes without embeddings" in caplog.text
 
 
 def test_unknown_rows_and_missing_parts_are_refused():
