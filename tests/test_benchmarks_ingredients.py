@@ -1,5 +1,7 @@
 """The benchmark of ingredients: judgements by hand, and a small run that is not run twice."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,19 @@ def test_every_recipe_lacks_or_has_one():
         assert list(recipes[name]) == [name]
         assert set(names) - set(recipes[f"all without {name}"]) == {name}
     assert list(recipes["all"]) == names
+
+
+def test_the_smallest_recipe_that_is_as_good_as_the_best_is_chosen():
+    rng = np.random.default_rng(0)
+    base = rng.random(200)
+    found = {
+        name: SimpleNamespace(loss=base + change + 0.1 * rng.standard_normal(200))
+        for name, change in {"none": 1.0, "a": 0.001, "b": 0.5, "all": 0.0}.items()
+    }
+    recipes = {"none": {}, "a": {"a": 1}, "b": {"b": 1}, "all": {"a": 1, "b": 1}}
+    assert ingredients._choice(recipes, found) == "a"
+    found["a"].loss += 0.1
+    assert ingredients._choice(recipes, found) == "all"
 
 
 def test_a_small_run_and_its_closing_line(tmp_path, monkeypatch, capsys):
