@@ -1,4 +1,4 @@
-"""The rows of the table: the paper's ten decoders, and two beyond (chapter 6)."""
+"""The rows of the table: the paper's ten decoders, and three beyond (chapter 6)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eeglib.kernel_decoder import KernelDecoder
 from eeglib.profile import Profile
+from eeglib.source_decoder import SourceDecoder
 from eeglib.splits import Split
 from eeglib.timefrequency import stft_images, wavelet_images
 from eeglib.trial_features import power_features, window_features
@@ -331,10 +334,8 @@ def _cebra_knn(given: Trials) -> np.ndarray:
     return cebra_knn(given, _step(given.sfreq))
 
 
-def _kernel_decoder(given: Trials) -> np.ndarray:
-    from eeglib.kernel_decoder import KernelDecoder
-
-    decoder = KernelDecoder(given.data, given.sfreq, band=given.profile.filtering.band)
+def _in_closed_form(kind: type, given: Trials) -> np.ndarray:
+    decoder = kind(given.data, given.sfreq, band=given.profile.filtering.band)
     return decoder.fit_predict(given.labels, given.split, given.n_classes).probabilities
 
 
@@ -378,7 +379,12 @@ ROWS: dict[str, Row] = {
     "kernel_decoder": Row(
         "Kernel decoder (not in the paper)",
         "wave shapes, spatial covariances of waves, and power with all pairs of channels",
-        _kernel_decoder, seeded=False,
+        partial(_in_closed_form, KernelDecoder), seeded=False,
+    ),
+    "source_decoder": Row(
+        "Source decoder (not in the paper)",
+        "power and waves of sources that joint diagonalisation has found",
+        partial(_in_closed_form, SourceDecoder), seeded=False,
     ),
     "best_network": Row(
         "Network with more ingredients (not in the paper)",

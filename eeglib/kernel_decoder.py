@@ -111,7 +111,7 @@ class KernelDecoder:
         for name, kernel in _combined(kernels).items():
             scores = _ridge(kernel, labels, split.training, split.validation, n_classes)
             found = [
-                (_log_loss(special.softmax(sharp * s, axis=1), labels[split.validation]), p, sharp)
+                (log_loss(special.softmax(sharp * s, axis=1), labels[split.validation]), p, sharp)
                 for p, s in scores.items() for sharp in SHARPNESS
             ]
             losses[name] = min(found)[0]
@@ -211,7 +211,8 @@ def _ridge(kernel, labels, known, asked, n_classes, penalties=PENALTIES) -> dict
     return {p: size * across @ (turned / (values + p)[:, np.newaxis]) for p in penalties}
 
 
-def _log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean surprise at the true classes, nats."""
     own = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(own, 1e-12)).mean())
 

@@ -71,7 +71,7 @@ def test_the_table_has_the_papers_rows_in_its_order():
     assert list(ROWS) == [
         "lr_power", "lr_windowed", "lr_windowed_pca", "cebra_knn", "lstm", "conv1d",
         "distillation_eeg", "distillation_wavelet", "cnn_stft", "distillation_stft",
-        "kernel_decoder", "best_network",
+        "kernel_decoder", "source_decoder", "best_network",
     ]
     assert [n for n, r in ROWS.items() if r.needs_teacher] == [
         "cebra_knn", "distillation_eeg", "distillation_wavelet", "distillation_stft"

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import decoding
 from benchmarks._ideal_observer import posterior
 from eeglib.datasets.simulated import Options
+from eeglib.profile import FilteringSettings
 
 FEW = ("Fz", "Cz", "Pz", "Oz", "O1", "O2", "P7", "P8", "PO7", "PO8", "T7", "T8")
 
@@ -22,5 +23,5 @@ def test_the_ideal_observer(tmp_path, monkeypatch, strength, lowest, highest):
     raw, epochs, truth = decoding._recording(tmp_path, strength, options)
     assert raw.shape == epochs.get_data(copy=False).shape
     labels = epochs.metadata["label"].to_numpy()
-    found = posterior(truth, raw, decoding.BAND)
+    found = posterior(truth, raw, FilteringSettings(band=decoding.BAND))
     assert lowest <= (found.argmax(axis=1) == labels).mean() <= highest
