@@ -41,7 +41,7 @@ def posterior(truth: Truth, trials: np.ndarray, settings: FilteringSettings) -> 
     -------
     array, shape (n_trials, n_classes)
     """
-    observer = _Observer(truth, trials.shape[-1], settings)
+    observer = Observer(truth, trials.shape[-1], settings)
     seen = observer.seen(trials)
     scores = np.empty((len(trials), truth.labels.max() + 1))
     for label in range(scores.shape[1]):
@@ -50,7 +50,7 @@ def posterior(truth: Truth, trials: np.ndarray, settings: FilteringSettings) -> 
     return special.softmax(scores, axis=1)
 
 
-class _Observer:
+class Observer:
     """Means and covariances of what is seen: filters x temporal basis, flattened."""
 
     def __init__(self, truth: Truth, n_times: int, settings: FilteringSettings):

@@ -76,12 +76,7 @@ class KernelDecoder:
         self, trials: np.ndarray, sfreq: float, groups: np.ndarray | None = None,
         band: tuple[float, float] | None = None,
     ):
-        trials = np.asarray(trials, dtype=np.float64)
-        if trials.ndim != 3 or not np.isfinite(trials).all():
-            raise ValueError(
-                "Expected finite trials of shape (n_trials, n_chans, n_times), got "
-                f"{trials.shape}. Drop or repair trials with missing values."
-            )
+        trials = finite_trials(trials)
         self.groups = None if groups is None else np.asarray(groups)
         if self.groups is not None and len(self.groups) != len(trials):
             raise ValueError(f"There are {len(trials)} trials but {len(self.groups)} groups.")
@@ -209,6 +204,22 @@ def _ridge(kernel, labels, known, asked, n_classes, penalties=PENALTIES) -> dict
     turned, across = vectors.T @ (targets - mean), kernel[np.ix_(asked, known)] @ vectors
     size = np.sqrt(n_classes)  # so that one sharpness means the same for any number of classes
     return {p: size * across @ (turned / (values + p)[:, np.newaxis]) for p in penalties}
+
+
+def finite_trials(trials: np.ndarray) -> np.ndarray:
+    """Trials in double precision; a ValueError if they are of another shape or not finite."""
+    trials = np.asarray(trials, dtype=np.float64)
+    if trials.ndim != 3:
+        raise ValueError(
+            f"Expected trials of shape (n_trials, n_chans, n_times), got {trials.shape}."
+        )
+    bad = np.flatnonzero(~np.isfinite(trials).all(axis=(1, 2)))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(trials)} trials have values that are not finite, the first is "
+            f"trial {bad[0]}. Drop or repair them."
+        )
+    return trials
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:

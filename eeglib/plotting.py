@@ -8,11 +8,14 @@ colour-blind readers can tell apart.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+
+from eeglib.channels import has_position
 
 if TYPE_CHECKING:
     import mne
@@ -40,10 +43,9 @@ plt.rcParams.update(STYLE)
 
 
 def _figure(height: float, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(
+    return plt.subplots(
         rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained", **kwargs
     )
-    return figure, axes
 
 
 def _message(text: str) -> Figure:
@@ -52,14 +54,6 @@ def _message(text: str) -> Figure:
     axes[0, 0].axis("off")
     axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
     return figure
-
-
-def _has_position(channel: Mapping) -> bool:
-    place = channel["loc"][:3]
-    return bool(np.isfinite(place).all() and place.any())
-
-
-# --- chapter 1 ------------------------------------------------------------------------------
 
 
 def _unit(info: mne.Info) -> tuple[float, str]:
@@ -71,6 +65,9 @@ def _unit(info: mne.Info) -> tuple[float, str]:
     return 1e6, "µV"
 
 
+# --- chapter 1 ------------------------------------------------------------------------------
+
+
 def plot_channels(info: mne.Info) -> Figure:
     """Positions of the channels on the head, seen from above, with their names.
 
@@ -79,7 +76,7 @@ def plot_channels(info: mne.Info) -> Figure:
     """
     import mne
 
-    picks = [p for p in mne.pick_types(info, eeg=True) if _has_position(info["chs"][p])]
+    picks = [p for p in mne.pick_types(info, eeg=True) if has_position(info["chs"][p])]
     if not picks:
         return _message(f"{len(info['ch_names'])} channels, positions unknown")
     eeg = mne.pick_info(info, picks)
@@ -216,22 +213,6 @@ def _stretch(
     )
 
 
-def spread_channels(info: mne.Info, n_chans: int) -> list[str]:
-    """Names of some EEG channels from the front to the back of the head."""
-    import mne
-
-    picks = mne.pick_types(info, eeg=True)
-    depth = np.array([info["chs"][p]["loc"][1] for p in picks])
-    order = np.argsort(-np.nan_to_num(depth), kind="stable")
-    chosen = np.linspace(0, len(picks) - 1, min(n_chans, len(picks))).round().astype(int)
-    return [info["ch_names"][picks[order[c]]] for c in chosen]
-
-
-def posterior_channel(info: mne.Info) -> str:
-    """The EEG channel over primary visual cortex: Oz, or else the rearmost."""
-    return "Oz" if "Oz" in info["ch_names"] else spread_channels(info, 2)[-1]
-
-
 def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Figure:
     """Average over trials: all channels against time, and the scalp at some moments.
 
@@ -244,7 +225,7 @@ def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Fig
     """
     if times is None:
         times = np.linspace(evoked.times[0], evoked.times[-1], 6)[1:-1]
-    has_positions = all(_has_position(channel) for channel in evoked.info["chs"])
+    has_positions = all(has_position(channel) for channel in evoked.info["chs"])
     figure = plt.figure(figsize=(WIDTH, 4.6 if has_positions else 2.6), layout="constrained")
     grid = figure.add_gridspec(2 if has_positions else 1, len(times) + 1,
                                width_ratios=[1] * len(times) + [0.08])
@@ -412,8 +393,6 @@ def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figu
 
 
 def _wrap(text: str, width: int) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, width)) or text
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import linalg, signal, special
 
-from eeglib.kernel_decoder import SHARPNESS, Decoded, log_loss
+from eeglib.kernel_decoder import Decoded, finite_trials, log_loss
 from eeglib.splits import Split
 
 BANDS = ((4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 70.0))
@@ -30,6 +30,9 @@ LATENCY = 0.1
 
 DIAGONAL = 0.3
 """Weight of the diagonal in the covariance of features."""
+
+SHARPNESS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Factors on the log-likelihoods; 1 is right where the features are as Gaussian as assumed."""
 
 
 class SourceDecoder:
@@ -65,12 +68,7 @@ class SourceDecoder:
         n_sources: int | None = N_SOURCES, unmix: bool = True, n_patterns: int = N_PATTERNS,
         latency: float = LATENCY, shrink_means: bool = True,
     ):
-        self.trials = np.asarray(trials, dtype=np.float64)
-        if self.trials.ndim != 3 or not np.isfinite(self.trials).all():
-            raise ValueError(
-                "Expected finite trials of shape (n_trials, n_chans, n_times), got "
-                f"{self.trials.shape}. Drop or repair trials with missing values."
-            )
+        self.trials = finite_trials(trials)
         self.sfreq, self.bands = sfreq, bands_within(band, sfreq)
         self.n_sources, self.unmix, self.n_patterns = n_sources, unmix, n_patterns
         self.latency, self.shrink_means = latency, shrink_means
@@ -96,7 +94,7 @@ class SourceDecoder:
         for name, scores in found.items():
             losses[name], sharpness[name] = min(
                 (log_loss(special.softmax(s * scores, axis=1), labels[split.validation]), s)
-                for s in (1.0, 0.5, 0.25, *SHARPNESS[1:])
+                for s in SHARPNESS
             )
         name = min(losses, key=losses.get)
         known = np.concatenate([split.training, split.validation])
@@ -241,8 +239,8 @@ def wave_features(
     the waves are that every image evokes.
     """
     mean = sources[known].mean(axis=0)
-    noise = np.einsum("nst,nsu->tu", sources[known] - mean, sources[known] - mean)
-    values, vectors = linalg.eigh(noise / (len(known) * sources.shape[1]))
+    courses = (sources[known] - mean).reshape(-1, sources.shape[-1])
+    values, vectors = linalg.eigh(courses.T @ courses / len(courses))
     kept = values > 0.02 * values[-1]
     seen = sources @ (vectors[:, kept] / np.sqrt(values[kept]))
     mean = seen[known].mean(axis=0)

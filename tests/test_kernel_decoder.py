@@ -68,7 +68,7 @@ def test_a_subjects_gains_are_removed_where_subjects_are_told():
 
 
 def test_bad_trials_are_refused():
-    with pytest.raises(ValueError, match="Expected finite trials"):
+    with pytest.raises(ValueError, match="3 of 3 trials have values that are not finite"):
         KernelDecoder(np.full((3, 2, 50), np.nan), SFREQ)
     with pytest.raises(ValueError, match="3 trials but 2 groups"):
         KernelDecoder(np.zeros((3, 2, 50)), SFREQ, np.zeros(2))
