@@ -309,6 +309,6 @@ def _balanced(named, labels, subjects, name: str, started: float) -> float:
         draws.append(balanced_accuracy_score(labels[drawn], named[drawn]))
     value = balanced_accuracy_score(labels, named)
     low, high = np.quantile(draws, [0.025, 0.975])
-    print(f"  {name:<22} {value:.3f} [{low:.3f}, {high:.3f}], n {len(labels)}, "
+    print(f"  {name:<40} {value:.3f} [{low:.3f}, {high:.3f}], n {len(labels)}, "
           f"{time.perf_counter() - started:6.1f} s", flush=True)
     return float(value)
