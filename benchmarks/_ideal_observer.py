@@ -64,8 +64,9 @@ class Observer:
         self.filters = self._spatial_filters()
         self.mixed = self.filters @ truth.response.topographies.astype(float)
         self.power = truth.response.induced.astype(float) ** 2
-        noise = zip(truth.noise_covariances, self._in_band(truth.noise_autocorrelations),
-                    strict=True)
+        noise = zip(
+            truth.noise_covariances, self._in_band(truth.noise_autocorrelations), strict=True
+        )
         self.common = sum(
             np.kron(self.filters @ c @ self.filters.T, self._seen_times(linalg.toeplitz(r)))
             for c, r in noise
@@ -138,12 +139,18 @@ class Observer:
         envelopes = self.truth.response.envelopes[..., start : start + self.n_times]
         short = self.n_times - envelopes.shape[-1]
         envelopes = np.pad(envelopes.astype(float), ((0, 0), (0, 0), (0, short)))
-        correlations = [linalg.toeplitz(r)
-                        for r in self._in_band(self.truth.induced_autocorrelation)]
-        return np.array([
-            [self._seen_times(r * np.outer(e, e)) for e, r in zip(own, correlations, strict=True)]
-            for own in envelopes
-        ])
+        correlations = [
+            linalg.toeplitz(r) for r in self._in_band(self.truth.induced_autocorrelation)
+        ]
+        return np.array(
+            [
+                [
+                    self._seen_times(r * np.outer(e, e))
+                    for e, r in zip(own, correlations, strict=True)
+                ]
+                for own in envelopes
+            ]
+        )
 
     def _bursts(self, power: np.ndarray, courses: np.ndarray) -> np.ndarray:
         """Covariance of bursts of this power, (n_dipoles, n_bands)."""
@@ -162,7 +169,8 @@ class Observer:
 
 def _log_density(centred: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     level = 1e-6 * np.trace(covariance) / len(covariance)
-    factor = linalg.cholesky(covariance + level * np.eye(len(covariance)), lower=True,
-                             overwrite_a=True)
+    factor = linalg.cholesky(
+        covariance + level * np.eye(len(covariance)), lower=True, overwrite_a=True
+    )
     whitened = linalg.solve_triangular(factor, centred.T, lower=True)
     return -0.5 * (whitened**2).sum(axis=0) - np.log(factor.diagonal()).sum()

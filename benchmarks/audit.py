@@ -23,9 +23,12 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Of the drift, in the sensitivity curve."""
 
 SEEN_BY = {
-    "headline": "accuracy above chance", "power_and_mean": "7: power only above chance",
-    "pseudo_class": "3: halves of a block", "temporal_distance": "4: gap in time",
-    "confusion_distance": "5: errors and time", "time_windows": "8: first 50 ms",
+    "headline": "accuracy above chance",
+    "power_and_mean": "7: power only above chance",
+    "pseudo_class": "3: halves of a block",
+    "temporal_distance": "4: gap in time",
+    "confusion_distance": "5: errors and time",
+    "time_windows": "8: first 50 ms",
     "flagged": "audit: flagged",
 }
 
@@ -85,15 +88,21 @@ def _block(_: float, seed: int) -> list[dict]:
         )[0]
         card = run_audit(made[world], 1, controls=("clock", "share"), seed=seed)
         found, share = conclude(card), card.share
-        rows.append({
-            "world": world, "accuracy": card.headline.estimate, "kind": found.kind,
-            "flagged": found.flagged,
-            "decoded": card.headline.p_value < 0.05,
-            "share": share and share.estimate, "low": share and share.low,
-            "high": share and share.high,
-        })
+        rows.append(
+            {
+                "world": world,
+                "accuracy": card.headline.estimate,
+                "kind": found.kind,
+                "flagged": found.flagged,
+                "decoded": card.headline.p_value < 0.05,
+                "share": share and share.estimate,
+                "low": share and share.low,
+                "high": share and share.high,
+            }
+        )
     truth = {
-        "drift only": 0.0, "stimulus only": 1.0,
+        "drift only": 0.0,
+        "stimulus only": 1.0,
         "both": worlds.true_share(made["both"], made["drift only"], made["stimulus only"]),
     }
     return [{**row, "truth": truth.get(row["world"])} for row in rows]
@@ -105,18 +114,27 @@ def _random(_: float, seed: int) -> list[dict]:
     for world in ("drift only", "both"):
         stimulus, drift = worlds.WORLDS[world]
         trials, _ = worlds.simulate_trials(
-            stimulus * worlds.STIMULUS_STRENGTH, drift * worlds.DRIFT_STRENGTH, "randomized",
+            stimulus * worlds.STIMULUS_STRENGTH,
+            drift * worlds.DRIFT_STRENGTH,
+            "randomized",
             seed=seed,
         )
         card = run_audit(trials, 1, controls=("clock", "comparisons", "share"), seed=seed)
         gap, phantom = card.control("temporal_distance"), card.control("phantom_blocks")
         near, far = (r["accuracy"] for r in gap.rows if r["split"] in ("random", "gap 4"))
-        rows.append({
-            "world": world, "kind": conclude(card).kind, "flagged": conclude(card).flagged,
-            "decoded": card.headline.p_value < 0.05, "random": near, "apart": far,
-            "agree": gap.low <= 0 <= gap.high, "phantom": phantom.rows[1]["accuracy"],
-            "share": card.share and card.share.estimate,
-        })
+        rows.append(
+            {
+                "world": world,
+                "kind": conclude(card).kind,
+                "flagged": conclude(card).flagged,
+                "decoded": card.headline.p_value < 0.05,
+                "random": near,
+                "apart": far,
+                "agree": gap.low <= 0 <= gap.high,
+                "phantom": phantom.rows[1]["accuracy"],
+                "share": card.share and card.share.estimate,
+            }
+        )
     return rows
 
 
@@ -136,15 +154,19 @@ def _worlds(rows: pandas.DataFrame) -> pandas.DataFrame:
     for world in worlds.WORLDS:
         own = rows[rows["world"] == world]
         row = {
-            "world": world, "seeds": len(own), "accuracy": own["accuracy"].mean(),
-            "above chance": int(own["decoded"].sum()), "flagged": int(own["flagged"].sum()),
+            "world": world,
+            "seeds": len(own),
+            "accuracy": own["accuracy"].mean(),
+            "above chance": int(own["decoded"].sum()),
+            "flagged": int(own["flagged"].sum()),
         }
         shared = own[own["low"].notna() & own["truth"].notna()]
         if len(shared):
             # A bound of 0 or 1 is the end of the scale, not an estimate of it.
             inside = (shared["low"] <= shared["truth"]) & (shared["truth"] <= shared["high"])
             row |= {
-                "true share": shared["truth"].mean(), "estimated share": shared["share"].mean(),
+                "true share": shared["truth"].mean(),
+                "estimated share": shared["share"].mean(),
                 "truth in interval": f"{int(inside.sum())} of {len(shared)}",
                 "width of interval": (shared["high"] - shared["low"]).mean(),
             }
@@ -153,16 +175,21 @@ def _worlds(rows: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _randomized(rows: pandas.DataFrame) -> pandas.DataFrame:
-    return pandas.DataFrame([
-        {
-            "world": world, "seeds": len(own), "random split": own["random"].mean(),
-            "neighbours left out": own["apart"].mean(),
-            "difference within noise": int(own["agree"].sum()),
-            "above chance": int(own["decoded"].sum()), "flagged": int(own["flagged"].sum()),
-            "invented blocks": own["phantom"].mean(),
-        }
-        for world, own in rows.groupby("world", sort=False)
-    ])
+    return pandas.DataFrame(
+        [
+            {
+                "world": world,
+                "seeds": len(own),
+                "random split": own["random"].mean(),
+                "neighbours left out": own["apart"].mean(),
+                "difference within noise": int(own["agree"].sum()),
+                "above chance": int(own["decoded"].sum()),
+                "flagged": int(own["flagged"].sum()),
+                "invented blocks": own["phantom"].mean(),
+            }
+            for world, own in rows.groupby("world", sort=False)
+        ]
+    )
 
 
 def _sensitivity(rows: pandas.DataFrame) -> pandas.DataFrame:

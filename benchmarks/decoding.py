@@ -1,7 +1,7 @@
 """Decoders side by side on the same trials and splits.
 
-``python -m benchmarks decoding`` compares our two decoders, `eeglib.source_decoder` and
-`eeglib.kernel_decoder`, with pyRiemann's tangent-space classifiers, braindecode's networks and
+``python -m benchmarks decoding`` compares our two decoders, `eeglib.decoding.source_decoder` and
+`eeglib.decoding.kernel_decoder`, with pyRiemann's tangent-space classifiers, braindecode's networks and
 those rows of the book's table that need no teacher, (a) on simulated recordings of the full
 protocol, randomised, at three strengths of the response, with the ideal observer as the ceiling
 (`benchmarks._ideal_observer` says what it ignores), and (b) with ``--uci FILE`` on real EEG, 16
@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eeglib.baselines import ROWS
-from eeglib.kernel_decoder import KernelDecoder
+from eeglib.decoding.kernel_decoder import KernelDecoder
+from eeglib.decoding.methods import ROWS
+from eeglib.decoding.source_decoder import SourceDecoder
+from eeglib.decoding.splits import Split, split_by_image
 from eeglib.profile import FilteringSettings, load_profile
-from eeglib.source_decoder import SourceDecoder
-from eeglib.splits import Split, split_by_image
 
 NETWORKS = ("EEGNet", "ShallowFBCSPNet", "Deep4Net", "EEGConformer", "ATCNet")
 RIEMANN = ("tangent space", "xDAWN + tangent space")
@@ -108,7 +108,7 @@ def _network(name: str, epochs: int, seed: int) -> Callable:
     def decode(trials, sfreq, labels, split, n_classes):
         import braindecode.models
 
-        from eeglib.distillation import fit, predict
+        from eeglib.decoding.distillation import fit, predict
         from eeglib.profile import TrainingSettings
 
         settings = TrainingSettings(learning_rate=1e-3, max_epochs=epochs, device="auto")
@@ -175,8 +175,11 @@ def _simulated(options) -> dict[str, object]:
         shares.append((found[ours] - chance) / (ceiling - chance))
         best = max(_peers(options), key=found.get)
         best_peers.append((found[best] - chance) / (ceiling - chance))
-        print(f"  share of the way to the ceiling: {ours} {shares[-1]:.3f}, {best} "
-              f"{best_peers[-1]:.3f}", flush=True)
+        print(
+            f"  share of the way to the ceiling: {ours} {shares[-1]:.3f}, {best} "
+            f"{best_peers[-1]:.3f}",
+            flush=True,
+        )
         if options.ingredients:
             _contributions(trials, sfreq, labels, split, n_classes)
     return {
@@ -204,8 +207,11 @@ def _contributions(trials, sfreq, labels, split, n_classes) -> None:
             change_of_loss = loss - whole
             error = change_of_loss.std() / np.sqrt(len(truth))
             shown = name if part == "power + waves" else f"{part} alone"
-            print(f"    {shown:<40} {loss.mean():.3f} ({change_of_loss.mean():+.3f} +- "
-                  f"{1.96 * error:.3f}), {(logs.argmax(axis=1) == truth).mean():.3f}", flush=True)
+            print(
+                f"    {shown:<40} {loss.mean():.3f} ({change_of_loss.mean():+.3f} +- "
+                f"{1.96 * error:.3f}), {(logs.argmax(axis=1) == truth).mean():.3f}",
+                flush=True,
+            )
 
 
 def _recording(folder: Path, strength: float, options):
@@ -215,10 +221,19 @@ def _recording(folder: Path, strength: float, options):
     from eeglib.filtering import cut_epochs, filter_recording
     from eeglib.profile import DatasetSettings, FilteringSettings
 
-    settings = DatasetSettings(name="simulated", subjects=(1,), options={
-        "images_per_class": options.images, "design": "randomized", "sfreq": 250,
-        "stimulus_strength": strength, "drift_strength": 1.0, "seed": options.seed, **EXTRA,
-    })
+    settings = DatasetSettings(
+        name="simulated",
+        subjects=(1,),
+        options={
+            "images_per_class": options.images,
+            "design": "randomized",
+            "sfreq": 250,
+            "stimulus_strength": strength,
+            "drift_strength": 1.0,
+            "seed": options.seed,
+            **EXTRA,
+        },
+    )
     loader = simulated.Loader(settings, folder)
     loader.prepare()
     plain = FilteringSettings(band=BAND, standardize=False)
@@ -236,8 +251,11 @@ def _row(name: str, probabilities: np.ndarray, labels: np.ndarray, started: floa
 
     table = score(probabilities / probabilities.sum(axis=1, keepdims=True), labels)
     top1 = table.set_index("metric").loc["top-1"]
-    print(f"  {name:<34} {top1['value']:.3f} [{top1['low']:.3f}, {top1['high']:.3f}], n "
-          f"{len(labels)}, {time.perf_counter() - started:6.1f} s", flush=True)
+    print(
+        f"  {name:<34} {top1['value']:.3f} [{top1['low']:.3f}, {top1['high']:.3f}], n "
+        f"{len(labels)}, {time.perf_counter() - started:6.1f} s",
+        flush=True,
+    )
     return float(top1["value"])
 
 
@@ -263,8 +281,9 @@ def _uci(options) -> dict[str, object]:
     ours = OURS[1]  # the only one of ours that knows of subjects
     methods = {
         ours: lambda split: decoder.fit_predict(labels, split, 3).probabilities,
-        f"{ours}, subjects not told apart":
-            lambda split: KernelDecoder(trials, sfreq).fit_predict(labels, split, 3).probabilities,
+        f"{ours}, subjects not told apart": lambda split: (
+            KernelDecoder(trials, sfreq).fit_predict(labels, split, 3).probabilities
+        ),
     }
     for name, decode in _peers(options).items():
         methods[name] = lambda split, decode=decode: decode(given, rate, labels, split, 3)
@@ -281,8 +300,10 @@ def _uci(options) -> dict[str, object]:
         found[name] = _balanced(right.argmax(axis=1), labels, subjects, name, started)
     accuracy = found.pop(ours)
     best = max(_peers(options), key=found.get)
-    return {"uci_balanced_accuracy": f"{accuracy:.3f}",
-            "uci_best_peer": f"{found[best]:.3f} ({best})"}
+    return {
+        "uci_balanced_accuracy": f"{accuracy:.3f}",
+        "uci_best_peer": f"{found[best]:.3f} ({best})",
+    }
 
 
 def _for_peers(trials, subjects, sfreq) -> tuple[np.ndarray, float]:
@@ -309,6 +330,9 @@ def _balanced(named, labels, subjects, name: str, started: float) -> float:
         draws.append(balanced_accuracy_score(labels[drawn], named[drawn]))
     value = balanced_accuracy_score(labels, named)
     low, high = np.quantile(draws, [0.025, 0.975])
-    print(f"  {name:<40} {value:.3f} [{low:.3f}, {high:.3f}], n {len(labels)}, "
-          f"{time.perf_counter() - started:6.1f} s", flush=True)
+    print(
+        f"  {name:<40} {value:.3f} [{low:.3f}, {high:.3f}], n {len(labels)}, "
+        f"{time.perf_counter() - started:6.1f} s",
+        flush=True,
+    )
     return float(value)

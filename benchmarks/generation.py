@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _stable_diffusion
-from eeglib.pipelines import PipelineError, load_pipeline
-from eeglib.reconstruction import reconstruct
+from eeglib.reconstruction.drawing import reconstruct
+from eeglib.reconstruction.pipelines import PipelineError, load_pipeline
 
 
 @dataclass(frozen=True)

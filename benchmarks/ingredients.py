@@ -2,7 +2,7 @@
 
 ``python -m benchmarks ingredients --cache FOLDER`` trains the student on STFT images of simulated
 recordings of the full protocol, randomised (40 classes of 50 images, 250 Hz), with no ingredient of
-`eeglib.ingredients`, each alone, all, all without one, and all that clearly help alone. Every seed
+`eeglib.decoding.ingredients`, each alone, all, all without one, and all that clearly help alone. Every seed
 is a recording, a split and a network of its own. Validation trials decide, by the log-loss of the
 classes; the table gives its difference from the plain student on the same trials, with a 95%
 interval of a bootstrap over trials, top-1 accuracy, and the expected calibration error before and
@@ -25,14 +25,19 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from eeglib.calibration import expected_calibration_error, fit_temperature
+from eeglib.decoding.calibration import expected_calibration_error, fit_temperature
+from eeglib.decoding.splits import Split, split_by_image
+from eeglib.decoding.teacher import softmax
 from eeglib.profile import IngredientSettings, TeacherSettings, TrainingSettings
-from eeglib.splits import Split, split_by_image
-from eeglib.teacher import softmax
 
 INGREDIENTS = {
-    "time_shift": 2, "channel_dropout": 0.2, "noise": 0.5, "mixup": 0.2, "averaging": 0.98,
-    "embedding": 1.0, "attention": True,
+    "time_shift": 2,
+    "channel_dropout": 0.2,
+    "noise": 0.5,
+    "mixup": 0.2,
+    "averaging": 0.98,
+    "embedding": 1.0,
+    "attention": True,
 }
 N_BOOTSTRAP = 2000
 
@@ -48,8 +53,10 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     options.cache.mkdir(parents=True, exist_ok=True)
     data = [_trials(seed, options) for seed in options.seeds]
-    print(f"validation, n {sum(len(d.split.validation) for d in data)} of {len(data)} seeds, "
-          f"chance {1 / (data[0].labels.max() + 1):.3f}:")
+    print(
+        f"validation, n {sum(len(d.split.validation) for d in data)} of {len(data)} seeds, "
+        f"chance {1 / (data[0].labels.max() + 1):.3f}:"
+    )
     recipes, found = _recipes(), {}
     for name, recipe in recipes.items():
         found[name] = _run(recipe, data, options)
@@ -113,7 +120,7 @@ def _trials(seed: int, options) -> SimpleNamespace:
 
 def _simulated(seed: int, options) -> dict[str, np.ndarray]:
     from benchmarks.decoding import _recording
-    from eeglib.teacher import cls_tokens, fit_teacher, load_clip
+    from eeglib.decoding.teacher import cls_tokens, fit_teacher, load_clip
     from eeglib.timefrequency import stft_images
 
     folder = options.cache / f"recording-{seed}-{options.strength:g}-{options.images}"
@@ -130,8 +137,13 @@ def _simulated(seed: int, options) -> dict[str, np.ndarray]:
     )
     images = stft_images(epochs.get_data(copy=False), epochs.info["sfreq"])
     return {
-        "images": images, "labels": labels, "logits": teacher.logits, "features": features,
-        "training": split.training, "validation": split.validation, "test": split.test,
+        "images": images,
+        "labels": labels,
+        "logits": teacher.logits,
+        "features": features,
+        "training": split.training,
+        "validation": split.validation,
+        "test": split.test,
     }
 
 
@@ -146,34 +158,49 @@ def _predict(trials: SimpleNamespace, recipe: dict, options) -> dict[str, np.nda
 
 
 def _train(trials: SimpleNamespace, recipe: dict, options) -> dict[str, np.ndarray]:
-    from eeglib.distillation import fit, predict, residual_network
+    from eeglib.decoding.distillation import fit, predict, residual_network
 
     ingredients = IngredientSettings(**recipe)
     n_classes = int(trials.labels.max()) + 1
     build = residual_network(trials.images.shape[1:], n_classes, ingredients.attention)
     started = time.perf_counter()
     student = fit(
-        build, trials.images, trials.labels, trials.split,
-        TrainingSettings(max_epochs=options.epochs), trials.logits, trials.seed, progress=False,
-        ingredients=ingredients, teacher_features=trials.features,
+        build,
+        trials.images,
+        trials.labels,
+        trials.split,
+        TrainingSettings(max_epochs=options.epochs),
+        trials.logits,
+        trials.seed,
+        progress=False,
+        ingredients=ingredients,
+        teacher_features=trials.features,
     )
     seconds = time.perf_counter() - started
     return {
         "validation": predict(student.network, trials.images[trials.split.validation]),
         "test": predict(student.network, trials.images[trials.split.test]),
-        "seconds": np.array(seconds), "epochs": np.array(len(student.history)),
+        "seconds": np.array(seconds),
+        "epochs": np.array(len(student.history)),
     }
 
 
 def _run(recipe: dict, data: list, options) -> SimpleNamespace:
     """Students of a recipe, judged on the validation trials of all seeds."""
     students = [_predict(trials, recipe, options) for trials in data]
-    result = _judge([
-        # Half of the trials calibrate the other half, and the other way round.
-        (student["validation"][half::2], trials.labels[trials.split.validation][half::2],
-         student["validation"][1 - half::2], trials.labels[trials.split.validation][1 - half::2])
-        for student, trials in zip(students, data, strict=True) for half in (0, 1)
-    ])
+    result = _judge(
+        [
+            # Half of the trials calibrate the other half, and the other way round.
+            (
+                student["validation"][half::2],
+                trials.labels[trials.split.validation][half::2],
+                student["validation"][1 - half :: 2],
+                trials.labels[trials.split.validation][1 - half :: 2],
+            )
+            for student, trials in zip(students, data, strict=True)
+            for half in (0, 1)
+        ]
+    )
     result.seconds = sum(float(student["seconds"]) for student in students)
     result.epochs = [int(student["epochs"]) for student in students]
     result.students = students
@@ -182,11 +209,17 @@ def _run(recipe: dict, data: list, options) -> SimpleNamespace:
 
 def _test(result: SimpleNamespace, data: list) -> SimpleNamespace:
     """The same students on the test trials, calibrated by all validation trials."""
-    tested = _judge([
-        (student["test"], trials.labels[trials.split.test],
-         student["validation"], trials.labels[trials.split.validation])
-        for student, trials in zip(result.students, data, strict=True)
-    ])
+    tested = _judge(
+        [
+            (
+                student["test"],
+                trials.labels[trials.split.test],
+                student["validation"],
+                trials.labels[trials.split.validation],
+            )
+            for student, trials in zip(result.students, data, strict=True)
+        ]
+    )
     tested.seconds, tested.epochs = result.seconds, result.epochs
     return tested
 
@@ -195,12 +228,15 @@ def _judge(parts: list[tuple]) -> SimpleNamespace:
     """Scores of trials, before and after a temperature that other trials gave."""
     labels = np.concatenate([own for _, own, *_ in parts])
     before = np.concatenate([probabilities for probabilities, *_ in parts])
-    after = np.concatenate([
-        softmax(np.log(np.maximum(probabilities, 1e-30)), fit_temperature(*others))
-        for probabilities, _, *others in parts
-    ])
+    after = np.concatenate(
+        [
+            softmax(np.log(np.maximum(probabilities, 1e-30)), fit_temperature(*others))
+            for probabilities, _, *others in parts
+        ]
+    )
     return SimpleNamespace(
-        loss=log_loss(before, labels), calibrated=log_loss(after, labels),
+        loss=log_loss(before, labels),
+        calibrated=log_loss(after, labels),
         right=(before.argmax(axis=1) == labels).astype(float),
         before=expected_calibration_error(before, labels),
         after=expected_calibration_error(after, labels),
@@ -216,10 +252,12 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _print_row(name: str, found: dict[str, SimpleNamespace]) -> None:
     result, plain = found[name], found["none"]
     gain = "" if result is plain else f", change {_interval(result.loss - plain.loss)}"
-    print(f"  {name:<27} log-loss {_interval(result.loss)}{gain}; top-1 {_interval(result.right)}; "
-          f"calibration error {result.before:.3f} -> {result.after:.3f}, log-loss then "
-          f"{result.calibrated.mean():.3f}; epochs {result.epochs}, {result.seconds:.0f} s",
-          flush=True)
+    print(
+        f"  {name:<27} log-loss {_interval(result.loss)}{gain}; top-1 {_interval(result.right)}; "
+        f"calibration error {result.before:.3f} -> {result.after:.3f}, log-loss then "
+        f"{result.calibrated.mean():.3f}; epochs {result.epochs}, {result.seconds:.0f} s",
+        flush=True,
+    )
 
 
 def _interval(values: np.ndarray) -> str:

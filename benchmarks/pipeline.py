@@ -11,10 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from eeglib.book import build_book
-from eeglib.pages import Result, read_result
 from eeglib.profile import Profile, load_profile
+from eeglib.workflow.book import build_book
 from eeglib.workflow.chapters import CHAPTERS, jobs_of
+from eeglib.workflow.pages import Result, read_result
 from eeglib.workflow.planning import Request, available_cores, site_folder
 from eeglib.workflow.run import run
 

@@ -24,9 +24,9 @@ import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from eeglib.book import build_book
 from eeglib.profile import load_profile
 from eeglib.workflow import run as workflow
+from eeglib.workflow.book import build_book
 from eeglib.workflow.chapters import Chapter, Job
 from eeglib.workflow.job import KERNEL
 from eeglib.workflow.planning import Request, find_stale, plan_run, site_folder
@@ -182,7 +182,7 @@ def _write_site(folder: Path) -> Path:
         cells = [
             new_markdown_cell(f"# Chapter {chapter.name[:2]}"),
             new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-            new_code_cell(f"from eeglib.results import open_chapter\n\n{opening}"),
+            new_code_cell(f"from eeglib.chapter import open_chapter\n\n{opening}"),
             new_code_cell(WORK[chapter.name]),
         ]
         nbformat.write(new_notebook(cells=cells), folder / "notebooks" / f"{chapter.name}.ipynb")

@@ -1,7 +1,7 @@
 """Speed of training against the usual way, and of one trial.
 
 ``python -m benchmarks training`` trains the student (128 x 21 x 23 images, 1,600 training and 200
-validation trials of noise) with the loop of `eeglib.training` and, for comparison, with Lightning
+validation trials of noise) with the loop of `eeglib.decoding.training` and, for comparison, with Lightning
 and its usual DataLoader: the same network, whose way forward standardises each batch, and, to
 separate the two gains, the network without its first layer on trials standardised beforehand. The
 three take turns, so that all share the machine's weather, and medians over the turns are given. It
@@ -27,10 +27,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from eeglib.distillation import fit, predict, residual_network
-from eeglib.networks import count_multiplications
+from eeglib.decoding.distillation import fit, predict, residual_network
+from eeglib.decoding.networks import count_multiplications
+from eeglib.decoding.splits import Split
 from eeglib.profile import TrainingSettings
-from eeglib.splits import Split
 from eeglib.timefrequency import stft_images
 
 SHAPE, N_CLASSES = (128, 21, 23), 40
@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> int:
     data = _data()
     cpu = _on_device("cpu", data, options)
     closing = {
-        "cpu_speedup": cpu["speedup"], "cpu_speedup_standardized": cpu["speedup_standardized"],
+        "cpu_speedup": cpu["speedup"],
+        "cpu_speedup_standardized": cpu["speedup_standardized"],
         "student_50_epochs_s": cpu["student_s"],
         "share_of_conv_rate": cpu["rate"] / _conv_rate(),
         "trial_p99_ms": _one_trial(options.trials),
@@ -58,7 +59,8 @@ def main(arguments: list[str]) -> int:
     if torch.cuda.is_available():
         gpu = _on_device("cuda", data, options)
         closing |= {
-            "gpu_speedup": gpu["speedup"], "gpu_student_s": gpu["student_s"],
+            "gpu_speedup": gpu["speedup"],
+            "gpu_student_s": gpu["student_s"],
             "gpu_rows_s": _rows_seconds("cuda", options.epochs),
             "gpu_busy_share": _busy_share("cuda", data),
         }
@@ -101,8 +103,11 @@ def _on_device(device: str, data, options) -> dict[str, float]:
     seconds = _fit(data, options.epochs, device) * EPOCHS / options.epochs
     network = residual_network(SHAPE, N_CLASSES)()
     steps = 3 * 2 * count_multiplications(network, SHAPE) * N_TRAINING * EPOCHS
-    print(f"{name}: student, {EPOCHS} epochs of {N_TRAINING:,} trials: {seconds:.1f} s, "
-          f"{steps / seconds / 1e9:.1f} Gflop/s", flush=True)
+    print(
+        f"{name}: student, {EPOCHS} epochs of {N_TRAINING:,} trials: {seconds:.1f} s, "
+        f"{steps / seconds / 1e9:.1f} Gflop/s",
+        flush=True,
+    )
     ways = {
         "here": lambda: _per_epoch(lambda epochs: _fit(data, epochs, device)),
         "Lightning": _usual_way(data, device, standardized=False),
@@ -110,11 +115,17 @@ def _on_device(device: str, data, options) -> dict[str, float]:
     }
     times = np.array([[way() for way in ways.values()] for _ in range(options.repeats)])
     for way, found in zip(ways, times.T, strict=True):
-        print(f"{name}: one epoch, {way}: median {np.median(found):.3f} s of {len(found)}, "
-              f"{found.min():.3f} to {found.max():.3f} s")
+        print(
+            f"{name}: one epoch, {way}: median {np.median(found):.3f} s of {len(found)}, "
+            f"{found.min():.3f} to {found.max():.3f} s"
+        )
     ratios = np.median(times[:, 1:] / times[:, :1], axis=0)
-    return {"speedup": ratios[0], "speedup_standardized": ratios[1], "student_s": seconds,
-            "rate": steps / seconds}
+    return {
+        "speedup": ratios[0],
+        "speedup_standardized": ratios[1],
+        "student_s": seconds,
+        "rate": steps / seconds,
+    }
 
 
 def _usual_way(data, device: str, standardized: bool) -> Callable[[], float]:
@@ -167,9 +178,15 @@ def _usual_way(data, device: str, standardized: bool) -> Callable[[], float]:
     def seconds_of_an_epoch() -> float:
         clock = Clock()
         trainer = pytorch_lightning.Trainer(
-            max_epochs=3, accelerator="cpu" if device == "cpu" else "gpu", devices=1,
-            gradient_clip_val=1.0, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, callbacks=[clock],
+            max_epochs=3,
+            accelerator="cpu" if device == "cpu" else "gpu",
+            devices=1,
+            gradient_clip_val=1.0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[clock],
             num_sanity_val_steps=0,
         )
         loaders = DataLoader(training, 64, shuffle=True), DataLoader(validation, 64)
@@ -184,9 +201,9 @@ def _rows_seconds(device: str, epochs: int) -> float:
     import mne
     import pandas
 
-    from eeglib.baselines import fit_rows
+    from eeglib.decoding.methods import fit_rows
+    from eeglib.decoding.teacher import Teacher
     from eeglib.profile import BaselineSettings, Profile
-    from eeglib.teacher import Teacher
 
     rng = np.random.default_rng(0)
     n_trials = N_TRAINING + 2 * N_VALIDATION
@@ -195,12 +212,14 @@ def _rows_seconds(device: str, epochs: int) -> float:
     labels = np.arange(n_trials) % N_CLASSES
     trials = mne.EpochsArray(
         rng.standard_normal((n_trials, SHAPE[0], N_TIMES), dtype=np.float32),
-        mne.create_info(SHAPE[0], SFREQ, "eeg"), metadata=pandas.DataFrame({"label": labels}),
+        mne.create_info(SHAPE[0], SFREQ, "eeg"),
+        metadata=pandas.DataFrame({"label": labels}),
         verbose=False,
     )
     teacher = Teacher(
         rng.standard_normal((n_trials, N_CLASSES), dtype=np.float32),
-        rng.standard_normal((n_trials, 768), dtype=np.float32), pandas.DataFrame(),
+        rng.standard_normal((n_trials, 768), dtype=np.float32),
+        pandas.DataFrame(),
     )
     training = TrainingSettings(max_epochs=epochs, patience=10**6, device=device)
     profile = Profile(name="benchmark", training=training)

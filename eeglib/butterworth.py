@@ -148,9 +148,7 @@ def _zero_phase(data: np.ndarray, filters: list[np.ndarray]) -> np.ndarray:
     matrix = _run(filters, np.eye(n_times)) if many_short else None
     for start in range(0, len(rows), at_once):
         chunk = rows[start : start + at_once].astype(np.float64)
-        result[start : start + at_once] = (
-            _run(filters, chunk) if matrix is None else chunk @ matrix
-        )
+        result[start : start + at_once] = _run(filters, chunk) if matrix is None else chunk @ matrix
     return result.reshape(data.shape)
 
 

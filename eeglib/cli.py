@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
 class Executor(StrEnum):
     """Where chapters run."""
 
@@ -217,7 +218,7 @@ def book_command(
 
     Nothing is executed: the pages show the notebooks that `eeglib run` left in the run's folder.
     """
-    from eeglib.book import build_book
+    from eeglib.workflow.book import build_book
 
     typer.echo(build_book(_folder(run_dir, _load(profile, settings))))
 

@@ -17,8 +17,12 @@ CHUNK = 2**22
 
 
 def score(
-    probabilities: np.ndarray, labels: np.ndarray, n_bootstrap: int = 2000,
-    confidence: float = 0.95, seed: int = 0, class_shares: np.ndarray | None = None,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    class_shares: np.ndarray | None = None,
 ) -> pandas.DataFrame:
     """Score the predictions for one subject's test trials.
 
@@ -80,15 +84,28 @@ def score(
                 int(hits[name].sum()), n_trials, min(chances[name], 1.0), alternative="greater"
             )
             p_values[name] = test.pvalue
-        rows.append((name, float(np.ravel(value)[0]), chances[name], n_trials, low, high,
-                     float(p_values[name])))
+        rows.append(
+            (
+                name,
+                float(np.ravel(value)[0]),
+                chances[name],
+                n_trials,
+                low,
+                high,
+                float(p_values[name]),
+            )
+        )
     columns = ["metric", "value", "chance", "n", "low", "high", "p_value"]
     return pandas.DataFrame(rows, columns=columns)
 
 
 def paired_difference(
-    probabilities_a: np.ndarray, probabilities_b: np.ndarray, labels: np.ndarray,
-    n_bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0,
+    probabilities_a: np.ndarray,
+    probabilities_b: np.ndarray,
+    labels: np.ndarray,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> pandas.DataFrame:
     """Compare two methods on the same trials.
 
@@ -120,9 +137,7 @@ def paired_difference(
 
     def both(weights_a, weights_b):
         """Scores of a mixture of trials of a and trials of b, weighted."""
-        top = {
-            k: (weights_a @ hits_a[k] + weights_b @ hits_b[k]) / n_trials for k in hits_a
-        }
+        top = {k: (weights_a @ hits_a[k] + weights_b @ hits_b[k]) / n_trials for k in hits_a}
         weights = np.concatenate([weights_a, weights_b], axis=1)
         return top | _agreement(
             weights, np.tile(labels, 2), np.concatenate([named_a, named_b]), n_classes
@@ -146,15 +161,27 @@ def paired_difference(
         low, high = _interval(np.concatenate(drawn[k]), confidence)
         null = np.abs(np.concatenate(swapped[k]))
         p_value = (1 + np.sum(null >= abs(difference) - 1e-12)) / (1 + n_bootstrap)
-        rows.append((k, float(np.ravel(value_a[k])[0]), float(np.ravel(value_b[k])[0]), difference,
-                     n_trials, low, high, float(p_value)))
+        rows.append(
+            (
+                k,
+                float(np.ravel(value_a[k])[0]),
+                float(np.ravel(value_b[k])[0]),
+                difference,
+                n_trials,
+                low,
+                high,
+                float(p_value),
+            )
+        )
     columns = ["metric", "value_a", "value_b", "difference", "n", "low", "high", "p_value"]
     return pandas.DataFrame(rows, columns=columns)
 
 
 def summarize_subjects(
     tables: Mapping[int, pandas.DataFrame] | Sequence[pandas.DataFrame],
-    n_bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> pandas.DataFrame:
     """Mean and standard deviation over subjects, as in the paper's Table 1.
 
@@ -185,12 +212,18 @@ def summarize_subjects(
         means = values[rng.integers(0, n_subjects, (n_bootstrap, n_subjects))].mean(axis=1)
         low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
         spread = values.std(axis=0, ddof=1)
-    return pandas.DataFrame({
-        "metric": shared, "mean": values.mean(axis=0), "sd": spread,
-        "chance": np.mean([table["chance"] for table in stacked], axis=0),
-        "n_subjects": n_subjects, "n": np.sum([table["n"] for table in stacked], axis=0),
-        "low": low, "high": high,
-    })
+    return pandas.DataFrame(
+        {
+            "metric": shared,
+            "mean": values.mean(axis=0),
+            "sd": spread,
+            "chance": np.mean([table["chance"] for table in stacked], axis=0),
+            "n_subjects": n_subjects,
+            "n": np.sum([table["n"] for table in stacked], axis=0),
+            "low": low,
+            "high": high,
+        }
+    )
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
@@ -214,7 +247,9 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.n
 
 
 def recall_by_class(
-    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str],
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    class_names: Sequence[str],
     confidence: float = 0.95,
 ) -> pandas.DataFrame:
     """Share of each class's trials that were named rightly.

@@ -30,8 +30,15 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "SignalError", "bandpass_filter", "cut_epochs", "filter_epochs", "filter_recording",
-    "filter_response", "notch_and_bandpass", "notch_filter", "standardize",
+    "SignalError",
+    "bandpass_filter",
+    "cut_epochs",
+    "filter_epochs",
+    "filter_recording",
+    "filter_response",
+    "notch_and_bandpass",
+    "notch_filter",
+    "standardize",
 ]
 
 logger = logging.getLogger(__name__)
@@ -125,9 +132,7 @@ def filter_epochs(epochs: mne.BaseEpochs, settings: FilteringSettings) -> mne.Ep
     )
 
 
-def cut_epochs(
-    recordings: Sequence[Recording], settings: FilteringSettings
-) -> mne.EpochsArray:
+def cut_epochs(recordings: Sequence[Recording], settings: FilteringSettings) -> mne.EpochsArray:
     """Cut one subject's recordings into trials.
 
     Parameters
@@ -223,7 +228,9 @@ def _reasons_to_drop(raw: mne.io.BaseRaw, starts: np.ndarray, n_times: int) -> l
 
 def _count(reasons: Sequence[str]) -> str:
     words = {
-        "OUTSIDE": "outside the recording", "JOINT": "across a joint", "BAD": "annotated as bad"
+        "OUTSIDE": "outside the recording",
+        "JOINT": "across a joint",
+        "BAD": "annotated as bad",
     }
     counts = {words[k]: reasons.count(k) for k in words if k in reasons}
     return ", ".join(f"{number} {reason}" for reason, number in counts.items()) or "none given"
@@ -288,8 +295,12 @@ def _cut(
 
 
 def _as_epochs(
-    data: np.ndarray, info: mne.Info, metadata: pandas.DataFrame, settings: FilteringSettings,
-    samples: np.ndarray, reasons: Sequence[str] = (),
+    data: np.ndarray,
+    info: mne.Info,
+    metadata: pandas.DataFrame,
+    settings: FilteringSettings,
+    samples: np.ndarray,
+    reasons: Sequence[str] = (),
 ) -> mne.EpochsArray:
     import mne
 
@@ -299,9 +310,16 @@ def _as_epochs(
     event_id = {str(n): int(c) for n, c in zip(names["class_name"], names["label"], strict=True)}
     reasons = list(reasons) or [""] * len(labels)
     return mne.EpochsArray(
-        data, info, events, tmin=settings.epoch[0], event_id=event_id, metadata=metadata,
+        data,
+        info,
+        events,
+        tmin=settings.epoch[0],
+        event_id=event_id,
+        metadata=metadata,
         drop_log=tuple((r,) if r else () for r in reasons),
-        selection=np.flatnonzero([not r for r in reasons]), baseline=None, verbose=False,
+        selection=np.flatnonzero([not r for r in reasons]),
+        baseline=None,
+        verbose=False,
     )
 
 

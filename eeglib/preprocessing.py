@@ -113,8 +113,7 @@ def evoked_response(dataset: Dataset, subject: int, settings: FilteringSettings)
     if not dataset.continuous:
         return filter_epochs(dataset.epochs(subject), settings).average()
     filtered = [
-        Recording(filter_recording(r.raw, settings), r.trials)
-        for r in dataset.recordings(subject)
+        Recording(filter_recording(r.raw, settings), r.trials) for r in dataset.recordings(subject)
     ]
     return cut_epochs(filtered, settings).average()
 
@@ -134,7 +133,8 @@ def responses(
     """
     gains = {}
     for name, bounds, kind in (
-        ("notch", settings.notch, "bandstop"), ("band-pass", settings.band, "bandpass")
+        ("notch", settings.notch, "bandstop"),
+        ("band-pass", settings.band, "bandpass"),
     ):
         if bounds is not None:
             title = f"{name} {bounds[0]:g}–{bounds[1]:g} Hz"

@@ -106,7 +106,7 @@ class TeacherSettings(Settings):
 class IngredientSettings(Settings):
     """Chapter 6: what the row ``best_network`` adds to the paper's recipe; each is off by default.
 
-    `eeglib.ingredients` describes them.
+    `eeglib.decoding.ingredients` describes them.
     """
 
     time_shift: int = Field(0, ge=0, description="largest shift in time, columns of the image")
@@ -148,14 +148,23 @@ class TeacherStudySettings(Settings):
 
 
 class BaselineSettings(Settings):
-    """Chapter 6: the rows of the table, by the names that `eeglib.baselines` registers."""
+    """Chapter 6: the rows of the table, by the names that `eeglib.decoding.methods` registers."""
 
     rows: tuple[str, ...] = Field(
         (
-            "lr_power", "lr_windowed", "lr_windowed_pca", "cebra_knn", "lstm", "conv1d",
-            "distillation_eeg", "distillation_wavelet", "cnn_stft", "distillation_stft",
+            "lr_power",
+            "lr_windowed",
+            "lr_windowed_pca",
+            "cebra_knn",
+            "lstm",
+            "conv1d",
+            "distillation_eeg",
+            "distillation_wavelet",
+            "cnn_stft",
+            "distillation_stft",
         ),
-        min_length=1, description="rows, in order",
+        min_length=1,
+        description="rows, in order",
     )
 
 
@@ -190,11 +199,12 @@ class ReconstructionSettings(Settings):
 class PictureSettings(Settings):
     """How pictures are measured. ``demo-clip`` needs no download.
 
-    Papers use the networks `eeglib.picture_backbones.PUBLISHED`.
+    Papers use the networks `eeglib.reconstruction.picture_backbones.PUBLISHED`.
     """
 
     backbones: tuple[str, ...] = Field(
-        ("demo-clip",), description="networks, by the names that eeglib.picture_backbones lists"
+        ("demo-clip",),
+        description="networks, by the names that eeglib.reconstruction.picture_backbones lists",
     )
     weights: Path | None = Field(
         None, description="folder of weight files; empty: download them when first needed"

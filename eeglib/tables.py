@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from eeglib.chapter import FAILURE, chapter_folder, load_metrics
 from eeglib.evaluation import paired_difference, summarize_subjects
-from eeglib.metrics import load_metrics
-from eeglib.run_folder import FAILURE, chapter_folder
 
 if TYPE_CHECKING:
+    from eeglib.chapter import Chapter
     from eeglib.profile import EvaluationSettings
-    from eeglib.results import Chapter
 
 METRICS = ("top-1", "top-3", "top-5", "F1", "kappa")
 
@@ -54,8 +53,12 @@ def score_table(
 
 
 def pair_table(
-    predictions: Mapping[str, np.ndarray], labels: np.ndarray, settings: EvaluationSettings,
-    seed: int, titles: Mapping[str, str] | None = None, reference: str | None = None,
+    predictions: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    settings: EvaluationSettings,
+    seed: int,
+    titles: Mapping[str, str] | None = None,
+    reference: str | None = None,
 ) -> pd.DataFrame:
     """Difference in top-1 accuracy of each method from a reference, on the same trials.
 
@@ -84,15 +87,20 @@ def pair_table(
         if method == reference:
             continue
         pair = paired_difference(
-            predictions[reference], probabilities, labels,
-            settings.n_bootstrap, settings.confidence, seed,
+            predictions[reference],
+            probabilities,
+            labels,
+            settings.n_bootstrap,
+            settings.confidence,
+            seed,
         )
         top1 = pair[pair["metric"] == "top-1"].iloc[0]
         rows.append(
             (
                 f"{titles.get(reference, reference)} minus {titles.get(method, method)}",
                 f"{top1['difference']:+.3f} [{top1['low']:+.3f}, {top1['high']:+.3f}]",
-                int(top1["n"]), f"{top1['p_value']:.3f}",
+                int(top1["n"]),
+                f"{top1['p_value']:.3f}",
             )
         )
     columns = ["top-1 accuracy", "difference [95% interval]", "n", "p"]
@@ -192,20 +200,56 @@ PUBLISHED = {
     "lr_power": (0.3600, 0.1313, 0.6619, 0.1758, 0.8156, 0.1619, 0.3493, 0.1375, 0.3435, 0.1345),
     "lr_windowed": (0.0205, 0.0058, 0.0636, 0.0083, 0.1092, 0.0110, 0.0156, 0.0054, 0.0009, 0.0061),
     "lr_windowed_pca": (
-        0.0175, 0.0040, 0.0536, 0.0084, 0.0961, 0.0063, 0.0097, 0.0047, 0.0020, 0.0039,
+        0.0175,
+        0.0040,
+        0.0536,
+        0.0084,
+        0.0961,
+        0.0063,
+        0.0097,
+        0.0047,
+        0.0020,
+        0.0039,
     ),
     "cebra_knn": (0.0240, 0.0050, 0.0831, 0.0116, 0.1402, 0.0136, 0.0223, 0.0061, -0.0012, 0.0056),
     "lstm": (0.3605, 0.0938, 0.7376, 0.1226, 0.8868, 0.1030, 0.3392, 0.0894, 0.3437, 0.0960),
     "conv1d": (0.2623, 0.0511, 0.6013, 0.0826, 0.7971, 0.0851, 0.2582, 0.0520, 0.2432, 0.0524),
     "distillation_eeg": (
-        0.2819, 0.0836, 0.5773, 0.1379, 0.7295, 0.1339, 0.2742, 0.0794, 0.2632, 0.0857,
+        0.2819,
+        0.0836,
+        0.5773,
+        0.1379,
+        0.7295,
+        0.1339,
+        0.2742,
+        0.0794,
+        0.2632,
+        0.0857,
     ),
     "distillation_wavelet": (
-        0.4060, 0.1154, 0.7490, 0.1282, 0.8787, 0.1007, 0.3889, 0.1148, 0.3905, 0.1183,
+        0.4060,
+        0.1154,
+        0.7490,
+        0.1282,
+        0.8787,
+        0.1007,
+        0.3889,
+        0.1148,
+        0.3905,
+        0.1183,
     ),
     "cnn_stft": (0.2819, 0.0836, 0.5773, 0.1379, 0.7295, 0.1339, 0.2742, 0.0794, 0.2632, 0.0857),
     "distillation_stft": (
-        0.4120, 0.1131, 0.7530, 0.1068, 0.8782, 0.0806, 0.4027, 0.1133, 0.3966, 0.1160,
+        0.4120,
+        0.1131,
+        0.7530,
+        0.1068,
+        0.8782,
+        0.0806,
+        0.4027,
+        0.1133,
+        0.3966,
+        0.1160,
     ),
 }
 """Mean and SD over six subjects of top-1, top-3, top-5, F1 and kappa: the paper's Table 1."""

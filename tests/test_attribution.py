@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from eeglib.attribution import attribute
+from eeglib.decoding.attribution import attribute
 
 
 class OneCell(nn.Module):

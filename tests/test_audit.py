@@ -17,7 +17,6 @@ from eeglib.audit import (
     comparisons,
     conclude,
     designs,
-    figures,
     pictures,
     run_audit,
     share,
@@ -28,6 +27,7 @@ from eeglib.audit.control import accuracy_control, difference_interval
 from eeglib.audit.phantom import phantom_trials
 from eeglib.audit.subject import load_trials, rows_of, save_trials
 from eeglib.audit.trials import log_power
+from eeglib.plotting import audit as figures
 
 
 def made(labels, blocks=None, order=None, features=None, session=0, images=None, seed=0, **known):
@@ -36,12 +36,17 @@ def made(labels, blocks=None, order=None, features=None, session=0, images=None,
     n = len(labels)
     if features is None:
         features = np.random.default_rng(seed).standard_normal((n, 10))
-    metadata = pandas.DataFrame({
-        "subject": 1, "session": session, "block": -1 if blocks is None else blocks,
-        "order": np.arange(n) if order is None else order,
-        "image": [f"i{k}" for k in range(n)] if images is None else images, "label": labels,
-        "class_name": [f"c{k}" for k in labels],
-    })
+    metadata = pandas.DataFrame(
+        {
+            "subject": 1,
+            "session": session,
+            "block": -1 if blocks is None else blocks,
+            "order": np.arange(n) if order is None else order,
+            "image": [f"i{k}" for k in range(n)] if images is None else images,
+            "label": labels,
+            "class_name": [f"c{k}" for k in labels],
+        }
+    )
     return AuditTrials(features, metadata, int(labels.max()) + 1, **known)
 
 
@@ -147,8 +152,10 @@ def test_no_image_is_on_both_sides_of_any_split():
     images = [f"c{c}_{k % 8 // 2}" for k, c in enumerate(labels)]
     trials = made(labels, session=np.repeat([0, 1], 24), images=images)
     every = [
-        designs.random_folds(trials), designs.contiguous_folds(trials, gap=1),
-        designs.block_folds(trials), designs.session_folds(trials),
+        designs.random_folds(trials),
+        designs.contiguous_folds(trials, gap=1),
+        designs.block_folds(trials),
+        designs.session_folds(trials),
     ]
     names = np.array(images)
     for folds in every:
@@ -173,9 +180,7 @@ def test_blocks_and_sessions_are_left_out_whole():
 def test_matched_folds_train_on_as_many_trials():
     trials = in_blocks(4, 20)
     folds = designs.contiguous_folds(trials, gap=3)
-    for (train, _), (other, test) in zip(
-        folds, designs.matched_folds(trials, folds), strict=True
-    ):
+    for (train, _), (other, test) in zip(folds, designs.matched_folds(trials, folds), strict=True):
         assert (np.bincount(trials.labels[train]) == np.bincount(trials.labels[other])).all()
         assert not set(other) & set(test)
 
@@ -285,8 +290,10 @@ def test_what_people_share_carries_over_and_a_clock_does_not():
 
     def group(common):
         return {
-            s: in_blocks(features=rng.standard_normal((160, 10))
-                         + (shared if common else rng.standard_normal((8, 10)).repeat(20, axis=0)))
+            s: in_blocks(
+                features=rng.standard_normal((160, 10))
+                + (shared if common else rng.standard_normal((8, 10)).repeat(20, axis=0))
+            )
             for s in (1, 2, 3)
         }
 
@@ -344,7 +351,11 @@ def test_all_teachers_are_compared():
     trials = in_blocks(4, 30, features=centres + rng.standard_normal((120, 10)))
     found = pictures.teacher_controls(trials, 3 * np.eye(4)[trials.labels])
     assert [r["teacher"] for r in found.rows] == [
-        "no teacher", "teacher", "classes exchanged", "random vectors", "smoothed labels"
+        "no teacher",
+        "teacher",
+        "classes exchanged",
+        "random vectors",
+        "smoothed labels",
     ]
     by_name = {r["teacher"]: r["accuracy"] for r in found.rows}
     assert by_name["no teacher"] > 0.6
@@ -463,7 +474,7 @@ def test_trials_survive_their_file(full_card, tmp_path):
 
 
 def test_answers_of_the_network_find_their_trials():
-    from eeglib.results import Predictions
+    from eeglib.chapter import Predictions
 
     trials = in_blocks()
     asked = trials.metadata.iloc[[5, 90, 33]].reset_index(drop=True)

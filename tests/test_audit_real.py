@@ -26,10 +26,17 @@ def test_the_accuracy_on_randomised_trials_survives_and_invented_blocks_are_repo
         own = np.flatnonzero(whose == subject)
         own = own[np.argsort(arrays["trial"][own], kind="stable")]
         label = np.unique(arrays["cond"], return_inverse=True)[1][own]
-        metadata = pandas.DataFrame({
-            "subject": subject, "session": 0, "block": -1, "order": np.arange(len(own)),
-            "image": "", "label": label, "class_name": arrays["cond"][own],
-        })
+        metadata = pandas.DataFrame(
+            {
+                "subject": subject,
+                "session": 0,
+                "block": -1,
+                "order": np.arange(len(own)),
+                "image": "",
+                "label": label,
+                "class_name": arrays["cond"][own],
+            }
+        )
         data = arrays["X"][own][:, eeg]
         data = data - data[:, :, :15].mean(axis=2, keepdims=True)
         trials = audit_trials(data, 256.0, metadata, 3, kind="amplitude")

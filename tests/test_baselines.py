@@ -5,19 +5,23 @@ import numpy as np
 import pandas
 import pytest
 
-from eeglib.baselines import ROWS, BaselineError, fit_rows
+from eeglib.decoding.methods import ROWS, BaselineError, fit_rows
+from eeglib.decoding.splits import Split
+from eeglib.decoding.teacher import Teacher
+from eeglib.decoding.trial_features import power_features, window_features
 from eeglib.profile import IngredientSettings, Profile
-from eeglib.splits import Split
-from eeglib.teacher import Teacher
-from eeglib.trial_features import power_features, window_features
 
 N_CLASSES, N_TRIALS, SFREQ = 3, 120, 250.0
 LABELS = np.arange(N_TRIALS) % N_CLASSES
 SPLIT = Split(np.arange(60), np.arange(60, 84), np.arange(84, 120))
 PROFILE = Profile(
-    name="test", timefrequency={"window": 0.08, "step": 0.04},
+    name="test",
+    timefrequency={"window": 0.08, "step": 0.04},
     training={
-        "max_epochs": 20, "learning_rate": 1e-3, "batch_size": 12, "device": "cpu",
+        "max_epochs": 20,
+        "learning_rate": 1e-3,
+        "batch_size": 12,
+        "device": "cpu",
         "ingredients": {"channel_dropout": 0.1, "noise": 0.1, "averaging": 0.5, "embedding": 0.5},
     },
 )
@@ -57,7 +61,14 @@ def test_a_separable_problem_is_learned_and_permuted_labels_are_not(name):
 def test_test_labels_have_no_influence_and_seeds_work_both_ways(name):
     def found(labels, seed):
         return ROWS[name].fit_predict(
-            trials(0.7), SFREQ, labels, SPLIT, PROFILE, LOGITS, features(), seed=seed,
+            trials(0.7),
+            SFREQ,
+            labels,
+            SPLIT,
+            PROFILE,
+            LOGITS,
+            features(),
+            seed=seed,
             n_classes=N_CLASSES,
         )
 
@@ -69,12 +80,25 @@ def test_test_labels_have_no_influence_and_seeds_work_both_ways(name):
 
 def test_the_table_has_the_papers_rows_in_its_order():
     assert list(ROWS) == [
-        "lr_power", "lr_windowed", "lr_windowed_pca", "cebra_knn", "lstm", "conv1d",
-        "distillation_eeg", "distillation_wavelet", "cnn_stft", "distillation_stft",
-        "kernel_decoder", "source_decoder", "best_network",
+        "lr_power",
+        "lr_windowed",
+        "lr_windowed_pca",
+        "cebra_knn",
+        "lstm",
+        "conv1d",
+        "distillation_eeg",
+        "distillation_wavelet",
+        "cnn_stft",
+        "distillation_stft",
+        "kernel_decoder",
+        "source_decoder",
+        "best_network",
     ]
     assert [n for n, r in ROWS.items() if r.needs_teacher] == [
-        "cebra_knn", "distillation_eeg", "distillation_wavelet", "distillation_stft"
+        "cebra_knn",
+        "distillation_eeg",
+        "distillation_wavelet",
+        "distillation_stft",
     ]
 
 
@@ -114,7 +138,8 @@ def test_rows_without_a_teacher_are_left_out_and_seeds_averaged(caplog):
     assert found["cnn_stft"].shape == (36, 5)
     parts = [
         ROWS["cnn_stft"].fit_predict(
-            trials(), SFREQ, LABELS, SPLIT, profile, seed=seed, n_classes=5)
+            trials(), SFREQ, LABELS, SPLIT, profile, seed=seed, n_classes=5
+        )
         for seed in (0, 1)
     ]
     np.testing.assert_allclose(found["cnn_stft"], np.mean(parts, axis=0), atol=1e-6)

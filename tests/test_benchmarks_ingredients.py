@@ -13,9 +13,7 @@ FEW = ("Fz", "Cz", "Pz", "Oz", "O1", "O2", "P7", "P8", "PO7", "PO8", "T7", "T8")
 def test_trials_are_judged_by_the_log_loss_of_their_class():
     probabilities = np.array([[0.5, 0.5], [0.9, 0.1]])
     labels = np.array([0, 1])
-    np.testing.assert_allclose(
-        ingredients.log_loss(probabilities, labels), -np.log([0.5, 0.1])
-    )
+    np.testing.assert_allclose(ingredients.log_loss(probabilities, labels), -np.log([0.5, 0.1]))
     # Half of the others' confident guesses are wrong: their temperature evens everything out.
     others = np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1])
     judged = ingredients._judge([(probabilities, labels, *others)])
@@ -57,8 +55,13 @@ def test_a_small_run_and_its_closing_line(tmp_path, monkeypatch, capsys):
     name, *pairs = out.splitlines()[-1].split()
     assert name == "ingredients"
     assert {pair.split("=")[0] for pair in pairs} == {
-        "chosen", "validation_loss", "validation_loss_plain", "test_top1", "test_top1_plain",
-        "calibration_error", "seconds",
+        "chosen",
+        "validation_loss",
+        "validation_loss_plain",
+        "test_top1",
+        "test_top1_plain",
+        "calibration_error",
+        "seconds",
     }
     assert "all without noise" in out
     monkeypatch.setattr(ingredients, "_train", None)  # nothing is trained a second time

@@ -8,7 +8,10 @@ from benchmarks import training
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     for name, value in {
-        "SHAPE": (8, 21, 23), "N_TRAINING": 128, "N_VALIDATION": 32, "N_CLASSES": 4,
+        "SHAPE": (8, 21, 23),
+        "N_TRAINING": 128,
+        "N_VALIDATION": 32,
+        "N_CLASSES": 4,
     }.items():
         monkeypatch.setattr(training, name, value)
 
@@ -22,7 +25,10 @@ def test_the_closing_line(monkeypatch, capsys):
     values = {key: float(value) for key, value in (pair.split("=") for pair in pairs)}
     assert name == "training"
     assert set(values) == {
-        "cpu_speedup", "cpu_speedup_standardized", "student_50_epochs_s", "share_of_conv_rate",
+        "cpu_speedup",
+        "cpu_speedup_standardized",
+        "student_50_epochs_s",
+        "share_of_conv_rate",
         "trial_p99_ms",
     }
     assert 0 < values["share_of_conv_rate"] < 1

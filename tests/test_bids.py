@@ -33,8 +33,14 @@ def make(folder, subject="01", session=None, run=None, task="look", **columns):
         }
     ).assign(**columns)
     path = mne_bids.BIDSPath(
-        root=folder, subject=subject, session=session, run=run, task=task, datatype="eeg",
-        suffix="eeg", extension=".vhdr",
+        root=folder,
+        subject=subject,
+        session=session,
+        run=run,
+        task=task,
+        datatype="eeg",
+        suffix="eeg",
+        extension=".vhdr",
     )
     write_recording(path, data, NAMES, SFREQ, events, {}, {"PowerLineFrequency": 50})
     return data
@@ -134,8 +140,10 @@ def test_chosen_columns_and_types(tmp_path):
 
 
 def test_markers_that_are_no_stimuli_are_no_classes(tmp_path):
-    make(tmp_path, trial_type=["cat", "dog", "boundary", "BAD_jump", "n/a", "New Segment"] +
-         ["cat"] * 3)
+    make(
+        tmp_path,
+        trial_type=["cat", "dog", "boundary", "BAD_jump", "n/a", "New Segment"] + ["cat"] * 3,
+    )
     assert load(tmp_path).class_names == ["cat", "dog"]
 
 
@@ -241,7 +249,8 @@ def test_events_outside_the_recording_are_left_out_and_counted(tmp_path):
     make(tmp_path)
     shift = {"0.0": "-1.0", "8.0": "10.0", "7.0": "n/a"}
     edit(
-        tmp_path, "_events.tsv",
+        tmp_path,
+        "_events.tsv",
         lambda t: re.sub(r"(?m)^(0\.0|8\.0|7\.0)(?=\t)", lambda m: shift[m[1]], t),
     )
     dataset = load(tmp_path)

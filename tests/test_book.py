@@ -9,9 +9,9 @@ import nbformat
 import pytest
 from tiny_project import CHAPTERS, edit_cell
 
-from eeglib import book, pages
-from eeglib.book import BookError, build_book, page_faults, stage_book
-from eeglib.run_folder import FAILURE
+from eeglib.chapter import FAILURE
+from eeglib.workflow import book, pages
+from eeglib.workflow.book import BookError, build_book, page_faults, stage_book
 from eeglib.workflow.chapters import Job
 
 DATA, FILTER, STUDENT, GROUP = (chapter.name for chapter in CHAPTERS)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from eeglib.calibration import (
+from eeglib.decoding.calibration import (
     Calibrated,
     calibrated,
     expected_calibration_error,
     fit_temperature,
 )
-from eeglib.teacher import softmax
+from eeglib.decoding.teacher import softmax
 
 
 def drawn(n_trials=20_000):

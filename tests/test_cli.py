@@ -177,7 +177,7 @@ def commands_of(page: str) -> list[str]:
 def test_the_commands_of_the_pages_are_understood(command, requests, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    monkeypatch.setattr("eeglib.book.build_book", lambda run_dir: run_dir)
+    monkeypatch.setattr("eeglib.workflow.book.build_book", lambda run_dir: run_dir)
     (tmp_path / "my_profile.yml").write_text("name: mine\n")
     assert call(*command.split()[1:]) == 0
 

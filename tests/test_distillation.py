@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from eeglib.distillation import (
+from eeglib.decoding.distillation import (
     TrainingError,
     average_predictions,
     distillation_loss,
@@ -18,10 +18,10 @@ from eeglib.distillation import (
     predict,
     residual_network,
 )
-from eeglib.networks import ResidualCNN
+from eeglib.decoding.networks import ResidualCNN
+from eeglib.decoding.splits import Split
+from eeglib.decoding.training_data import TrainingPart
 from eeglib.profile import TrainingSettings
-from eeglib.splits import Split
-from eeglib.training_data import TrainingPart
 
 SPLIT = Split(np.arange(65), np.arange(65, 85), np.arange(85, 105))
 QUICK = TrainingSettings(max_epochs=6, batch_size=16, learning_rate=1e-3, device="cpu")
@@ -150,8 +150,10 @@ def test_seeds_both_ways_and_the_callers_random_numbers_stay(problem):
     expected = torch.rand(3)
     torch.manual_seed(5)
     one, same, other = (
-        predict(fit(small_network, images, labels, SPLIT, QUICK, seed=s, deterministic=True)
-                .network, images)
+        predict(
+            fit(small_network, images, labels, SPLIT, QUICK, seed=s, deterministic=True).network,
+            images,
+        )
         for s in (1, 1, 2)
     )
     torch.testing.assert_close(torch.rand(3), expected)
@@ -292,7 +294,7 @@ def test_batches_of_prediction_have_no_influence(problem):
 def test_epochs_are_logged_where_there_is_no_terminal(problem, caplog):
     images, labels = problem
     settings = QUICK.model_copy(update={"max_epochs": 2})
-    with caplog.at_level(logging.INFO, logger="eeglib.training"):
+    with caplog.at_level(logging.INFO, logger="eeglib.decoding.training"):
         fit(small_network, images, labels, SPLIT, settings)
     assert "Epoch 2: training loss" in caplog.text
 

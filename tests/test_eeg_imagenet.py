@@ -7,8 +7,8 @@ import twins
 from eeglib.datasets import METADATA, DatasetError, DatasetWarning, available, open_dataset
 from eeglib.datasets.eeg_imagenet import CHANNELS, MICROVOLTS_PER_COUNT
 from eeglib.datasets.safe_files import read_torch
+from eeglib.decoding.splits import Split, check_disjoint
 from eeglib.profile import DatasetSettings, load_profile
-from eeglib.splits import Split, check_disjoint
 
 RAW = "eeg_signals_raw_with_mean_std.pth"
 

@@ -35,7 +35,8 @@ def test_scores_equal_scikit_learn():
         expected = metrics.top_k_accuracy_score(labels, probabilities, k=k)
         assert row(table, f"top-{k}")["value"] == pytest.approx(expected)
     assert row(table, "F1")["value"] == pytest.approx(
-        metrics.f1_score(labels, named, average="macro"))
+        metrics.f1_score(labels, named, average="macro")
+    )
     assert row(table, "kappa")["value"] == pytest.approx(metrics.cohen_kappa_score(labels, named))
     assert list(table["chance"]) == pytest.approx([0.1, 0.3, 0.5, 0.1, 0.0])
     assert (table["n"] == 200).all()
@@ -47,7 +48,8 @@ def test_exact_test_and_interval_of_accuracy():
     top = row(score(probabilities, labels, n_bootstrap=4000), "top-1")
     hits = round(top["value"] * 400)
     assert top["p_value"] == pytest.approx(
-        stats.binomtest(hits, 400, 0.1, alternative="greater").pvalue)
+        stats.binomtest(hits, 400, 0.1, alternative="greater").pvalue
+    )
     spread = np.sqrt(top["value"] * (1 - top["value"]) / 400)
     assert top["high"] - top["low"] == pytest.approx(2 * 1.96 * spread, rel=0.08)
 

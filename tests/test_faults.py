@@ -16,9 +16,8 @@ import psutil
 import pytest
 from tiny_project import CHAPTERS, edit_cell, tiny_profile, tiny_request, write_notebooks
 
-from eeglib.book import stage_book
-from eeglib.results import load_metrics
-from eeglib.run_folder import INPUTS, METRICS, RUNNING
+from eeglib.chapter import INPUTS, METRICS, RUNNING, load_metrics
+from eeglib.workflow.book import stage_book
 from eeglib.workflow.chapters import Job, WorkflowError
 from eeglib.workflow.planning import plan_run
 from eeglib.workflow.run import run

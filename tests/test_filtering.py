@@ -31,21 +31,31 @@ def sinusoid(frequency, seconds=4.0, sfreq=SFREQ):
 
 def recording(seconds=20.0, sfreq=SFREQ, onsets=(1.0, 2.0, 3.0), n_chans=3, seed=0, **columns):
     rng = np.random.default_rng(seed)
-    info = mne.create_info([f"E{i}" for i in range(n_chans)] + ["eye"], sfreq,
-                           ["eeg"] * n_chans + ["eog"])
+    info = mne.create_info(
+        [f"E{i}" for i in range(n_chans)] + ["eye"], sfreq, ["eeg"] * n_chans + ["eog"]
+    )
     data = 1e-5 * rng.standard_normal((n_chans + 1, round(seconds * sfreq))) + 3e-5
     raw = mne.io.RawArray(data, info, verbose=False)
     n = len(onsets)
-    trials = pandas.DataFrame({
-        "onset": onsets, "subject": 1, "session": 0, "block": 0, "order": range(n),
-        "image": [f"picture_{i}" for i in range(n)], "label": [i % 2 for i in range(n)],
-        "class_name": [("dog", "cup")[i % 2] for i in range(n)],
-    } | columns)
+    trials = pandas.DataFrame(
+        {
+            "onset": onsets,
+            "subject": 1,
+            "session": 0,
+            "block": 0,
+            "order": range(n),
+            "image": [f"picture_{i}" for i in range(n)],
+            "label": [i % 2 for i in range(n)],
+            "class_name": [("dog", "cup")[i % 2] for i in range(n)],
+        }
+        | columns
+    )
     return Recording(raw, trials)
 
 
-@pytest.mark.parametrize(("frequency", "low", "high"), [(5, 0, 0.01), (30, 0.98, 1.02),
-                                                         (150, 0, 0.05)])
+@pytest.mark.parametrize(
+    ("frequency", "low", "high"), [(5, 0, 0.01), (30, 0.98, 1.02), (150, 0, 0.05)]
+)
 def test_bandpass_keeps_only_its_band(frequency, low, high):
     wave = sinusoid(frequency)
     middle = slice(1000, 3000)
@@ -66,8 +76,10 @@ def test_notch_removes_mains_and_leaves_neighbours():
     assert np.abs(filtered - near)[middle].max() < 0.01
 
 
-@pytest.mark.parametrize(("kind", "apply", "band"), [("bandpass", bandpass_filter, (14, 70)),
-                                                     ("bandstop", notch_filter, (49, 51))])
+@pytest.mark.parametrize(
+    ("kind", "apply", "band"),
+    [("bandpass", bandpass_filter, (14, 70)), ("bandstop", notch_filter, (49, 51))],
+)
 def test_response_is_what_the_filter_does_and_halves_at_the_edges(kind, apply, band):
     impulse = np.zeros(20001)
     impulse[10000] = 1
@@ -184,7 +196,10 @@ def test_trials_outside_on_a_joint_or_bad_are_left_out_and_counted(caplog):
         epochs = cut_epochs([Recording(joined, trials)], FilteringSettings())
     assert epochs.metadata["order"].tolist() == [1, 3, 5]
     assert [log for log in epochs.drop_log if log] == [
-        ("OUTSIDE",), ("JOINT",), ("BAD",), ("OUTSIDE",)
+        ("OUTSIDE",),
+        ("JOINT",),
+        ("BAD",),
+        ("OUTSIDE",),
     ]
     assert "4 of 7 trials: 2 outside the recording, 1 across a joint" in caplog.text
 
@@ -195,7 +210,8 @@ def test_a_subject_is_put_together_from_recordings_and_survives_the_disk(tmp_pat
     epochs.save(tmp_path / "epochs-epo.fif", verbose=False)
     again = mne.read_epochs(tmp_path / "epochs-epo.fif", verbose=False)
     pandas.testing.assert_frame_equal(
-        again.metadata.reset_index(drop=True), epochs.metadata.reset_index(drop=True),
+        again.metadata.reset_index(drop=True),
+        epochs.metadata.reset_index(drop=True),
         check_dtype=False,
     )
     np.testing.assert_allclose(again.get_data(copy=False), epochs.get_data(copy=False), atol=1e-5)
@@ -219,13 +235,16 @@ def test_recordings_that_do_not_go_together_are_refused():
         cut_epochs([recording(onsets=(50.0, 60.0))], FilteringSettings())
     incomplete = recording()
     with pytest.raises(SignalError, match="lack the columns"):
-        cut_epochs([Recording(incomplete.raw, incomplete.trials.drop(columns="image"))],
-                   FilteringSettings())
+        cut_epochs(
+            [Recording(incomplete.raw, incomplete.trials.drop(columns="image"))],
+            FilteringSettings(),
+        )
 
 
 def test_distributed_trials_are_filtered_one_by_one():
-    epochs = cut_epochs([recording(onsets=np.arange(1, 9))],
-                        FilteringSettings(standardize=False, epoch=(0, 0.8)))
+    epochs = cut_epochs(
+        [recording(onsets=np.arange(1, 9))], FilteringSettings(standardize=False, epoch=(0, 0.8))
+    )
     settings = FilteringSettings(epoch=(0.1, 0.6))
     result = filter_epochs(epochs, settings)
     data = result.get_data(copy=False)

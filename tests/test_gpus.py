@@ -9,7 +9,7 @@ import sys
 import pytest
 from tiny_project import CHAPTERS, edit_cell, tiny_profile, tiny_request, write_notebooks
 
-from eeglib.results import load_metrics
+from eeglib.chapter import load_metrics
 from eeglib.workflow import gpus
 from eeglib.workflow.chapters import Chapter, Job, WorkflowError
 from eeglib.workflow.planning import plan_run

@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eeglib.datasets.stimuli import draw_stimulus
-from eeglib.image_adapter import draw_from_embeddings, encode_images, load_adapter
-from eeglib.pipelines import PipelineError
 from eeglib.profile import Profile, ReconstructionSettings
-from eeglib.reconstruction import load_pipeline
+from eeglib.reconstruction.drawing import load_pipeline
+from eeglib.reconstruction.image_adapter import draw_from_embeddings, encode_images, load_adapter
+from eeglib.reconstruction.pipelines import PipelineError
 
 N_DIMS = 12
 PROMPTS = ["an image of a banana"] * 2
@@ -56,8 +56,13 @@ def adapter(folder, tmp_path):
     (tmp_path / "models").mkdir()
     save_file(state, tmp_path / WEIGHTS)
     config = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        image_size=224, patch_size=56, projection_dim=N_DIMS,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=224,
+        patch_size=56,
+        projection_dim=N_DIMS,
     )
     torch.manual_seed(2)
     encoder = CLIPVisionModelWithProjection(config)
@@ -103,8 +108,13 @@ def test_embeddings_enter_as_the_libraries_own_encoding_does(folder, adapter, gu
         pipeline, encode_images(pipeline, [picture]), PROMPTS[:1], [1], **quick
     )
     [theirs] = pipeline(
-        PROMPTS[0], ip_adapter_image=picture, num_inference_steps=2, height=64, width=64,
-        guidance_scale=guidance_scale, generator=torch.Generator().manual_seed(1),
+        PROMPTS[0],
+        ip_adapter_image=picture,
+        num_inference_steps=2,
+        height=64,
+        width=64,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(1),
     ).images
     assert difference(ours, theirs) <= 1
 

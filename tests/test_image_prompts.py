@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from eeglib.datasets.stimuli import draw_stimulus
-from eeglib.image_prompts import draw_from_latents, encode_pictures, fit_latents
 from eeglib.pretrained import demo_diffusion_path
-from eeglib.reconstruction import load_pipeline
+from eeglib.reconstruction.drawing import load_pipeline
+from eeglib.reconstruction.image_prompts import draw_from_latents, encode_pictures, fit_latents
 
 PICTURES = [draw_stimulus(label, 5, 64) for label in (3, 14)]
 PROMPTS = ["an image of a banana"] * 2

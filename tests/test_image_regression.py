@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eeglib.identification import identify_within_class, images_per_class
-from eeglib.image_regression import (
+from eeglib.reconstruction.identification import identify_within_class, images_per_class
+from eeglib.reconstruction.image_regression import (
     fit_regressor,
     nearest_image,
     noise_whitener,
@@ -103,8 +103,10 @@ def test_both_ways_of_solving_agree():
         features = rng.standard_normal((100, n_features))
         embeddings = features[:, :3] @ rng.standard_normal((3, 4))
         found = fit_regressor(features, embeddings, labels, images, penalties=[10.0])
-        centred = [x - np.repeat([x[:50].mean(axis=0), x[50:].mean(axis=0)], 50, axis=0)
-                   for x in (features, embeddings)]
+        centred = [
+            x - np.repeat([x[:50].mean(axis=0), x[50:].mean(axis=0)], 50, axis=0)
+            for x in (features, embeddings)
+        ]
         ridge = Ridge(10.0, fit_intercept=False).fit(centred[0] / found.feature_scale, centred[1])
         assert found.weights == pytest.approx(ridge.coef_.T, abs=1e-8)
 
@@ -114,8 +116,9 @@ def test_what_channels_share_is_whitened():
     mixing, labels = rng.standard_normal((6, 6)), np.repeat([0, 1], 30)
     trials = mixing @ rng.standard_normal((60, 6, 50)) + 9 * labels[:, None, None]
     white = noise_whitener(trials, labels) @ trials
-    residual = np.concatenate([white[labels == c] - white[labels == c].mean(axis=0)
-                               for c in (0, 1)])
+    residual = np.concatenate(
+        [white[labels == c] - white[labels == c].mean(axis=0) for c in (0, 1)]
+    )
     covariance = np.cov(residual.swapaxes(1, 2).reshape(-1, 6).T)
     assert covariance == pytest.approx(np.eye(6), abs=0.1)
     trials[:, 0] = 0  # a flat channel

@@ -6,20 +6,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from eeglib.distillation import TrainingError, fit, predict, residual_network
-from eeglib.ingredients import augment, embedding_loss, mixed, shift_in_time
-from eeglib.networks import ResidualCNN, SqueezeExcitation, count_parameters
+from eeglib.decoding.distillation import TrainingError, fit, predict, residual_network
+from eeglib.decoding.ingredients import augment, embedding_loss, mixed, shift_in_time
+from eeglib.decoding.networks import ResidualCNN, SqueezeExcitation, count_parameters
+from eeglib.decoding.splits import Split
+from eeglib.decoding.training import TrainingRun, distillation_loss, train
+from eeglib.decoding.training_data import TrainingData
 from eeglib.profile import IngredientSettings, TrainingSettings
-from eeglib.splits import Split
-from eeglib.training import TrainingRun, distillation_loss, train
-from eeglib.training_data import TrainingData
 
 SPLIT = Split(np.arange(64), np.arange(64, 84), np.arange(84, 104))
 LABELS = np.arange(104) % 3
 SETTINGS = TrainingSettings(max_epochs=20, batch_size=16, learning_rate=2e-3, device="cpu")
 ALL = IngredientSettings(
-    time_shift=1, channel_dropout=0.1, noise=0.1, mixup=0.2, averaging=0.8, embedding=0.5,
-    attention=True, calibration=True,
+    time_shift=1,
+    channel_dropout=0.1,
+    noise=0.1,
+    mixup=0.2,
+    averaging=0.8,
+    embedding=0.5,
+    attention=True,
+    calibration=True,
 )
 
 
@@ -40,8 +46,15 @@ def small_network(attention=False):
 
 def fitted(ingredients, settings=SETTINGS, seed=0, **options):
     return fit(
-        lambda: small_network(ingredients.attention), images(), LABELS, SPLIT, settings,
-        4 * np.eye(3)[LABELS], seed, ingredients=ingredients, teacher_features=embeddings(),
+        lambda: small_network(ingredients.attention),
+        images(),
+        LABELS,
+        SPLIT,
+        settings,
+        4 * np.eye(3)[LABELS],
+        seed,
+        ingredients=ingredients,
+        teacher_features=embeddings(),
         **options,
     )
 
@@ -167,11 +180,21 @@ def test_embeddings_need_a_teacher_and_the_residual_network():
         fit(small_network, images(), LABELS, SPLIT, SETTINGS, ingredients=wanted)
     with pytest.raises(TrainingError, match="not for Sequential"):
         fit(
-            lambda: nn.Sequential(nn.Flatten(), nn.Linear(180, 3)), images(), LABELS, SPLIT,
-            SETTINGS, ingredients=wanted, teacher_features=embeddings(),
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(180, 3)),
+            images(),
+            LABELS,
+            SPLIT,
+            SETTINGS,
+            ingredients=wanted,
+            teacher_features=embeddings(),
         )
     with pytest.raises(TrainingError, match="teacher features for 3"):
         fit(
-            small_network, images(), LABELS, SPLIT, SETTINGS, ingredients=wanted,
+            small_network,
+            images(),
+            LABELS,
+            SPLIT,
+            SETTINGS,
+            ingredients=wanted,
             teacher_features=np.ones((3, 7)),
         )

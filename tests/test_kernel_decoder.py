@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eeglib.kernel_decoder import KernelDecoder
-from eeglib.splits import Split
+from eeglib.decoding.kernel_decoder import KernelDecoder
+from eeglib.decoding.splits import Split
 
 SFREQ, N_TRIALS, N_CLASSES = 100.0, 150, 3
 LABELS = np.arange(N_TRIALS) % N_CLASSES

@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from eeglib.datasets.stimuli import draw_stimulus, visual_features
-from eeglib.known_images import choose_images, find_images
+from eeglib.reconstruction.known_images import choose_images, find_images
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,12 @@ def test_the_image_is_not_found_where_none_of_the_response_is_its_own(drawings):
 
 def test_images_are_chosen_class_by_class():
     stimuli = pandas.DataFrame(
-        {"image": [f"i{n}" for n in range(12)], "label": np.repeat([2, 5, 9], 4), "file": "x",
-         "class_name": "y"}
+        {
+            "image": [f"i{n}" for n in range(12)],
+            "label": np.repeat([2, 5, 9], 4),
+            "file": "x",
+            "class_name": "y",
+        }
     )
     chosen = choose_images(stimuli, n_classes=2, per_class=3)
     assert list(chosen["label"]) == [0, 0, 0, 1, 1, 1]

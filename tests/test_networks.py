@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eeglib.networks import (
+from eeglib.decoding.networks import (
     CellNorm,
     Conv1dClassifier,
     LSTMClassifier,
@@ -12,8 +12,17 @@ from eeglib.networks import (
     count_parameters,
 )
 
-SHAPES = [(128, 21, 23, 40), (128, 21, 26, 10), (61, 6, 53, 3), (1, 128, 440, 40), (128, 6, 88, 40),
-          (8, 5, 6, 2), (300, 21, 23, 200), (1, 1, 1, 2), (17, 40, 100, 200)]
+SHAPES = [
+    (128, 21, 23, 40),
+    (128, 21, 26, 10),
+    (61, 6, 53, 3),
+    (1, 128, 440, 40),
+    (128, 6, 88, 40),
+    (8, 5, 6, 2),
+    (300, 21, 23, 200),
+    (1, 1, 1, 2),
+    (17, 40, 100, 200),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -73,9 +82,11 @@ def test_every_cell_of_channel_and_frequency_is_standardised_by_the_training_tri
 
 
 def test_all_parameters_learn():
-    for network, shape in [(ResidualCNN(3, 8, 8, 2), (4, 3, 8, 8)),
-                           (LSTMClassifier(3, 12, 2), (4, 3, 12)),
-                           (Conv1dClassifier(3, 40, 2), (4, 3, 40))]:
+    for network, shape in [
+        (ResidualCNN(3, 8, 8, 2), (4, 3, 8, 8)),
+        (LSTMClassifier(3, 12, 2), (4, 3, 12)),
+        (Conv1dClassifier(3, 40, 2), (4, 3, 40)),
+    ]:
         network(torch.randn(shape)).square().sum().backward()
         assert all(p.grad is not None for p in network.parameters())
 

@@ -173,7 +173,10 @@ def test_waiting_threads_sleep_unless_the_user_decides():
         surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
         surroundings |= {} if given is None else {"OMP_WAIT_POLICY": given}
         found = subprocess.run(
-            [sys.executable, "-c", ask], env=surroundings, capture_output=True, text=True,
+            [sys.executable, "-c", ask],
+            env=surroundings,
+            capture_output=True,
+            text=True,
             check=True,
         )
         assert found.stdout.strip() == expected

@@ -8,11 +8,11 @@ import pytest
 from test_image_adapter import N_DIMS, adapter, folder  # noqa: F401
 
 from eeglib.datasets.stimuli import draw_stimulus
-from eeglib.particular_images import draw_predicted, embed_images, identify_pictures
-from eeglib.picture_metrics import load_backbones
-from eeglib.pictures import PictureError
 from eeglib.profile import PictureSettings, ReconstructionSettings
-from eeglib.reconstruction import load_pipeline
+from eeglib.reconstruction.drawing import load_pipeline
+from eeglib.reconstruction.image_metrics import load_backbones
+from eeglib.reconstruction.particular_images import draw_predicted, embed_images, identify_pictures
+from eeglib.reconstruction.pictures import PictureError
 
 LABELS = np.repeat([3, 14, 20], 12)
 SHOWN = [draw_stimulus(label, i, 64) for i, label in enumerate(LABELS)]
@@ -34,7 +34,8 @@ def test_noisy_copies_are_identified_by_pixels_and_networks(networks):
     table = identify_pictures(SHOWN, noisy(SHOWN), LABELS, IMAGES, networks)
     assert list(table["metric"]) == [
         f"within-class {kind} [{by}]"
-        for by in ("pixels", "CLIP (demo-clip)") for kind in ("top-1", "two-way")
+        for by in ("pixels", "CLIP (demo-clip)")
+        for kind in ("top-1", "two-way")
     ]
     assert list(table["chance"].round(3)) == [0.083, 0.5] * 2
     assert (table["n"] == len(LABELS)).all()
@@ -46,8 +47,12 @@ def test_pictures_of_the_right_class_alone_are_at_chance(networks):
     """Other drawings of the class, as a class prompt gives: p-values must not be small."""
     tables = [
         identify_pictures(
-            SHOWN, [draw_stimulus(c, 1000 * seed + i, 64) for i, c in enumerate(LABELS)],
-            LABELS, IMAGES, networks, seed=seed,
+            SHOWN,
+            [draw_stimulus(c, 1000 * seed + i, 64) for i, c in enumerate(LABELS)],
+            LABELS,
+            IMAGES,
+            networks,
+            seed=seed,
         )
         for seed in range(1, 7)
     ]

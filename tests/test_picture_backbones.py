@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from eeglib.datasets.stimuli import CLASSES, draw_stimulus
-from eeglib.picture_backbones import (
+from eeglib.profile import EvaluationSettings
+from eeglib.reconstruction.image_metrics import PictureSettings, load_backbones, measure
+from eeglib.reconstruction.picture_backbones import (
     BACKBONES,
     PUBLISHED,
     SWAV_URL,
@@ -15,10 +17,8 @@ from eeglib.picture_backbones import (
     load_backbone,
     resized,
 )
-from eeglib.picture_metrics import PictureSettings, load_backbones, measure
-from eeglib.picture_weights import filled
-from eeglib.pictures import as_pictures
-from eeglib.profile import EvaluationSettings
+from eeglib.reconstruction.picture_weights import filled
+from eeglib.reconstruction.pictures import as_pictures
 
 EFFICIENTNET_FILE = "efficientnet_b1-c27df63c.pth"
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from eeglib.datasets.stimuli import CLASSES, draw_stimulus
-from eeglib.picture_backbones import Backbone, Output
-from eeglib.picture_metrics import (
+from eeglib.profile import EvaluationSettings
+from eeglib.reconstruction.drawing import load_pipeline, prompt, reconstruct
+from eeglib.reconstruction.image_metrics import (
     COLUMNS,
     CONTROLS,
     PictureSettings,
@@ -20,10 +21,9 @@ from eeglib.picture_metrics import (
     score_table,
     with_controls,
 )
-from eeglib.picture_scores import n_way_accuracy
-from eeglib.pictures import PictureError, as_pictures, check_pairs
-from eeglib.profile import EvaluationSettings
-from eeglib.reconstruction import load_pipeline, prompt, reconstruct
+from eeglib.reconstruction.picture_backbones import Backbone, Output
+from eeglib.reconstruction.picture_scores import n_way_accuracy
+from eeglib.reconstruction.pictures import PictureError, as_pictures, check_pairs
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "real" / "photos_ccby"
 DRAWS = EvaluationSettings(n_bootstrap=300)
@@ -204,14 +204,18 @@ def test_photographs_are_measured_against_pictures_of_their_class_prompts(photog
     assert prompt(names[0]) == "an image of an African elephant"
     pipeline = load_pipeline("demo")
     shifted = [known[(known.index(name) + 7) % 40] for name in names]
-    told = {"true label": names, "predicted label": names[:4] + shifted[4:],
-            "random label": shifted}
+    told = {
+        "true label": names,
+        "predicted label": names[:4] + shifted[4:],
+        "random label": shifted,
+    }
     sets = {
         label: reconstruct(pipeline, [prompt(word) for word in words], range(8), steps=3)
         for label, words in told.items()
     }
-    table = with_controls(true, sets, clip, SETTINGS, DRAWS, true_names=names,
-                          generated_names=names)
+    table = with_controls(
+        true, sets, clip, SETTINGS, DRAWS, true_names=names, generated_names=names
+    )
     assert (table["n"] == 8).all()
     assert table["value"].notna().all()
     pixels = table[table["metric"] == "PixCorr"]["value"]

@@ -5,7 +5,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from eeglib import picture_plots
+from eeglib.plotting import images as picture_plots
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +46,13 @@ def test_the_gallery_has_a_row_per_class_and_a_drawing_per_subject(tmp_path):
         picture.save(tmp_path / f"{i}.png")
     stimuli = pandas.DataFrame({"image": ["x"], "file": [tmp_path / "0.png"]})
     drawings = pandas.DataFrame(
-        {"subject": [1, 2], "image": "x", "true": "banana", "predicted": ["banana", "iron"],
-         "file": [tmp_path / "1.png", tmp_path / "2.png"]}
+        {
+            "subject": [1, 2],
+            "image": "x",
+            "true": "banana",
+            "predicted": ["banana", "iron"],
+            "file": [tmp_path / "1.png", tmp_path / "2.png"],
+        }
     )
     assert titles(picture_plots.plot_gallery(drawings, stimuli)) == [
         "shown: banana", "subject 1, right: banana", "subject 2, wrong: iron",

@@ -6,7 +6,7 @@ import torch
 from scipy import linalg
 from scipy.spatial.distance import correlation
 
-from eeglib import picture_scores as scores
+from eeglib.reconstruction import picture_scores as scores
 
 
 @pytest.fixture
@@ -214,16 +214,23 @@ def test_jackknife_interval_of_the_kernel_distance_covers(rng):
     for _ in range(100):
         a, b = rng.standard_normal((2, 60, 8))
         value = scores.kernel_distance(a, b)
-        error, _ = scores.jackknife(lambda kept, a=a, b=b: scores.kernel_distance(a[kept], b[kept]),
-                                    60, n_groups=20)
+        error, _ = scores.jackknife(
+            lambda kept, a=a, b=b: scores.kernel_distance(a[kept], b[kept]), 60, n_groups=20
+        )
         hits += abs(value) < 1.96 * error
     assert hits >= 85
 
 
-@pytest.mark.parametrize("score", [
-    scores.cosine_similarity, scores.correlation_distance, scores.two_way_identification,
-    scores.frechet_distance, scores.kernel_distance,
-])
+@pytest.mark.parametrize(
+    "score",
+    [
+        scores.cosine_similarity,
+        scores.correlation_distance,
+        scores.two_way_identification,
+        scores.frechet_distance,
+        scores.kernel_distance,
+    ],
+)
 def test_features_that_are_none_are_refused(score):
     good = np.ones((3, 4))
     with pytest.raises(ValueError, match="shape"):

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eeglib import picture_plots, plotting
 from eeglib.datasets.file_epochs import channel_info
 from eeglib.datasets.montage import montage_1005
+from eeglib.plotting import images as picture_plots
+from eeglib.plotting import signals as plotting
 
 
 def texts(figure):

@@ -16,7 +16,7 @@ from eeglib.pretrained import (
     train_demo_diffusion,
 )
 from eeglib.pretrained.drawings import CONTEXT_LENGTH, SIZE, captions, training_drawings
-from eeglib.reconstruction import load_pipeline, reconstruct
+from eeglib.reconstruction.drawing import load_pipeline, reconstruct
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,9 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 
 def test_files_are_small_and_safe():
-    files = [f for p in (demo_clip_path(), demo_diffusion_path()) for f in p.rglob("*")
-             if f.is_file()]
+    files = [
+        f for p in (demo_clip_path(), demo_diffusion_path()) for f in p.rglob("*") if f.is_file()
+    ]
     assert sum(f.stat().st_size for f in files) < 15_000_000
     assert {f.suffix for f in files} <= {".json", ".safetensors"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eeglib.profile import ReconstructionSettings
-from eeglib.prompts import (
+from eeglib.reconstruction.prompts import (
     Mixture,
     check_posterior,
     condition_prompts,
@@ -71,8 +71,9 @@ def test_the_sets_hold_ceiling_floor_and_what_else_a_posterior_gives():
     assert list(sets) == names
     assert sets["true label"][:2] == ["an image of an iron", "an image of an African elephant"]
     assert sets["predicted label"] == condition_prompts(rows, NAMES)
-    assert set(sets["random label"]) == {f"an image of {a} {n}" for a, n in
-                                         zip(("a", "an", "a", "an"), NAMES, strict=True)}
+    assert set(sets["random label"]) == {
+        f"an image of {a} {n}" for a, n in zip(("a", "an", "a", "an"), NAMES, strict=True)
+    }
     assert [set_of_condition(c, names) for c in ("top-1", "top-k", "mixture")] == [
         names[1], names[3], names[4],
     ]  # fmt: skip

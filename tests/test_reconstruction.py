@@ -10,9 +10,7 @@ import pandas
 import pytest
 import torch
 
-from eeglib.pipelines import offload
-from eeglib.prompts import Mixture
-from eeglib.reconstruction import (
+from eeglib.reconstruction.drawing import (
     PipelineError,
     choose_trials,
     describe_pipeline,
@@ -22,6 +20,8 @@ from eeglib.reconstruction import (
     reconstruct,
     trajectory,
 )
+from eeglib.reconstruction.pipelines import offload
+from eeglib.reconstruction.prompts import Mixture
 
 QUICK = {"steps": 3, "guidance_scale": 3.0, "size": 64}
 PROMPTS = ["an image of a banana", "an image of an African elephant", "an image of a banana"]
@@ -112,8 +112,9 @@ def test_trials_are_chosen_one_per_class_in_turn():
 
 def test_a_picture_depends_on_its_prompt_and_seed_alone(pipeline):
     together = reconstruct(pipeline, PROMPTS, [1, 1, 2], **QUICK, batch_size=3)
-    alone = [reconstruct(pipeline, [p], [s], **QUICK)[0]
-             for p, s in zip(PROMPTS, [1, 1, 2], strict=True)]
+    alone = [
+        reconstruct(pipeline, [p], [s], **QUICK)[0] for p, s in zip(PROMPTS, [1, 1, 2], strict=True)
+    ]
     for one, other in zip(together, alone, strict=True):
         assert one.size == (64, 64)
         assert np.abs(pixels(one) - pixels(other)).max() <= 1  # rounding
@@ -138,8 +139,14 @@ def test_a_second_call_draws_nothing(pipeline, counted, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 4}, {"guidance_scale": 1.0}, {"size": 32}, {"seeds": [2]},
-               {"prompts": ["an image of a broom"]}],
+    "change",
+    [
+        {"steps": 4},
+        {"guidance_scale": 1.0},
+        {"size": 32},
+        {"seeds": [2]},
+        {"prompts": ["an image of a broom"]},
+    ],
 )
 def test_any_other_setting_draws_anew(pipeline, counted, tmp_path, change):
     given = {"prompts": PROMPTS[:1], "seeds": [1], **QUICK, "cache_dir": tmp_path}
@@ -204,7 +211,7 @@ def test_a_mixture_of_one_prompt_is_that_prompt_and_of_two_is_neither(
     assert np.abs(pixels(drawn[0]) - pixels(drawn[2])).max() <= 1
     for plain in drawn[2:]:
         assert np.abs(pixels(drawn[1]) - pixels(plain)).max() > 0
-    monkeypatch.setattr("eeglib.reconstruction._draw", None)  # nothing is drawn again
+    monkeypatch.setattr("eeglib.reconstruction.drawing._draw", None)  # nothing is drawn again
     again = reconstruct(pipeline, [one, two, *PROMPTS[:2]], **given)
     np.testing.assert_array_equal(pixels(again[1]), pixels(drawn[1]))
 
@@ -309,8 +316,15 @@ def test_folder_with_a_part_missing(folder, tmp_path, part):
         ),
         lambda f: (f / "tokenizer/tokenizer.json").write_text("?"),
     ],
-    ids=["no weights", "cut weights", "bad weights", "no config", "cut config", "other shape",
-         "bad tokenizer"],
+    ids=[
+        "no weights",
+        "cut weights",
+        "bad weights",
+        "no config",
+        "cut config",
+        "other shape",
+        "bad tokenizer",
+    ],
 )
 def test_folder_with_a_damaged_part(folder, tmp_path, damage):
     broken = shutil.copytree(folder, tmp_path / "broken")

@@ -11,19 +11,23 @@ import pandas as pd
 import pytest
 from tiny_project import tiny_profile
 
-from eeglib.datasets import METADATA
-from eeglib.metrics import (
+from eeglib.chapter import (
+    FAILURE,
     Metrics,
     OutputFile,
     Provenance,
     ResultsError,
     Score,
+    chapter_folder,
     dataset_fingerprint,
+    load_metrics,
+    load_predictions,
+    open_chapter,
     plain,
+    replacing,
 )
-from eeglib.results import load_metrics, load_predictions, open_chapter
-from eeglib.run_folder import FAILURE, chapter_folder, replacing
-from eeglib.splits import SplitError
+from eeglib.datasets import METADATA
+from eeglib.decoding.splits import SplitError
 from eeglib.tables import attendance
 from eeglib.workflow.planning import site_folder
 

@@ -24,8 +24,13 @@ from eeglib.profile import DatasetSettings
 
 CHANNELS = ("Fp1", "Fp2", "Fz", "Cz", "T7", "T8", "P7", "P8", "Pz", "PO7", "PO8", "O1", "Oz", "O2")
 SMALL = {
-    "n_classes": 5, "images_per_class": 40, "classes_per_session": 5, "sfreq": 250,
-    "channels": CHANNELS, "pause": 4.0, "seed": 3,
+    "n_classes": 5,
+    "images_per_class": 40,
+    "classes_per_session": 5,
+    "sfreq": 250,
+    "channels": CHANNELS,
+    "pause": 4.0,
+    "seed": 3,
 }
 
 
@@ -152,7 +157,8 @@ def test_randomized_design_keeps_the_slots_and_mixes_the_classes():
     classes = np.repeat(np.arange(10), 30)
     block, mixed = (
         draw_schedule(
-            classes, Options(n_classes=10, images_per_class=30, design=design),
+            classes,
+            Options(n_classes=10, images_per_class=30, design=design),
             np.random.default_rng(0),
         )
         for design in ("block", "randomized")
@@ -303,8 +309,15 @@ def test_subjects_differ_and_do_not_depend_on_each_other(small_folder):
 
 # --- files ----------------------------------------------------------------------------------
 
-TINY = {"n_classes": 3, "images_per_class": 4, "classes_per_session": 2, "sfreq": 200,
-        "channels": ("Fz", "Cz", "Pz", "O1", "O2"), "pause": 2.0, "seed": 1}
+TINY = {
+    "n_classes": 3,
+    "images_per_class": 4,
+    "classes_per_session": 2,
+    "sfreq": 200,
+    "channels": ("Fz", "Cz", "Pz", "O1", "O2"),
+    "pause": 2.0,
+    "seed": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -316,9 +329,7 @@ def small_folder(tmp_path_factory):
 
 
 def open_tiny(folder, root=None, **changes):
-    settings = DatasetSettings(
-        name="simulated", subjects=(1, 2), options=TINY | changes, root=root
-    )
+    settings = DatasetSettings(name="simulated", subjects=(1, 2), options=TINY | changes, root=root)
     return open_dataset(settings, folder)
 
 
@@ -383,9 +394,7 @@ def test_preparing_again_touches_nothing(small_folder):
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
-def test_other_options_are_refused_in_a_named_folder_and_made_again_in_a_runs_own(
-    tmp_path, capsys
-):
+def test_other_options_are_refused_in_a_named_folder_and_made_again_in_a_runs_own(tmp_path, capsys):
     open_tiny(tmp_path / "run").prepare()
     with pytest.raises(DatasetError, match="seed: 1 there, 2 wanted"):
         open_tiny(tmp_path, root=tmp_path / "run", seed=2).prepare()

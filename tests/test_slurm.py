@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from tiny_project import CHAPTERS, edit_cell, tiny_profile, tiny_request, write_notebooks
 
-from eeglib.results import load_metrics
-from eeglib.run_folder import RUNNING
+from eeglib.chapter import RUNNING, load_metrics
 from eeglib.workflow.chapters import Job, WorkflowError
 from eeglib.workflow.engine import job_prefix
 from eeglib.workflow.run import run

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from eeglib.source_decoder import (
+from eeglib.decoding.source_decoder import (
     SourceDecoder,
     bands_within,
     discriminant,
@@ -13,7 +13,7 @@ from eeglib.source_decoder import (
     shrunk_means,
     wave_features,
 )
-from eeglib.splits import Split
+from eeglib.decoding.splits import Split
 
 SFREQ, N_CHANS, N_TIMES, N_CLASSES, N_TRIALS = 250.0, 12, 110, 4, 200
 LABELS = np.arange(N_TRIALS) % N_CLASSES
@@ -55,9 +55,14 @@ def test_directions_that_are_not_unmixed_span_the_same_two_sources():
     assert (np.linalg.norm(seen[:, 2:], axis=1) < 0.2 * np.linalg.norm(seen[:, :2], axis=1)).all()
 
 
-@pytest.mark.parametrize(("kind", "lowest", "highest"), [
-    ("power", 0.9, 1.0), ("wave", 0.8, 1.0), ("nothing", 0.0, 0.5),
-])
+@pytest.mark.parametrize(
+    ("kind", "lowest", "highest"),
+    [
+        ("power", 0.9, 1.0),
+        ("wave", 0.8, 1.0),
+        ("nothing", 0.0, 0.5),
+    ],
+)
 def test_classes_are_told_apart_where_they_differ(kind, lowest, highest):
     found = SourceDecoder(trials(kind), SFREQ).fit_predict(LABELS, SPLIT, N_CLASSES)
     accuracy = (found.probabilities.argmax(axis=1) == LABELS[SPLIT.test]).mean()
@@ -121,11 +126,14 @@ def test_waves_are_described_by_as_many_patterns_as_asked():
     assert wave_features(sources, LABELS, SPLIT.training, 2).shape == (N_TRIALS, 6)
 
 
-@pytest.mark.parametrize(("band", "sfreq", "expected"), [
-    ((14.0, 70.0), 1000.0, [(14.0, 30.0), (30.0, 70.0)]),
-    (None, 128.0, [(4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 57.6)]),
-    ((1.0, 3.0), 250.0, [(1.0, 3.0)]),
-])
+@pytest.mark.parametrize(
+    ("band", "sfreq", "expected"),
+    [
+        ((14.0, 70.0), 1000.0, [(14.0, 30.0), (30.0, 70.0)]),
+        (None, 128.0, [(4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 57.6)]),
+        ((1.0, 3.0), 250.0, [(1.0, 3.0)]),
+    ],
+)
 def test_bands_stay_within_what_the_filter_let_through(band, sfreq, expected):
     np.testing.assert_allclose(bands_within(band, sfreq), expected)
 

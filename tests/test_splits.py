@@ -4,14 +4,18 @@ import numpy as np
 import pandas
 import pytest
 
-from eeglib.splits import Split, SplitError, check_disjoint, split_by_image
+from eeglib.decoding.splits import Split, SplitError, check_disjoint, split_by_image
 
 SHARES = {"training": 0.8, "validation": 0.1, "test": 0.1}
 
 
 def trials(n_classes=4, n_images=10, repeats=2, names=True):
-    rows = [(f"n{c}_{i}" if names else "", c)
-            for c in range(n_classes) for i in range(n_images) for _ in range(repeats)]
+    rows = [
+        (f"n{c}_{i}" if names else "", c)
+        for c in range(n_classes)
+        for i in range(n_images)
+        for _ in range(repeats)
+    ]
     return pandas.DataFrame(rows, columns=["image", "label"])
 
 

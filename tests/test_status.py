@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from tiny_project import CHAPTERS, edit_cell, tiny_request
 
-from eeglib.run_folder import FAILURE, RUNNING
+from eeglib.chapter import FAILURE, RUNNING
 from eeglib.workflow.chapters import Job
 from eeglib.workflow.locks import is_running, only_run_in
 from eeglib.workflow.status import JobStatus, count_states, describe_status, read_status

@@ -6,15 +6,15 @@ import numpy as np
 import pandas
 import pytest
 
-from eeglib.attribution import Attribution
-from eeglib.student_figures import (
+from eeglib.decoding.attribution import Attribution
+from eeglib.decoding.teacher_study import ALONE, TEACHER
+from eeglib.plotting.decoding import (
     plot_attribution,
     plot_confusion_by_group,
     plot_gains,
     plot_recall,
     plot_sweep,
 )
-from eeglib.teacher_study import ALONE, TEACHER
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +46,16 @@ def test_sweep_and_recall():
     table = pandas.DataFrame(rows, columns=columns)
     means = plot_sweep(table).axes[0].lines[1].get_ydata()
     np.testing.assert_allclose(means, [0.5, 0.6])
-    recall = pandas.DataFrame({"class": ["a", "b", "c"], "recall": [0.2, 0.8, np.nan],
-                               "chance": 0.3, "n": [5, 5, 0], "low": 0.1, "high": 0.9})
+    recall = pandas.DataFrame(
+        {
+            "class": ["a", "b", "c"],
+            "recall": [0.2, 0.8, np.nan],
+            "chance": 0.3,
+            "n": [5, 5, 0],
+            "low": 0.1,
+            "high": 0.9,
+        }
+    )
     ticks = [t.get_text() for t in plot_recall(recall).axes[0].get_xticklabels()]
     assert ticks == ["b", "a"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas
 
-from eeglib.baselines import ROWS
 from eeglib.datasets.stimuli import CLASSES
+from eeglib.decoding.methods import ROWS
 from eeglib.evaluation import score
 from eeglib.profile import EvaluationSettings
 from eeglib.tables import (

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eeglib.profile import TeacherSettings
-from eeglib.teacher import (
+from eeglib.decoding.teacher import (
     Clip,
     Teacher,
     TeacherError,
@@ -21,6 +20,7 @@ from eeglib.teacher import (
     softmax,
     teacher_of_trials,
 )
+from eeglib.profile import TeacherSettings
 
 TRAINING, VALIDATION, TEST = np.arange(40), np.arange(40, 50), np.arange(50, 60)
 LABELS = np.arange(60) % 5
@@ -33,16 +33,27 @@ def folder(tmp_path_factory):
     config = {
         "model_cfg": {
             "embed_dim": 8,
-            "vision_cfg": {"image_size": 32, "patch_size": 16, "layers": 2, "width": 24,
-                           "head_width": 12},
-            "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 8, "heads": 2,
-                         "layers": 1},
+            "vision_cfg": {
+                "image_size": 32,
+                "patch_size": 16,
+                "layers": 2,
+                "width": 24,
+                "head_width": 12,
+            },
+            "text_cfg": {
+                "context_length": 8,
+                "vocab_size": 32,
+                "width": 8,
+                "heads": 2,
+                "layers": 1,
+            },
         },
         "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
     }
     torch.manual_seed(0)
-    model = open_clip.CLIP(**{k: config["model_cfg"][k]
-                              for k in ("embed_dim", "vision_cfg", "text_cfg")})
+    model = open_clip.CLIP(
+        **{k: config["model_cfg"][k] for k in ("embed_dim", "vision_cfg", "text_cfg")}
+    )
     (path / "open_clip_config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), path / "open_clip_model.safetensors")
     return path
@@ -253,8 +264,13 @@ def test_without_pictures_there_is_no_teacher():
     ],
 )
 def test_unusable_input_is_refused(features, change, words):
-    given = {"features": features, "labels": LABELS, "training": TRAINING,
-             "validation": VALIDATION, "settings": TeacherSettings()} | change
+    given = {
+        "features": features,
+        "labels": LABELS,
+        "training": TRAINING,
+        "validation": VALIDATION,
+        "settings": TeacherSettings(),
+    } | change
     with pytest.raises(TeacherError, match=words):
         fit_teacher(**given)
 

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from eeglib.networks import ResidualCNN
-from eeglib.profile import EvaluationSettings, TrainingSettings
-from eeglib.splits import Split
-from eeglib.teacher import softmax
-from eeglib.teacher_study import (
+from eeglib.decoding.networks import ResidualCNN
+from eeglib.decoding.splits import Split
+from eeglib.decoding.teacher import softmax
+from eeglib.decoding.teacher_study import (
     ALONE,
     TEACHER,
     gains,
@@ -18,6 +17,7 @@ from eeglib.teacher_study import (
     train_with_teachers,
     verdict,
 )
+from eeglib.profile import EvaluationSettings, TrainingSettings
 
 SETTINGS = EvaluationSettings(n_bootstrap=500)
 LABELS = np.arange(60) % 5

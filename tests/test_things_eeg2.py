@@ -73,9 +73,7 @@ def test_every_pickle_protocol(tmp_path, content, protocol):
 
 def test_average_over_repetitions(folder, content):
     epochs = loader(folder, repetitions="average").epochs(1)
-    assert np.allclose(
-        epochs.get_data(), content["preprocessed_eeg_data"].mean(axis=1), atol=1e-6
-    )
+    assert np.allclose(epochs.get_data(), content["preprocessed_eeg_data"].mean(axis=1), atol=1e-6)
 
 
 def test_some_concepts(folder):

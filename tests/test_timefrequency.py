@@ -9,15 +9,19 @@ from eeglib.timefrequency import stft_axes, stft_images, wavelet_bands, wavelet_
 
 @pytest.mark.parametrize(
     ("n_times", "sfreq", "window", "step"),
-    [(440, 1000, 0.04, 0.02), (500, 1000, 0.04, 0.02), (256, 256, 0.04, 0.02),
-     (441, 1000, 0.05, 0.013), (100, 250, 0.1, 0.1), (77, 200, 0.055, 0.02)],
+    [
+        (440, 1000, 0.04, 0.02),
+        (500, 1000, 0.04, 0.02),
+        (256, 256, 0.04, 0.02),
+        (441, 1000, 0.05, 0.013),
+        (100, 250, 0.1, 0.1),
+        (77, 200, 0.055, 0.02),
+    ],
 )
 def test_images_and_axes_equal_scipy(n_times, sfreq, window, step, monkeypatch):
     trials = np.random.default_rng(0).standard_normal((5, 3, n_times))
     length, hop = round(window * sfreq), round(step * sfreq)
-    frequencies, times, spectra = signal.stft(
-        trials, sfreq, nperseg=length, noverlap=length - hop
-    )
+    frequencies, times, spectra = signal.stft(trials, sfreq, nperseg=length, noverlap=length - hop)
     monkeypatch.setattr("eeglib.timefrequency.CHUNK", 2 * 3 * len(times) * length)
     images = stft_images(trials, sfreq, window, step)
     assert images.dtype == np.float32
@@ -42,16 +46,19 @@ def test_a_sinusoid_shows_half_its_amplitude_at_its_frequency():
 
 @pytest.mark.parametrize(
     ("window", "step", "words"),
-    [(0.001, 0.001, "at least 2"), (0.6, 0.02, "at most the 500"), (0.04, 0.05, "unseen"),
-     (0.04, 0.0001, "at least 1")],
+    [
+        (0.001, 0.001, "at least 2"),
+        (0.6, 0.02, "at most the 500"),
+        (0.04, 0.05, "unseen"),
+        (0.04, 0.0001, "at least 1"),
+    ],
 )
 def test_impossible_windows_are_refused(window, step, words):
     with pytest.raises(ValueError, match=words):
         stft_images(np.zeros((1, 1, 500)), 1000, window, step)
 
 
-@pytest.mark.parametrize("trials", [np.zeros((3, 500)), np.zeros((1, 0, 500)),
-                                    np.array([[["a"]]])])
+@pytest.mark.parametrize("trials", [np.zeros((3, 500)), np.zeros((1, 0, 500)), np.array([[["a"]]])])
 def test_trials_of_wrong_shape_or_type_are_refused(trials):
     with pytest.raises(ValueError, match="Expected trials"):
         stft_images(trials, 1000)

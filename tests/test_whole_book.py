@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from uci import SHARED, write_uci_bids
 
-from eeglib.book import build_book
+from eeglib.chapter import load_metrics
 from eeglib.profile import load_profile
-from eeglib.results import load_metrics
+from eeglib.workflow.book import build_book
 from eeglib.workflow.chapters import CHAPTERS, Job, select_chapters
 from eeglib.workflow.planning import Request, site_folder
 from eeglib.workflow.run import run

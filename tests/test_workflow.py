@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from tiny_project import CHAPTERS, edit_cell, tiny_profile, tiny_request, write_notebooks
 
+from eeglib.chapter import load_metrics
 from eeglib.profile import Profile
-from eeglib.results import load_metrics
 from eeglib.workflow import chapters as table
 from eeglib.workflow.chapters import Chapter, Job, WorkflowError, parse_subjects, select_chapters
 from eeglib.workflow.locks import only_run_in
@@ -270,7 +270,9 @@ def test_an_edit_of_the_networks_runs_chapter_5_and_those_after_it(tmp_path):
         )["modules"]
         for chapter in table.CHAPTERS
     }
-    with_networks = {number for number, modules in read.items() if "eeglib.networks" in modules}
+    with_networks = {
+        number for number, modules in read.items() if "eeglib.decoding.networks" in modules
+    }
     assert "05" in with_networks
     assert not with_networks & {"01", "02", "03"}
 

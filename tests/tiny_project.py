@@ -82,7 +82,7 @@ def write_notebooks(folder: Path) -> Path:
         cells = [
             new_markdown_cell(f"# Chapter {chapter.name[:2]}\n\nA sentence."),
             new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-            new_code_cell(f"from eeglib.results import open_chapter\n\n{opening}"),
+            new_code_cell(f"from eeglib.chapter import open_chapter\n\n{opening}"),
             new_code_cell("profile_seed = chapter.profile.seed"),
             new_code_cell(WORK[chapter.name]),
         ]

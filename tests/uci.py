@@ -55,17 +55,29 @@ def write_uci_bids(shared_npz: Path, folder: Path, subjects: Sequence[int] | Non
             }
         )
         path = mne_bids.BIDSPath(
-            root=folder, subject=str(labels[number - 1]), task="objects", datatype="eeg",
-            suffix="eeg", extension=".vhdr",
+            root=folder,
+            subject=str(labels[number - 1]),
+            task="objects",
+            datatype="eeg",
+            suffix="eeg",
+            extension=".vhdr",
         )
         write_recording(
-            path, signals.transpose(1, 0, 2).reshape(n_chans, -1), names, sfreq, events,
+            path,
+            signals.transpose(1, 0, 2).reshape(n_chans, -1),
+            names,
+            sfreq,
+            events,
             {"trial": "Number of the trial in the experiment"},
             {"RecordingType": "epoched", "EpochLength": length, "PowerLineFrequency": 60},
             resolution=0.05,
         )
-    description = {"Name": "UCI EEG Database: pictures of objects", "BIDSVersion": "1.9.0",
-                   "DatasetType": "raw", "License": "see the UCI repository"}
+    description = {
+        "Name": "UCI EEG Database: pictures of objects",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "raw",
+        "License": "see the UCI repository",
+    }
     text = json.dumps(description, indent=2)
     (Path(folder) / "dataset_description.json").write_text(text, encoding="utf-8")
     return Path(folder)

@@ -72,11 +72,22 @@ class AuditCard:
 
     def scores(self) -> pandas.DataFrame:
         """The available controls, as `Chapter.finish` takes them."""
-        return pandas.DataFrame([
-            {"metric": c.name, "value": c.estimate, "chance": c.chance, "low": c.low,
-             "high": c.high, "n": c.n, "p_value": c.p_value, "method": "audit"}
-            for c in [self.headline, self.label_from_clock, *self.controls] if c.available
-        ])
+        return pandas.DataFrame(
+            [
+                {
+                    "metric": c.name,
+                    "value": c.estimate,
+                    "chance": c.chance,
+                    "low": c.low,
+                    "high": c.high,
+                    "n": c.n,
+                    "p_value": c.p_value,
+                    "method": "audit",
+                }
+                for c in [self.headline, self.label_from_clock, *self.controls]
+                if c.available
+            ]
+        )
 
     def facts(self) -> dict[str, Any]:
         """Everything, as ``metrics.json`` keeps it under the fact ``audit``; see `read_card`."""
@@ -84,15 +95,24 @@ class AuditCard:
         share = None
         if self.share is not None:
             share = {
-                "estimate": self.share.estimate, "low": self.share.low, "high": self.share.high,
-                "confidence": self.share.confidence, "density": self.share.density.tolist(),
-                "method": self.share.method, "assumption": self.share.assumption,
+                "estimate": self.share.estimate,
+                "low": self.share.low,
+                "high": self.share.high,
+                "confidence": self.share.confidence,
+                "density": self.share.density.tolist(),
+                "method": self.share.method,
+                "assumption": self.share.assumption,
                 "n": self.share.n,
             }
         return {
-            "subject": self.subject, "design": self.design, "n_classes": self.n_classes,
-            "kind": conclusion.kind, "flagged": conclusion.flagged,
-            "conclusion": conclusion.sentence, "share": share, "share_reason": self.share_reason,
+            "subject": self.subject,
+            "design": self.design,
+            "n_classes": self.n_classes,
+            "kind": conclusion.kind,
+            "flagged": conclusion.flagged,
+            "conclusion": conclusion.sentence,
+            "share": share,
+            "share_reason": self.share_reason,
             "headline": self.headline.as_dict(),
             "label_from_clock": self.label_from_clock.as_dict(),
             "controls": [c.as_dict() for c in self.controls],
@@ -105,8 +125,13 @@ class AuditCard:
         if share is not None:
             share = Share(**{**share, "density": np.asarray(share["density"])})
         return cls(
-            facts["subject"], facts["design"], facts["n_classes"], _control(facts["headline"]),
-            _control(facts["label_from_clock"]), [_control(c) for c in facts["controls"]], share,
+            facts["subject"],
+            facts["design"],
+            facts["n_classes"],
+            _control(facts["headline"]),
+            _control(facts["label_from_clock"]),
+            [_control(c) for c in facts["controls"]],
+            share,
             facts["share_reason"],
         )
 
@@ -122,22 +147,36 @@ class AuditCard:
 
 def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
     """One row per control: what was done, the figure with chance, interval and n, in words."""
-    return pandas.DataFrame([
-        {
-            "control": str(c.number or ""), "what": c.title, "value": c.estimate,
-            "chance": c.chance, "low": c.low, "high": c.high, "n": c.n, "verdict": c.verdict,
-        }
-        for c in controls
-    ])
+    return pandas.DataFrame(
+        [
+            {
+                "control": str(c.number or ""),
+                "what": c.title,
+                "value": c.estimate,
+                "chance": c.chance,
+                "low": c.low,
+                "high": c.high,
+                "n": c.n,
+                "verdict": c.verdict,
+            }
+            for c in controls
+        ]
+    )
 
 
 @one_thread
 def run_audit(
-    trials: AuditTrials, subject: int, decoder: Decoder = discriminant,
-    controls: Sequence[str] = GROUPS[:-1], image_features: np.ndarray | None = None,
+    trials: AuditTrials,
+    subject: int,
+    decoder: Decoder = discriminant,
+    controls: Sequence[str] = GROUPS[:-1],
+    image_features: np.ndarray | None = None,
     teacher_logits: np.ndarray | None = None,
-    others: dict[int, AuditTrials] | None = None, phantom: AuditTrials | None = None,
-    reference: AuditTrials | None = None, student: StudentAnswers | None = None, seed: int = 0,
+    others: dict[int, AuditTrials] | None = None,
+    phantom: AuditTrials | None = None,
+    reference: AuditTrials | None = None,
+    student: StudentAnswers | None = None,
+    seed: int = 0,
 ) -> AuditCard:
     """Run the controls that the data support.
 
@@ -194,8 +233,10 @@ def run_audit(
 
 def _clock(trials, decoder, probabilities, seed) -> list[Control]:
     return [
-        clock.pseudo_class(trials), clock.temporal_distance(trials, decoder, seed),
-        *clock.by_design(trials, decoder), clock.confusion_distance(trials, probabilities, seed),
+        clock.pseudo_class(trials),
+        clock.temporal_distance(trials, decoder, seed),
+        *clock.by_design(trials, decoder),
+        clock.confusion_distance(trials, probabilities, seed),
     ]
 
 
@@ -206,7 +247,8 @@ def _comparisons(trials, subject, decoder, others, phantom, reference, seed) -> 
         comparisons.phantom_blocks(trials, decoder, phantom, seed),
         comparisons.randomized_reference(
             trials if reference is None and design_of(trials) == RANDOMIZED else reference,
-            decoder, seed,
+            decoder,
+            seed,
         ),
         comparisons.permutation_within_blocks(trials, seed=seed),
     ]
@@ -239,6 +281,4 @@ def _share(trials, head, decoder, seed) -> tuple[Share | None, str]:
 
 def _control(facts: dict[str, Any]) -> Control:
     numbers = ("estimate", "chance", "low", "high", "p_value")
-    return Control(**{
-        k: math.nan if k in numbers and v is None else v for k, v in facts.items()
-    })
+    return Control(**{k: math.nan if k in numbers and v is None else v for k, v in facts.items()})

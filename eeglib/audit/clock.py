@@ -45,7 +45,11 @@ def headline(
     )
     hits = probabilities.argmax(axis=1) == trials.labels[rows]
     control = accuracy_control(
-        0, "headline", "accuracy on a random split by image", hits, 1 / trials.n_classes,
+        0,
+        "headline",
+        "accuracy on a random split by image",
+        hits,
+        1 / trials.n_classes,
         "above chance: recordings of different classes differ, for whatever reason",
         "at chance: there is nothing to explain",
     )
@@ -73,7 +77,11 @@ def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
             ahead = np.where(ahead > 0, ahead, np.abs(ahead) + len(trials.labels))
             hits[row] = trials.labels[pool[ahead.argmin()]] == trials.labels[row]
     return accuracy_control(
-        0, name, title, hits, 1 / trials.n_classes,
+        0,
+        name,
+        title,
+        hits,
+        1 / trials.n_classes,
         "the class can be told from the time alone: every score in this design is open to a clock",
         "the time says nothing about the class: a clock cannot help",
     )
@@ -116,9 +124,14 @@ def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Contr
             3, name, title, f"blocks hold fewer than {4 * n_folds} trials; longer ones are needed."
         )
     return accuracy_control(
-        3, name, title, np.concatenate(hits), 0.5,
+        3,
+        name,
+        title,
+        np.concatenate(hits),
+        0.5,
         "above chance: the clock can be read from these trials, within seconds",
-        "at chance: no clock was seen within blocks; a slower one may exist", rows=rows,
+        "at chance: no clock was seen within blocks; a slower one may exist",
+        rows=rows,
     )
 
 
@@ -158,10 +171,19 @@ def temporal_distance(
     value, low, high = difference_interval(random_hits[tested], hits, stretches(trials)[tested])
     spread = (high - low) / (2 * norm.ppf(0.975))
     return Control(
-        4, name, title, value, 0.0, low, high, len(tested),
+        4,
+        name,
+        title,
+        value,
+        0.0,
+        low,
+        high,
+        len(tested),
         float(norm.sf(value / spread)) if spread > 0 else 1.0,
-        "accuracy falls with the distance in time: part of it came from neighbours" if low > 0
-        else "no loss seen when neighbours in time are left out", rows=rows,
+        "accuracy falls with the distance in time: part of it came from neighbours"
+        if low > 0
+        else "no loss seen when neighbours in time are left out",
+        rows=rows,
     )
 
 
@@ -215,10 +237,19 @@ def confusion_distance(
         for a, b in zip(*np.nonzero(np.triu(pairs)), strict=True)
     ]
     return Control(
-        5, name, title, value, 0.0, max(-1.0, float(low)), min(1.0, float(high)),
-        int(pairs.sum() // 2), float(p_value),
-        "errors fall on classes presented nearby: the decoder reads the clock" if p_value < 0.05
-        else "confusions show no relation to the distance in time", rows=table,
+        5,
+        name,
+        title,
+        value,
+        0.0,
+        max(-1.0, float(low)),
+        min(1.0, float(high)),
+        int(pairs.sum() // 2),
+        float(p_value),
+        "errors fall on classes presented nearby: the decoder reads the clock"
+        if p_value < 0.05
+        else "confusions show no relation to the distance in time",
+        rows=table,
     )
 
 
@@ -234,11 +265,17 @@ def by_design(trials: AuditTrials, decoder: Decoder = discriminant) -> list[Cont
         except AuditError as error:
             found.append(unavailable(4, name, title, str(error)))
             continue
-        found.append(accuracy_control(
-            4, name, title, hits, 1 / trials.n_classes,
-            "above chance with no training trial nearby in time",
-            "at chance once no training trial is nearby in time",
-        ))
+        found.append(
+            accuracy_control(
+                4,
+                name,
+                title,
+                hits,
+                1 / trials.n_classes,
+                "above chance with no training trial nearby in time",
+                "at chance once no training trial is nearby in time",
+            )
+        )
     return found
 
 
@@ -250,9 +287,7 @@ def tested_hits(
     return rows, probabilities.argmax(axis=1) == trials.labels[rows]
 
 
-def matched_hits(
-    trials: AuditTrials, decoder: Decoder, folds: list, seed: int = 0
-) -> np.ndarray:
+def matched_hits(trials: AuditTrials, decoder: Decoder, folds: list, seed: int = 0) -> np.ndarray:
     """Share of random splits, with as much training as the folds have, that name each trial."""
     draws = [
         tested_hits(trials, decoder, matched_folds(trials, folds, seed + k))[1]

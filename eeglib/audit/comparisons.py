@@ -54,13 +54,20 @@ def across_all_subjects(
     rows, probabilities = cross_validate(decoder, features, labels, subject_folds(whose))
     hits = probabilities.argmax(axis=1) == labels[rows]
     table = [
-        {"subject": int(s), "accuracy": float(hits[whose == s].mean()),
-         "n": int((whose == s).sum())}
+        {
+            "subject": int(s),
+            "accuracy": float(hits[whose == s].mean()),
+            "n": int((whose == s).sum()),
+        }
         for s in subjects
     ]
     return {
         s: accuracy_control(
-            1, name, title, hits[whose == s], 1 / trials.n_classes,
+            1,
+            name,
+            title,
+            hits[whose == s],
+            1 / trials.n_classes,
             "above chance: something is shared between people, which their clocks hardly are",
             "at chance: what is decoded within this subject does not carry over to others",
             rows=table,
@@ -70,7 +77,9 @@ def across_all_subjects(
 
 
 def phantom_blocks(
-    trials: AuditTrials, decoder: Decoder = discriminant, recording: AuditTrials | None = None,
+    trials: AuditTrials,
+    decoder: Decoder = discriminant,
+    recording: AuditTrials | None = None,
     seed: int = 0,
 ) -> Control:
     """Control 2: accuracy on real classes minus accuracy on invented blocks.
@@ -89,9 +98,11 @@ def phantom_blocks(
     if recording is None:
         if design_of(trials) != RANDOMIZED:
             return unavailable(
-                2, name, title,
+                2,
+                name,
+                title,
                 "in a block design every stretch of time belongs to a class; give a continuous or "
-                "randomised recording to invent blocks in."
+                "randomised recording to invent blocks in.",
             )
         try:
             recording = phantom_trials(trials)
@@ -99,12 +110,13 @@ def phantom_blocks(
             return unavailable(2, name, title, str(error))
     if recording.n_classes != trials.n_classes:
         return unavailable(
-            2, name, title, f"{recording.n_classes} phantom classes cannot be set beside "
-            f"{trials.n_classes} real ones; invent as many."
+            2,
+            name,
+            title,
+            f"{recording.n_classes} phantom classes cannot be set beside "
+            f"{trials.n_classes} real ones; invent as many.",
         )
-    real, fake = (
-        _hits(t, decoder, seed) for t in (trials, recording)
-    )
+    real, fake = (_hits(t, decoder, seed) for t in (trials, recording))
     value = float(real.mean() - fake.mean())
     spread = float(np.sqrt(real.var() / len(real) + fake.var() / len(fake)))
     rows = [
@@ -119,8 +131,17 @@ def phantom_blocks(
         else "phantom classes are at chance: no clock was seen in these trials"
     )
     return Control(
-        2, name, title, value, 0.0, value - 1.96 * spread, value + 1.96 * spread, len(real),
-        float(norm.sf(value / spread)) if spread > 0 else 1.0, verdict, rows=rows,
+        2,
+        name,
+        title,
+        value,
+        0.0,
+        value - 1.96 * spread,
+        value + 1.96 * spread,
+        len(real),
+        float(norm.sf(value / spread)) if spread > 0 else 1.0,
+        verdict,
+        rows=rows,
     )
 
 
@@ -138,7 +159,11 @@ def randomized_reference(
             11, name, title, f"the reference is not randomised but: {design_of(reference)}."
         )
     return accuracy_control(
-        11, name, title, _hits(reference, decoder, seed), 1 / reference.n_classes,
+        11,
+        name,
+        title,
+        _hits(reference, decoder, seed),
+        1 / reference.n_classes,
         "above chance where no clock can help: this decoder can read stimuli",
         "at chance where no clock can help: what it reads elsewhere may be the clock",
     )
@@ -159,8 +184,11 @@ def permutation_within_blocks(
     design = design_of(trials)
     if design in (BLOCK, REPEATED):
         return unavailable(
-            12, name, title, "all trials of a block have one label, so that permuting within "
-            "blocks changes nothing: this design has no test that holds the clock constant."
+            12,
+            name,
+            title,
+            "all trials of a block have one label, so that permuting within "
+            "blocks changes nothing: this design has no test that holds the clock constant.",
         )
     blocks = trials.blocks
     if blocks is None:
@@ -180,10 +208,18 @@ def permutation_within_blocks(
     low, high = value + np.percentile(drawn - drawn.mean(), [2.5, 97.5])
     p_value = (1 + np.sum(drawn >= accuracy)) / (1 + n_permutations)
     return Control(
-        12, name, title, float(value), 0.0, float(low), float(high), len(trials.labels),
+        12,
+        name,
+        title,
+        float(value),
+        0.0,
+        float(low),
+        float(high),
+        len(trials.labels),
         float(p_value),
         "better than labels permuted within blocks: not the block alone is decoded"
-        if p_value < 0.05 else "no better than labels permuted within blocks",
+        if p_value < 0.05
+        else "no better than labels permuted within blocks",
     )
 
 

@@ -59,29 +59,39 @@ def conclude(card: AuditCard) -> Conclusion:
     if not decoded:
         warning = (
             " A clock can be read from these trials all the same: with more trials, or another "
-            "decoder, it would be decoded as class." if flagged else ""
+            "decoder, it would be decoded as class."
+            if flagged
+            else ""
         )
         return Conclusion(
-            NOTHING, flagged, f"{score}: not distinguishable from chance. Nothing was decoded, so "
-            f"there is nothing to claim.{warning}"
+            NOTHING,
+            flagged,
+            f"{score}: not distinguishable from chance. Nothing was decoded, so "
+            f"there is nothing to claim.{warning}",
         )
     if card.design == UNKNOWN:
         return Conclusion(
-            OPEN, False, f"{score}. The order of presentation is not known, so that nobody can "
-            "say how much of it is the time of the recording."
+            OPEN,
+            False,
+            f"{score}. The order of presentation is not known, so that nobody can "
+            "say how much of it is the time of the recording.",
         )
     if not follows:
         return Conclusion(INDEPENDENT, False, f"{score}. {_independent(card, seen)}")
     room = _room(card)
     if seen:
         return Conclusion(
-            CONFOUNDED, True, f"{score}, but class and time go together, and the time can be read "
-            f"from these trials. {room} The accuracy is no measure of what was seen."
+            CONFOUNDED,
+            True,
+            f"{score}, but class and time go together, and the time can be read "
+            f"from these trials. {room} The accuracy is no measure of what was seen.",
         )
     return Conclusion(
-        CONFOUNDED_UNSEEN, False, f"{score}. No clock was seen, but class and time go together in "
+        CONFOUNDED_UNSEEN,
+        False,
+        f"{score}. No clock was seen, but class and time go together in "
         f"this design, and a clock slower than the blocks would go unnoticed. {room} Only classes "
-        "in random order can tell."
+        "in random order can tell.",
     )
 
 
@@ -99,7 +109,8 @@ def _score(card: AuditCard) -> tuple[str, bool]:
 
 def _clock_seen(card: AuditCard) -> bool:
     p_values = [
-        c.p_value for c in card.controls
+        c.p_value
+        for c in card.controls
         if c.available and c.name in CLOCK_CONTROLS and math.isfinite(c.p_value)
     ]
     return bool(p_values) and min(p_values) * len(p_values) < ALPHA
@@ -122,12 +133,17 @@ def _room(card: AuditCard) -> str:
 def _independent(card: AuditCard, seen: bool) -> str:
     clock_words = (
         "The time can be read from these trials, but it says nothing about the class"
-        if seen else "The time says nothing about the class"
+        if seen
+        else "The time says nothing about the class"
     )
     gap = next((c for c in card.controls if c.name == "temporal_distance" and c.available), None)
-    near = "" if gap is None else (
-        f", and {gap.estimate:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) of the accuracy is lost "
-        "when neighbours in time are left out"
+    near = (
+        ""
+        if gap is None
+        else (
+            f", and {gap.estimate:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) of the accuracy is lost "
+            "when neighbours in time are left out"
+        )
     )
     return (
         f"{clock_words}{near}. What is decoded follows the classes; whether it is what was seen, "

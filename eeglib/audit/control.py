@@ -64,8 +64,15 @@ def unavailable(number: int, name: str, title: str, reason: str) -> Control:
 
 
 def accuracy_control(
-    number: int, name: str, title: str, hits: np.ndarray, chance: float,
-    above: str, at: str, confidence: float = 0.95, rows: list[dict] | None = None,
+    number: int,
+    name: str,
+    title: str,
+    hits: np.ndarray,
+    chance: float,
+    above: str,
+    at: str,
+    confidence: float = 0.95,
+    rows: list[dict] | None = None,
 ) -> Control:
     """Make a control of right and wrong answers.
 
@@ -91,14 +98,27 @@ def accuracy_control(
     bounds = both.proportion_ci(confidence, method="wilson")
     verdict = above if test.pvalue < 0.05 else at
     return Control(
-        number, name, title, float(hits.mean()), float(chance), float(bounds.low),
-        float(bounds.high), len(hits), float(test.pvalue), verdict, rows=rows or [],
+        number,
+        name,
+        title,
+        float(hits.mean()),
+        float(chance),
+        float(bounds.low),
+        float(bounds.high),
+        len(hits),
+        float(test.pvalue),
+        verdict,
+        rows=rows or [],
     )
 
 
 def difference_interval(
-    first: np.ndarray, second: np.ndarray, groups: np.ndarray, n_bootstrap: int = 2000,
-    confidence: float = 0.95, seed: int = 0,
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: np.ndarray,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """Mean of ``first - second`` over trials, and a bootstrap interval that keeps groups together.
 

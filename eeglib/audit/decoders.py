@@ -79,23 +79,25 @@ def network_decoder(settings: TrainingSettings, seed: int = 0) -> Decoder:
     seed : int
         Of the network's weights and of the validation trials, a tenth of the training trials.
     """
-    from eeglib import distillation
-    from eeglib.splits import Split
+    from eeglib.decoding import distillation
+    from eeglib.decoding.splits import Split
 
     def fit_predict(images, labels, train, test):
         known, index = np.unique(labels, return_inverse=True)
         rng = np.random.default_rng(seed)
         validation = np.sort(
-            np.concatenate([
-                rng.permutation(train[index[train] == k])[: max(1, (index[train] == k).sum() // 10)]
-                for k in range(len(known))
-            ])
+            np.concatenate(
+                [
+                    rng.permutation(train[index[train] == k])[
+                        : max(1, (index[train] == k).sum() // 10)
+                    ]
+                    for k in range(len(known))
+                ]
+            )
         )
         split = Split(np.setdiff1d(train, validation), validation, np.asarray(test))
         build = distillation.residual_network(images.shape[1:], len(known))
-        student = distillation.fit(
-            build, images, index, split, settings, seed=seed, progress=False
-        )
+        student = distillation.fit(build, images, index, split, settings, seed=seed, progress=False)
         return distillation.predict(student.network, images[test])
 
     return fit_predict
@@ -103,7 +105,9 @@ def network_decoder(settings: TrainingSettings, seed: int = 0) -> Decoder:
 
 @one_thread
 def cross_validate(
-    decoder: Decoder, features: np.ndarray, labels: np.ndarray,
+    decoder: Decoder,
+    features: np.ndarray,
+    labels: np.ndarray,
     folds: Iterable[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict every trial that some fold tests.

@@ -12,8 +12,7 @@ from eeglib.audit.card import AuditCard
 from eeglib.audit.comparisons import across_all_subjects
 from eeglib.audit.conclusion import conclude
 from eeglib.audit.subject import CHAPTER, FILE, load_trials
-from eeglib.metrics import load_metrics
-from eeglib.run_folder import METRICS, chapter_folder
+from eeglib.chapter import METRICS, chapter_folder, load_metrics
 
 NO_AUDIT = "No subject of this run was audited, so its accuracies cannot be read: run chapter 8."
 
@@ -44,16 +43,23 @@ def read_cards(run_dir: str | Path, subjects: Sequence[int]) -> list[AuditCard]:
 def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
     """One row per subject: accuracy, what a clock does to it, what is left, the conclusion."""
     columns = {
-        "across_subjects": "trained on others", "student": "network",
-        "power_and_mean": "power only", "phantom_blocks": "real minus phantom",
-        "pseudo_class": "half of a block", "temporal_distance": "lost with a gap in time",
+        "across_subjects": "trained on others",
+        "student": "network",
+        "power_and_mean": "power only",
+        "phantom_blocks": "real minus phantom",
+        "pseudo_class": "half of a block",
+        "temporal_distance": "lost with a gap in time",
         "confusion_distance": "errors and time (rho)",
         "image_identification": "image within class",
     }
     rows = []
     for card in cards:
-        row = {"subject": card.subject, "accuracy": card.headline.estimate,
-               "chance": card.headline.chance, "n": card.headline.n}
+        row = {
+            "subject": card.subject,
+            "accuracy": card.headline.estimate,
+            "chance": card.headline.chance,
+            "n": card.headline.n,
+        }
         for name, column in columns.items():
             known = [c for c in card.controls if c.name == name and c.available]
             row[column] = known[0].estimate if known else float("nan")
@@ -66,8 +72,9 @@ def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
     return pandas.DataFrame(rows).set_index("subject") if rows else pandas.DataFrame()
 
 
-def summarize_cards(cards: Sequence[AuditCard], n_bootstrap: int = 2000, confidence: float = 0.95,
-                    seed: int = 0) -> str:
+def summarize_cards(
+    cards: Sequence[AuditCard], n_bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> str:
     """The data set in a few sentences; the accuracy never stands without the clock.
 
     Parameters
@@ -83,8 +90,12 @@ def summarize_cards(cards: Sequence[AuditCard], n_bootstrap: int = 2000, confide
     text = f"{_count(len(cards), 'subject')}; design: {designs}. Accuracy within subjects "
     text += _mean(accuracies, n_bootstrap, confidence, seed)
     text += f", chance {cards[0].headline.chance:.3f}"
-    across = [c.estimate for card in cards for c in card.controls
-              if c.name == "across_subjects" and c.available]
+    across = [
+        c.estimate
+        for card in cards
+        for c in card.controls
+        if c.name == "across_subjects" and c.available
+    ]
     if across:
         text += "; trained on the other subjects " + _mean(across, n_bootstrap, confidence, seed)
     conclusions = [conclude(card) for card in cards]

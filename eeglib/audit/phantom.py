@@ -58,8 +58,12 @@ def phantom_trials(trials: AuditTrials, n_classes: int | None = None) -> AuditTr
 
 
 def phantom_recording(
-    raw: mne.io.BaseRaw, n_classes: int, trial: float = 0.5, block: float = 25.0,
-    pause: float = 10.0, subject: int = 1,
+    raw: mne.io.BaseRaw,
+    n_classes: int,
+    trial: float = 0.5,
+    block: float = 25.0,
+    pause: float = 10.0,
+    subject: int = 1,
 ) -> tuple[np.ndarray, pandas.DataFrame]:
     """Cut a continuous recording as if the block protocol had been shown.
 
@@ -98,9 +102,16 @@ def phantom_recording(
     starts = np.round(onsets * sfreq).astype(int)
     data = np.stack([signal[:, start : start + n_times] for start in starts])
     labels = np.repeat(np.arange(n_classes), per_block)
-    metadata = pandas.DataFrame({
-        "subject": subject, "session": 0, "block": labels, "order": np.arange(len(labels)),
-        "image": "", "label": labels, "class_name": [f"phantom {k}" for k in labels],
-        "time": onsets,
-    })
+    metadata = pandas.DataFrame(
+        {
+            "subject": subject,
+            "session": 0,
+            "block": labels,
+            "order": np.arange(len(labels)),
+            "image": "",
+            "label": labels,
+            "class_name": [f"phantom {k}" for k in labels],
+            "time": onsets,
+        }
+    )
     return data, metadata

@@ -57,21 +57,34 @@ def image_identification(
         for k in range(N_PERMUTATIONS):
             permuted[k] += table[np.arange(len(rows)), rng.permutation(len(rows))].sum()
     value, low, high = difference_interval(
-        scores, np.zeros(len(scores)),
+        scores,
+        np.zeros(len(scores)),
         stretches(trials) if trials.order is not None else np.arange(len(scores)),
     )
     p_value = (1 + np.sum(permuted / len(labels) >= value)) / (1 + N_PERMUTATIONS)
     return Control(
-        6, name, title, value, 0.5, low, high, len(labels), float(p_value),
-        "above chance: part of what is decoded follows the image shown" if p_value < 0.05
+        6,
+        name,
+        title,
+        value,
+        0.5,
+        low,
+        high,
+        len(labels),
+        float(p_value),
+        "above chance: part of what is decoded follows the image shown"
+        if p_value < 0.05
         else "at chance: no sign that the image itself is decoded, at this number of trials",
     )
 
 
 @one_thread
 def teacher_controls(
-    trials: AuditTrials, teacher_logits: np.ndarray | None, alpha: float = 0.5,
-    temperature: float = 1.0, seed: int = 0,
+    trials: AuditTrials,
+    teacher_logits: np.ndarray | None,
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> Control:
     """Control 9: does the teacher's knowledge help, or only the softness of its targets?
 
@@ -114,16 +127,29 @@ def teacher_controls(
     )
     rows = [{"teacher": k, "accuracy": float(h.mean()), "n": len(h)} for k, h in hits.items()]
     return Control(
-        9, name, title, value, 0.0, low, high, len(labels), verdict=(
-            "the teacher helps beyond soft targets" if low > 0
+        9,
+        name,
+        title,
+        value,
+        0.0,
+        low,
+        high,
+        len(labels),
+        verdict=(
+            "the teacher helps beyond soft targets"
+            if low > 0
             else "no gain from the teacher's knowledge beyond that of soft targets was seen"
-        ), rows=rows,
+        ),
+        rows=rows,
     )
 
 
 def generation_controls(
-    trials: AuditTrials, image_features: np.ndarray | None, predicted: np.ndarray,
-    phantom: np.ndarray | None = None, drawings: np.ndarray | None = None,
+    trials: AuditTrials,
+    image_features: np.ndarray | None,
+    predicted: np.ndarray,
+    phantom: np.ndarray | None = None,
+    drawings: np.ndarray | None = None,
 ) -> Control:
     """Control 10: what do image metrics say when only the class is drawn?
 
@@ -170,14 +196,27 @@ def generation_controls(
         {"drawn from": "a wrong class", "identification": float(wrong.mean())},
     ]
     if phantom is not None:
-        rows.append({"drawn from": "class named by a phantom-trained decoder",
-                     "identification": float(table[place, phantom].mean())})
+        rows.append(
+            {
+                "drawn from": "class named by a phantom-trained decoder",
+                "identification": float(table[place, phantom].mean()),
+            }
+        )
     return Control(
-        10, name, title, value, 0.0, low, high, len(labels), verdict=(
+        10,
+        name,
+        title,
+        value,
+        0.0,
+        low,
+        high,
+        len(labels),
+        verdict=(
             "the pictures' metric follows from the accuracy: it is no further evidence"
-            if low <= 0 <= high else
-            "the metric differs from what the accuracy predicts, because errors are not random"
-        ), rows=rows,
+            if low <= 0 <= high
+            else "the metric differs from what the accuracy predicts, because errors are not random"
+        ),
+        rows=rows,
     )
 
 

@@ -84,8 +84,12 @@ ASSUMPTION = (
 
 @one_thread
 def stimulus_share(
-    features: np.ndarray, block: np.ndarray, session: np.ndarray, time: np.ndarray,
-    confidence: float = 0.95, scale: float = 1.0,
+    features: np.ndarray,
+    block: np.ndarray,
+    session: np.ndarray,
+    time: np.ndarray,
+    confidence: float = 0.95,
+    scale: float = 1.0,
 ) -> Share:
     """Estimate which share of the separation between classes is not explained by a clock.
 
@@ -133,8 +137,10 @@ def stimulus_share(
     """
     features = np.asarray(features, dtype=np.float64)
     _, sizes = np.unique(block, return_counts=True)
-    if len(sizes) < 4 or sizes.min() < 4 or all(
-        len(np.unique(block[session == s])) < 2 for s in np.unique(session)
+    if (
+        len(sizes) < 4
+        or sizes.min() < 4
+        or all(len(np.unique(block[session == s])) < 2 for s in np.unique(session))
     ):
         raise AuditError(
             "the share needs at least 4 blocks of 4 trials, two of them in one session; there are "
@@ -155,8 +161,15 @@ def stimulus_share(
     density = _smooth(density / density.sum())
     low, high = shortest_interval(density, confidence)
     return Share(
-        float((density * _centres()).sum()), low, high, confidence, density, METHOD, ASSUMPTION,
-        len(features), float(n_effective),
+        float((density * _centres()).sum()),
+        low,
+        high,
+        confidence,
+        density,
+        METHOD,
+        ASSUMPTION,
+        len(features),
+        float(n_effective),
     )
 
 
@@ -195,14 +208,24 @@ def share_of_trials(
     random = matched_hits(trials, decoder, folds, seed)[tested]
     method = "accuracy when {} are left out, over that of a random split, both above chance"
     return _share_of_accuracy(
-        random, apart, 1 / trials.n_classes, stretches(trials)[tested], confidence, seed,
+        random,
+        apart,
+        1 / trials.n_classes,
+        stretches(trials)[tested],
+        confidence,
+        seed,
         method.format("whole blocks" if blocks else "neighbours in time"),
     )
 
 
 def _share_of_accuracy(
-    random: np.ndarray, apart: np.ndarray, chance: float, groups: np.ndarray, confidence: float,
-    seed: int, method: str,
+    random: np.ndarray,
+    apart: np.ndarray,
+    chance: float,
+    groups: np.ndarray,
+    confidence: float,
+    seed: int,
+    method: str,
 ) -> Share:
     """Ratio of two accuracies above chance; bootstrap over stretches of trials."""
     if random.mean() <= chance:
@@ -216,14 +239,23 @@ def _share_of_accuracy(
     low, high = shortest_interval(density, confidence)
     estimate = float(np.clip((apart.mean() - chance) / (random.mean() - chance), 0, 1))
     return Share(
-        estimate, low, high, confidence, density, method,
-        "nothing but time distinguishes the trials left out.", len(random),
+        estimate,
+        low,
+        high,
+        confidence,
+        density,
+        method,
+        "nothing but time distinguishes the trials left out.",
+        len(random),
     )
 
 
 @one_thread
 def similarity_by_lag(
-    features: np.ndarray, block: np.ndarray, session: np.ndarray, time: np.ndarray,
+    features: np.ndarray,
+    block: np.ndarray,
+    session: np.ndarray,
+    time: np.ndarray,
     edges: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Mean similarity of two trials against the time between them, within and across blocks.

@@ -29,9 +29,14 @@ def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
         hits = _hits(trials, values, decoder, seed)
         rows.append({"features": label, "accuracy": float(hits.mean()), "n": len(hits)})
     return accuracy_control(
-        7, name, title, power, 1 / trials.n_classes,
+        7,
+        name,
+        title,
+        power,
+        1 / trials.n_classes,
         "one number per channel is enough: nothing finer than the power is needed",
-        "power per channel alone does not tell the classes apart", rows=rows,
+        "power per channel alone does not tell the classes apart",
+        rows=rows,
     )
 
 
@@ -48,12 +53,24 @@ def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
     for start, values in trials.windows.items():
         hits = _hits(trials, values, discriminant, seed)
         first = hits if first is None else first
-        rows.append({"window": f"{start} ms", "start": float(start) / 1000,
-                     "accuracy": float(hits.mean()), "n": len(hits)})
+        rows.append(
+            {
+                "window": f"{start} ms",
+                "start": float(start) / 1000,
+                "accuracy": float(hits.mean()),
+                "n": len(hits),
+            }
+        )
     if trials.shuffled is not None:
         hits = _hits(trials, trials.shuffled, discriminant, seed)
-        rows.append({"window": "samples in random order", "start": float("nan"),
-                     "accuracy": float(hits.mean()), "n": len(hits)})
+        rows.append(
+            {
+                "window": "samples in random order",
+                "start": float("nan"),
+                "accuracy": float(hits.mean()),
+                "n": len(hits),
+            }
+        )
     if design_of(trials) == RANDOMIZED:
         above = "above chance before cortex can answer: look for artefacts or a filter that smears"
     else:
@@ -62,14 +79,18 @@ def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
             "clock or the answer to the image before, which had the same class"
         )
     return accuracy_control(
-        8, name, title, first, 1 / trials.n_classes, above,
-        "nothing before cortex can answer", rows=rows,
+        8,
+        name,
+        title,
+        first,
+        1 / trials.n_classes,
+        above,
+        "nothing before cortex can answer",
+        rows=rows,
     )
 
 
-def _hits(
-    trials: AuditTrials, features: np.ndarray, decoder: Decoder, seed: int
-) -> np.ndarray:
+def _hits(trials: AuditTrials, features: np.ndarray, decoder: Decoder, seed: int) -> np.ndarray:
     rows, probabilities = cross_validate(
         decoder, features, trials.labels, random_folds(trials, seed=seed)
     )

@@ -41,7 +41,10 @@ def student_controls(trials: AuditTrials, answers: StudentAnswers, seed: int = 0
     """The network's accuracy on its test trials, and control 5 for its errors."""
     hits = answers.probabilities.argmax(axis=1) == trials.labels[answers.rows]
     accuracy = accuracy_control(
-        0, "student", f"accuracy of the network of chapter 5 ({answers.method})", hits,
+        0,
+        "student",
+        f"accuracy of the network of chapter 5 ({answers.method})",
+        hits,
         1 / trials.n_classes,
         "above chance: recordings of different classes differ, for whatever reason",
         "at chance: there is nothing to explain",
@@ -77,11 +80,17 @@ def retrained_controls(
     if any(len(np.unique(trials.labels[a])) < len(np.unique(trials.labels)) for a, _ in folds):
         return [unavailable(4, name, title, "a stretch leaves a class without training.")]
     near = _answers(trials, images, decoder, matched_folds(trials, folds, seed)[:1])
-    found = [_difference(
-        4, name, title, near, _answers(trials, images, decoder, folds[:1]),
-        "the network loses accuracy with the distance in time: part of it came from neighbours",
-        "no loss of the network seen when neighbours in time are left out",
-    )]
+    found = [
+        _difference(
+            4,
+            name,
+            title,
+            near,
+            _answers(trials, images, decoder, folds[:1]),
+            "the network loses accuracy with the distance in time: part of it came from neighbours",
+            "no loss of the network seen when neighbours in time are left out",
+        )
+    ]
     name, title = "student_phantom", "network: real classes minus invented blocks"
     if design_of(trials) != RANDOMIZED:
         return [*found, unavailable(2, name, title, "blocks cannot be invented in this design.")]
@@ -90,16 +99,22 @@ def retrained_controls(
     except AuditError as error:
         return [*found, unavailable(2, name, title, str(error))]
     fake = _answers(invented, images, decoder, matched_folds(invented, folds, seed)[:1])
-    return [*found, _difference(
-        2, name, title, near, fake, "the network does better on the classes than on the clock",
-        "the network does no better on the classes than on invented blocks",
-    )]
+    return [
+        *found,
+        _difference(
+            2,
+            name,
+            title,
+            near,
+            fake,
+            "the network does better on the classes than on the clock",
+            "the network does no better on the classes than on invented blocks",
+        ),
+    ]
 
 
-def _answers(
-    trials: AuditTrials, images: np.ndarray, decoder: Decoder, folds: list
-) -> np.ndarray:
-    (train, test), = folds
+def _answers(trials: AuditTrials, images: np.ndarray, decoder: Decoder, folds: list) -> np.ndarray:
+    ((train, test),) = folds
     known = np.unique(trials.labels)
     probabilities = decoder(images, trials.labels, train, test)
     return known[probabilities.argmax(axis=1)] == trials.labels[test]
@@ -112,9 +127,20 @@ def _difference(
     spread = float(np.sqrt(first.var() / len(first) + second.var() / len(second)))
     reach = norm.ppf(0.975) * spread
     p_value = float(norm.sf(value / spread)) if spread > 0 else 1.0
-    rows = [{"split": s, "accuracy": float(h.mean()), "n": len(h)}
-            for s, h in (("first", first), ("second", second))]
+    rows = [
+        {"split": s, "accuracy": float(h.mean()), "n": len(h)}
+        for s, h in (("first", first), ("second", second))
+    ]
     return Control(
-        number, name, title, value, 0.0, value - reach, value + reach, len(first) + len(second),
-        p_value, above if value - reach > 0 else at, rows=rows,
+        number,
+        name,
+        title,
+        value,
+        0.0,
+        value - reach,
+        value + reach,
+        len(first) + len(second),
+        p_value,
+        above if value - reach > 0 else at,
+        rows=rows,
     )

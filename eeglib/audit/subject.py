@@ -10,24 +10,24 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas
 
-from eeglib import teacher, timefrequency
+from eeglib import timefrequency
 from eeglib.audit.card import AuditCard, run_audit
 from eeglib.audit.decoders import network_decoder
 from eeglib.audit.designs import RANDOMIZED, design_of
 from eeglib.audit.phantom import phantom_trials
 from eeglib.audit.student import StudentAnswers, retrained_controls
 from eeglib.audit.trials import AuditError, AuditTrials, audit_trials
+from eeglib.chapter import Predictions, chapter_folder, load_predictions, replacing
 from eeglib.datasets import METADATA, Dataset, Recording
+from eeglib.decoding import teacher
 from eeglib.filtering import cut_epochs, filter_epochs, filter_recording
 from eeglib.preprocessing import remaining_steps
-from eeglib.results import Predictions, load_predictions
-from eeglib.run_folder import chapter_folder, replacing
 
 if TYPE_CHECKING:
     import mne
 
+    from eeglib.chapter import Chapter
     from eeglib.profile import FilteringSettings
-    from eeglib.results import Chapter
 
 CHAPTER = "08_audit_confounds"
 STUDENT_CHAPTER = "05_distill_student"
@@ -53,9 +53,14 @@ def trials_of_chapter(chapter: Chapter, epochs: mne.BaseEpochs) -> AuditTrials:
     metadata = with_time(epochs.metadata, dataset, chapter.subject)
     band = remaining_steps(settings, dataset.processed).band
     trials = audit_trials(
-        epochs.get_data(copy=False), epochs.info["sfreq"], metadata, len(dataset.class_names),
-        broadband=broadband_trials(dataset, chapter.subject, settings, len(epochs)), band=band,
-        seed=chapter.profile.seed, kind=chapter.profile.audit.features,
+        epochs.get_data(copy=False),
+        epochs.info["sfreq"],
+        metadata,
+        len(dataset.class_names),
+        broadband=broadband_trials(dataset, chapter.subject, settings, len(epochs)),
+        band=band,
+        seed=chapter.profile.seed,
+        kind=chapter.profile.audit.features,
     )
     save_trials(trials, chapter.output(FILE))
     return trials
@@ -112,11 +117,15 @@ def audit_chapter(chapter: Chapter, trials: AuditTrials, epochs: mne.BaseEpochs)
     if reference is not None and design_of(trials) != RANDOMIZED:
         phantom = phantom_trials(reference, trials.n_classes)
     card = run_audit(
-        trials, chapter.subject, controls=settings.controls,
+        trials,
+        chapter.subject,
+        controls=settings.controls,
         image_features=None if seen is None else seen.features,
         teacher_logits=None if seen is None else seen.logits,
-        phantom=phantom, reference=reference,
-        student=answers_of_student(chapter, trials), seed=profile.seed,
+        phantom=phantom,
+        reference=reference,
+        student=answers_of_student(chapter, trials),
+        seed=profile.seed,
     )
     if settings.retrain:
         grid = profile.timefrequency
@@ -156,9 +165,7 @@ def rows_of(predictions: Predictions, metadata: pandas.DataFrame) -> np.ndarray:
         # Neither order nor image: the answers cannot be laid on the timeline, nor need they be.
         counter = metadata.groupby(keys).cumcount()
         place.index = pandas.MultiIndex.from_frame(metadata[keys].assign(n=counter))
-        asked = predictions.metadata[keys].assign(
-            n=predictions.metadata.groupby(keys).cumcount()
-        )
+        asked = predictions.metadata[keys].assign(n=predictions.metadata.groupby(keys).cumcount())
     else:
         asked = predictions.metadata[keys]
     rows = place.reindex(pandas.MultiIndex.from_frame(asked)).to_numpy()
@@ -228,4 +235,3 @@ def load_trials(path: Path) -> AuditTrials:
         raise AuditError(f"{path} holds no audited trials. Run chapter 8 again.")
     parts["metadata"] = pandas.DataFrame(parts["metadata"])
     return AuditTrials(**{**parts, "n_classes": int(parts["n_classes"])})
-

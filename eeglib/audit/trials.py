@@ -116,8 +116,13 @@ class AuditTrials:
 
 
 def audit_trials(
-    data: np.ndarray, sfreq: float, metadata: pandas.DataFrame, n_classes: int,
-    broadband: np.ndarray | None = None, band: tuple[float, float] | None = None, seed: int = 0,
+    data: np.ndarray,
+    sfreq: float,
+    metadata: pandas.DataFrame,
+    n_classes: int,
+    broadband: np.ndarray | None = None,
+    band: tuple[float, float] | None = None,
+    seed: int = 0,
     kind: Literal["power", "amplitude"] = "power",
 ) -> AuditTrials:
     """Compute the features of all controls, once.
@@ -187,9 +192,7 @@ def bands_within(sfreq: float, band: tuple[float, float] | None) -> dict[str, tu
     return {n: (a, b) for n, (a, b) in inside.items() if b - a >= 2}
 
 
-def log_power(
-    data: np.ndarray, sfreq: float, bands: dict[str, tuple[float, float]]
-) -> np.ndarray:
+def log_power(data: np.ndarray, sfreq: float, bands: dict[str, tuple[float, float]]) -> np.ndarray:
     """Log-power per trial, channel and band.
 
     Parameters
@@ -219,9 +222,9 @@ def log_power(
         for index, (low, high) in enumerate(bands.values()):
             inside = (frequencies >= low) & (frequencies < high)
             if not inside.any():
-                inside = np.arange(len(frequencies)) == np.abs(
-                    frequencies - (low + high) / 2
-                ).argmin()
+                inside = (
+                    np.arange(len(frequencies)) == np.abs(frequencies - (low + high) / 2).argmin()
+                )
             power[rows, :, index] = square[..., inside].sum(axis=2)
     return _log(power)
 

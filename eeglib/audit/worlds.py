@@ -31,8 +31,14 @@ WORLDS = {  # stimulus strength, drift strength, as factors on those asked for
 
 @one_thread
 def simulate_trials(
-    stimulus_strength: float, drift_strength: float, design: str = "block", n_classes: int = 10,
-    images_per_class: int = 40, seed: int = 0, broadband: bool = False, **options,
+    stimulus_strength: float,
+    drift_strength: float,
+    design: str = "block",
+    n_classes: int = 10,
+    images_per_class: int = 40,
+    seed: int = 0,
+    broadband: bool = False,
+    **options,
 ) -> tuple[AuditTrials, np.ndarray]:
     """Simulate one small subject, in memory: 64 channels at 200 Hz, one session.
 
@@ -60,18 +66,27 @@ def simulate_trials(
     from eeglib.datasets.simulation.forward_model import ACTICAP_128
     from eeglib.datasets.simulation.subject import SimulatedSubject
 
-    settings = Options(**{
-        "n_classes": n_classes, "images_per_class": images_per_class, "design": design,
-        "stimulus_strength": stimulus_strength, "drift_strength": drift_strength, "seed": seed,
-        "sfreq": SFREQ, "channels": ACTICAP_128[:N_CHANS], "classes_per_session": n_classes,
-        **options,
-    })
+    settings = Options(
+        **{
+            "n_classes": n_classes,
+            "images_per_class": images_per_class,
+            "design": design,
+            "stimulus_strength": stimulus_strength,
+            "drift_strength": drift_strength,
+            "seed": seed,
+            "sfreq": SFREQ,
+            "channels": ACTICAP_128[:N_CHANS],
+            "classes_per_session": n_classes,
+            **options,
+        }
+    )
     rng = np.random.default_rng([seed, 1])
     labels = np.repeat(np.arange(n_classes), images_per_class)
     features = rng.standard_normal((n_classes, 20))[labels]
     features += 0.7 * rng.standard_normal(features.shape)
-    stimuli = pandas.DataFrame({"image": [f"image{k:05d}" for k in range(len(labels))],
-                                "label": labels})
+    stimuli = pandas.DataFrame(
+        {"image": [f"image{k:05d}" for k in range(len(labels))], "label": labels}
+    )
     subject = SimulatedSubject(settings, 1, stimuli, features)
     sos = butter(2, BAND, "bandpass", fs=settings.sfreq, output="sos")
     n_times = round(settings.image_duration * settings.sfreq)
@@ -85,15 +100,25 @@ def simulate_trials(
         wide += [signal[:, start : start + n_times] for start in starts] if broadband else []
     schedule = subject.schedule
     shown = schedule["stimulus"].to_numpy()
-    metadata = pandas.DataFrame({
-        "subject": 1, "session": schedule["session"], "block": schedule["block"],
-        "order": np.arange(len(schedule)), "image": stimuli["image"].to_numpy()[shown],
-        "label": labels[shown], "class_name": [f"class {c}" for c in labels[shown]],
-        "time": schedule["onset"],
-    })
+    metadata = pandas.DataFrame(
+        {
+            "subject": 1,
+            "session": schedule["session"],
+            "block": schedule["block"],
+            "order": np.arange(len(schedule)),
+            "image": stimuli["image"].to_numpy()[shown],
+            "label": labels[shown],
+            "class_name": [f"class {c}" for c in labels[shown]],
+            "time": schedule["onset"],
+        }
+    )
     trials = audit_trials(
-        np.stack(narrow), settings.sfreq, metadata, n_classes,
-        broadband=np.stack(wide) if broadband else None, band=BAND,
+        np.stack(narrow),
+        settings.sfreq,
+        metadata,
+        n_classes,
+        broadband=np.stack(wide) if broadband else None,
+        band=BAND,
     )
     return trials, features[shown]
 
@@ -120,7 +145,8 @@ def true_share(both: AuditTrials, drift: AuditTrials, stimulus: AuditTrials) -> 
 
 
 def simulated_worlds(
-    stimulus_strength: float = STIMULUS_STRENGTH, drift_strength: float = DRIFT_STRENGTH,
+    stimulus_strength: float = STIMULUS_STRENGTH,
+    drift_strength: float = DRIFT_STRENGTH,
     seed: int = 0,
 ) -> Control:
     """Control 13: does the audit itself say what is true where the truth is known?
@@ -134,20 +160,31 @@ def simulated_worlds(
     name, title = "simulated_worlds", "right conclusions on four simulated recordings"
     rows = []
     for world, (stimulus, drift) in WORLDS.items():
-        trials, _ = simulate_trials(
-            stimulus * stimulus_strength, drift * drift_strength, seed=seed
-        )
+        trials, _ = simulate_trials(stimulus * stimulus_strength, drift * drift_strength, seed=seed)
         card = run_audit(trials, subject=1, controls=("clock", "share"), seed=seed)
         found = conclude(card)
         right = found.flagged == bool(drift) if world != "neither" else found.kind == NOTHING
-        rows.append({
-            "world": world, "accuracy": headline(trials)[0].estimate, "flagged": found.flagged,
-            "share": card.share.estimate if card.share else float("nan"), "right": bool(right),
-        })
+        rows.append(
+            {
+                "world": world,
+                "accuracy": headline(trials)[0].estimate,
+                "flagged": found.flagged,
+                "share": card.share.estimate if card.share else float("nan"),
+                "right": bool(right),
+            }
+        )
     n_right = sum(row["right"] for row in rows)
     return Control(
-        13, name, title, n_right, float("nan"), float("nan"), float("nan"), len(rows),
-        verdict=f"the audit told {n_right} of {len(rows)} simulated recordings rightly", rows=rows,
+        13,
+        name,
+        title,
+        n_right,
+        float("nan"),
+        float("nan"),
+        float("nan"),
+        len(rows),
+        verdict=f"the audit told {n_right} of {len(rows)} simulated recordings rightly",
+        rows=rows,
     )
 
 

@@ -156,7 +156,7 @@ class Dataset(ABC):
     def published_split(self, metadata: pandas.DataFrame) -> dict[str, np.ndarray] | None:
         """Parts that the authors of the data published, as row numbers of ``metadata``.
 
-        Keys ``training``, ``validation`` and ``test``, to be passed to `eeglib.splits.Split`; None
+        Keys ``training``, ``validation`` and ``test``, to be passed to `eeglib.decoding.splits.Split`; None
         where nothing was published. The chapters split by image themselves.
         """
         return None

@@ -200,7 +200,8 @@ class Loader(Dataset):
         files = sorted((self.folder / f"sub-{label}").glob("**/eeg/*_eeg.*"))
         found = [
             mne_bids.get_bids_path_from_fname(f, check=False)
-            for f in files if f.suffix.lower() in EXTENSIONS
+            for f in files
+            if f.suffix.lower() in EXTENSIONS
         ]
         tasks = sorted({p.task for p in found if p.task})
         if self.reading.task is None and len(tasks) > 1:
@@ -210,7 +211,8 @@ class Loader(Dataset):
             )
         wanted = self.reading.sessions
         kept = [
-            p for p in found
+            p
+            for p in found
             if self.reading.task in (None, p.task) and (wanted is None or p.session in wanted)
         ]
         if not kept:
@@ -221,9 +223,7 @@ class Loader(Dataset):
             )
         return sorted(kept, key=lambda p: (sort_key(p.session), sort_key(p.run)))
 
-    def _read_events(
-        self, subject: int, number: int, path: mne_bids.BIDSPath
-    ) -> pandas.DataFrame:
+    def _read_events(self, subject: int, number: int, path: mne_bids.BIDSPath) -> pandas.DataFrame:
         """Trials of one recording, from its ``events.tsv``."""
         import pandas
 
@@ -393,6 +393,8 @@ class Loader(Dataset):
             onsets = onsets_of(table.loc[marked, "onset"], file).dropna()
             onsets = onsets[(onsets > 0) & (onsets < duration)]
         return mne.Annotations(
-            onsets, [0.0] * len(onsets), ["EDGE boundary"] * len(onsets),
+            onsets,
+            [0.0] * len(onsets),
+            ["EDGE boundary"] * len(onsets),
             orig_time=raw.annotations.orig_time,
         )

@@ -82,9 +82,10 @@ def write_recording(
     table = events.assign(value=events["trial_type"].map(types), sample=samples)
     target = path.copy().update(suffix="events", extension=".tsv")
     table.to_csv(target.fpath, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
-    _update_json(target.update(extension=".json"), {
-        name: {"Description": text} for name, text in descriptions.items()
-    })
+    _update_json(
+        target.update(extension=".json"),
+        {name: {"Description": text} for name, text in descriptions.items()},
+    )
     _update_json(path.copy().update(suffix="eeg", extension=".json"), dict(sidecar))
 
 

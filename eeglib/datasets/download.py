@@ -176,7 +176,8 @@ def verify(path: Path, known: str | None = None, folder: Path | None = None) -> 
             f"{expected[:16]}...). Delete it and get it again"
             + (
                 ", or leave it if it is another version on purpose: chapter 1 checks what it holds."
-                if known else ", or delete its entry there if you replaced it on purpose."
+                if known
+                else ", or delete its entry there if you replaced it on purpose."
             )
         )
     if entry.get("sha256") != actual:

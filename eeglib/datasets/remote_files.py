@@ -42,7 +42,10 @@ class RemoteFile:
 
 
 _LAB = "https://github.com/perceivelab/eeg_visual_classification"
-_LAB_PLACES = (f"{_LAB} (README, section Download dataset)", "https://tinyurl.com/eeg-visual-classification")
+_LAB_PLACES = (
+    f"{_LAB} (README, section Download dataset)",
+    "https://tinyurl.com/eeg-visual-classification",
+)
 
 EEG_IMAGENET = (
     *(

@@ -21,6 +21,7 @@ from eeglib.datasets.safe_pickle import AGAIN, LIMIT, Span, Storage, damaged, lo
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """First number of a file that torch wrote before version 1.6."""
 
+
 def read_torch(path: str | Path) -> Any:
     """Read a file that ``torch.save`` wrote, in the zip form or in the one before torch 1.6.
 
@@ -149,8 +150,10 @@ def _read_numpy(path: Path) -> Any:
         if file.read(6) == b"\x93NUMPY":
             file.seek(0)
             version, _ = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == 1 else (
-                np.lib.format.read_array_header_2_0
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == 1
+                else (np.lib.format.read_array_header_2_0)
             )
             shape, _, dtype = header(file)
             if not dtype.hasobject:
@@ -195,5 +198,3 @@ def _guard(path: Path, read: Callable[[Path], Any]) -> Any:
         raise
     except Exception as error:
         raise damaged(path, f"{error}" or type(error).__name__) from None
-
-

@@ -39,8 +39,9 @@ class Pen:
         self._draw.rounded_rectangle(box, radius * self._size, fill=255 * ink)
 
     def line(self, *points: tuple[float, float], width: float = 0.05, ink: bool = True) -> None:
-        self._draw.line(self._scaled(points), fill=255 * ink, width=int(width * self._size),
-                        joint="curve")
+        self._draw.line(
+            self._scaled(points), fill=255 * ink, width=int(width * self._size), joint="curve"
+        )
         for x, y in points:
             self.ellipse(x, y, width / 2, width / 2, ink)
 
@@ -99,8 +100,17 @@ def daisy(body: Pen, detail: Pen) -> None:
 
 
 def canoe(body: Pen, detail: Pen) -> None:
-    hull = [(0.02, 0.42), (0.1, 0.5), *_arc(0.5, 0.5, 0.38, 0.04, 180, 0), (0.9, 0.5),
-            (0.98, 0.42), (0.9, 0.68), (0.78, 0.76), (0.22, 0.76), (0.1, 0.68)]
+    hull = [
+        (0.02, 0.42),
+        (0.1, 0.5),
+        *_arc(0.5, 0.5, 0.38, 0.04, 180, 0),
+        (0.9, 0.5),
+        (0.98, 0.42),
+        (0.9, 0.68),
+        (0.78, 0.76),
+        (0.22, 0.76),
+        (0.1, 0.68),
+    ]
     body.polygon(*hull)
     body.line((0.3, 0.2), (0.66, 0.62), width=0.04)
     body.ellipse(0.28, 0.18, 0.06, 0.1)
@@ -114,8 +124,20 @@ def jack_o_lantern(body: Pen, detail: Pen) -> None:
     for x in (0.32, 0.68):
         detail.polygon((x - 0.1, 0.54), (x + 0.1, 0.54), (x, 0.38))
     detail.polygon((0.46, 0.62), (0.54, 0.62), (0.5, 0.55))
-    detail.polygon((0.2, 0.65), (0.32, 0.7), (0.38, 0.66), (0.44, 0.72), (0.5, 0.68), (0.56, 0.72),
-                   (0.62, 0.66), (0.68, 0.7), (0.8, 0.65), (0.68, 0.81), (0.5, 0.84), (0.32, 0.81))
+    detail.polygon(
+        (0.2, 0.65),
+        (0.32, 0.7),
+        (0.38, 0.66),
+        (0.44, 0.72),
+        (0.5, 0.68),
+        (0.56, 0.72),
+        (0.62, 0.66),
+        (0.68, 0.7),
+        (0.8, 0.65),
+        (0.68, 0.81),
+        (0.5, 0.84),
+        (0.32, 0.81),
+    )
 
 
 def golf_ball(body: Pen, detail: Pen) -> None:
@@ -186,10 +208,27 @@ def folding_chair(body: Pen, detail: Pen) -> None:
 
 
 def pajama(body: Pen, detail: Pen) -> None:
-    body.polygon((0.32, 0.04), (0.68, 0.04), (0.97, 0.3), (0.86, 0.42), (0.72, 0.32), (0.72, 0.56),
-                 (0.28, 0.56), (0.28, 0.32), (0.14, 0.42), (0.03, 0.3))
-    body.polygon((0.28, 0.6), (0.72, 0.6), (0.76, 0.97), (0.55, 0.97), (0.5, 0.72), (0.45, 0.97),
-                 (0.24, 0.97))
+    body.polygon(
+        (0.32, 0.04),
+        (0.68, 0.04),
+        (0.97, 0.3),
+        (0.86, 0.42),
+        (0.72, 0.32),
+        (0.72, 0.56),
+        (0.28, 0.56),
+        (0.28, 0.32),
+        (0.14, 0.42),
+        (0.03, 0.3),
+    )
+    body.polygon(
+        (0.28, 0.6),
+        (0.72, 0.6),
+        (0.76, 0.97),
+        (0.55, 0.97),
+        (0.5, 0.72),
+        (0.45, 0.97),
+        (0.24, 0.97),
+    )
     detail.polygon((0.42, 0.04), (0.58, 0.04), (0.5, 0.2))
     for x in (0.34, 0.42, 0.58, 0.66):
         detail.line((x, 0.26), (x, 0.95), width=0.022)

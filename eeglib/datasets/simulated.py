@@ -158,8 +158,11 @@ def simulate(
 def _claim(folder: Path, options: Options, replace: bool, say) -> None:
     """Make sure that the folder is ours and holds this very simulation."""
     note = folder / NOTE
-    ours = {"fingerprint": options.fingerprint(), "model": MODEL_VERSION,
-            "options": options.model_dump(mode="json")}
+    ours = {
+        "fingerprint": options.fingerprint(),
+        "model": MODEL_VERSION,
+        "options": options.model_dump(mode="json"),
+    }
     if note.is_file():
         there = json.loads(note.read_text(encoding="utf-8"))
         if there.get("fingerprint") == ours["fingerprint"]:
@@ -203,7 +206,10 @@ def _draw_stimuli(folder: Path, options: Options) -> tuple[pandas.DataFrame, np.
     if not target.is_dir():
         temporary = Path(tempfile.mkdtemp(prefix=".partial-stimuli-", dir=folder))
         drawn = write_stimuli(
-            temporary, options.labels(), options.images_per_class, options.seed,
+            temporary,
+            options.labels(),
+            options.images_per_class,
+            options.seed,
             options.image_size,
         )
         drawn.to_csv(temporary / "stimuli.tsv", sep="\t", index=False, lineterminator="\n")
@@ -231,15 +237,27 @@ def _simulate_subject(
         for session in range(simulated.n_sessions):
             say(f"Simulating subject {subject}, session {session + 1} of {simulated.n_sessions}")
             path = mne_bids.BIDSPath(
-                root=temporary, subject=f"{subject:02d}", session=f"{session + 1:02d}",
-                task=TASK, datatype="eeg", suffix="eeg", extension=".vhdr",
+                root=temporary,
+                subject=f"{subject:02d}",
+                session=f"{session + 1:02d}",
+                task=TASK,
+                datatype="eeg",
+                suffix="eeg",
+                extension=".vhdr",
             )
             write_recording(
-                path, simulated.signals(session), list(options.channels), float(options.sfreq),
-                _events(simulated.trials(session), stimuli, options), COLUMNS,
-                {"EEGReference": "average of all channels", "Manufacturer": "none: simulated",
-                 "TaskDescription": "SIMULATED. Drawings of objects, one after the other",
-                 "Instructions": "none: no person was recorded"},
+                path,
+                simulated.signals(session),
+                list(options.channels),
+                float(options.sfreq),
+                _events(simulated.trials(session), stimuli, options),
+                COLUMNS,
+                {
+                    "EEGReference": "average of all channels",
+                    "Manufacturer": "none: simulated",
+                    "TaskDescription": "SIMULATED. Drawings of objects, one after the other",
+                    "Instructions": "none: no person was recorded",
+                },
                 options.resolution,
             )
         simulated.truth().save(folder, subject)

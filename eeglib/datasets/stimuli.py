@@ -219,8 +219,9 @@ def _describe(image: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     grey = pixels @ [0.299, 0.587, 0.114]
     contrast = np.abs(grey - np.median(grey))
     layout = contrast.reshape(8, 8, 8, 8).mean(axis=(1, 3)).ravel()
-    down, across = ndimage.gaussian_filter(grey, 1, order=(1, 0)), ndimage.gaussian_filter(
-        grey, 1, order=(0, 1)
+    down, across = (
+        ndimage.gaussian_filter(grey, 1, order=(1, 0)),
+        ndimage.gaussian_filter(grey, 1, order=(0, 1)),
     )
     energy, angle = np.hypot(down, across), np.mod(np.arctan2(down, across), np.pi)
     bins = np.minimum((angle / np.pi * 8).astype(int), 7)
@@ -303,9 +304,7 @@ def _rgb(hue: float, lightness: float, saturation: float) -> tuple[int, int, int
     return tuple(int(255 * c) for c in colorsys.hls_to_rgb(hue % 1, lightness, saturation))
 
 
-def _background(
-    canvas: int, color: tuple, other: tuple, rng: np.random.Generator
-) -> Image.Image:
+def _background(canvas: int, color: tuple, other: tuple, rng: np.random.Generator) -> Image.Image:
     kind = rng.choice(["plain", "gradient", "stripes", "dots"])
     down, across = np.mgrid[0:canvas, 0:canvas] / canvas
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.12, 0.3)

@@ -87,9 +87,7 @@ class ResumingDownloader:
         if have and tag:
             headers |= {"Range": f"bytes={have}-", "If-Range": tag}
         try:
-            with requests.get(
-                url, headers=headers, stream=True, timeout=self.timeout
-            ) as response:
+            with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
                 self._receive(response, have)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise Interrupted(_reason(error)) from None

@@ -159,9 +159,7 @@ def _check_split(parts: dict[str, np.ndarray], rows: pd.DataFrame, problem: _Pro
     for first, second in (("training", "validation"), ("training", "test"), ("validation", "test")):
         shared = sorted((images[first] & images[second]) - {""})
         if shared:
-            raise problem(
-                f"image {shared[0]!r} is in {first} and {second}", "a split by image"
-            )
+            raise problem(f"image {shared[0]!r} is in {first} and {second}", "a split by image")
 
 
 class _Problem:
@@ -218,9 +216,7 @@ def _trial(
     if subject == 0:
         raise problem(f"the subject of {where} is 0", "numbers from 1")
     name = Path(image.replace("\\", "/")).name
-    record = {
-        "subject": subject, "label": label, "length": eeg.shape[1], "image": _stem(name)
-    }
+    record = {"subject": subject, "label": label, "length": eeg.shape[1], "image": _stem(name)}
     return record, eeg
 
 

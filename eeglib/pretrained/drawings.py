@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eeglib.datasets.stimuli import CLASSES, TRAINING_SEEDS, draw_stimulus
-from eeglib.reconstruction import prompt
+from eeglib.reconstruction.drawing import prompt
 
 TEMPLATES = ("an image of a {class}", "a drawing of a {class}", "a picture of a {class}")
 CONTEXT_LENGTH = 16

@@ -18,7 +18,7 @@ from eeglib.datasets.stimuli import CLASSES
 from eeglib.pretrained import demo_clip_path
 from eeglib.pretrained.drawings import SIZE, captions, training_drawings
 from eeglib.pretrained.train_demo_clip import HELD_OUT
-from eeglib.reconstruction import load_pipeline, reconstruct
+from eeglib.reconstruction.drawing import load_pipeline, reconstruct
 
 
 def load_demo_clip():
@@ -65,7 +65,7 @@ def nearest(pictures: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
     flat = pictures.reshape(len(pictures), -1).astype(np.float32)
     best, index = np.full(len(flat), np.inf), np.zeros(len(flat), dtype=int)
     for first in range(0, len(others), 1000):
-        chunk = others[first:first + 1000].reshape(-1, flat.shape[1]).astype(np.float32)
+        chunk = others[first : first + 1000].reshape(-1, flat.shape[1]).astype(np.float32)
         squared = (flat**2).sum(1)[:, None] + (chunk**2).sum(1) - 2 * flat @ chunk.T
         column = squared.argmin(axis=1)
         value = squared[np.arange(len(flat)), column]
@@ -98,18 +98,29 @@ def main(out: Path, n_seeds: int, per_class: int, steps: int, guidance_scale: fl
     labels = np.repeat(np.arange(len(CLASSES)), n_seeds)
     held_out = training_drawings(n_seeds, HELD_OUT).reshape(-1, SIZE, SIZE, 3)
     named = name_pictures([Image.fromarray(drawing) for drawing in held_out])
-    print(f"held-out drawings named by CLIP: {share(named == labels)}, n = {len(labels)}, "
-          f"chance {1 / len(CLASSES):.3f}")
+    print(
+        f"held-out drawings named by CLIP: {share(named == labels)}, n = {len(labels)}, "
+        f"chance {1 / len(CLASSES):.3f}"
+    )
 
     pipeline = load_pipeline("demo", device="cpu")
     prompts = [captions()[0][label] for label in labels]
     started = time.perf_counter()
-    drawn = reconstruct(pipeline, prompts, list(range(n_seeds)) * len(CLASSES), steps=steps,
-                        guidance_scale=guidance_scale, size=SIZE, batch_size=8)
+    drawn = reconstruct(
+        pipeline,
+        prompts,
+        list(range(n_seeds)) * len(CLASSES),
+        steps=steps,
+        guidance_scale=guidance_scale,
+        size=SIZE,
+        batch_size=8,
+    )
     seconds = (time.perf_counter() - started) / len(drawn)
     named = name_pictures(drawn)
-    print(f"pictures of the diffusion model named by CLIP: {share(named == labels)}, "
-          f"n = {len(labels)}, {steps} steps, guidance {guidance_scale:g}, {seconds:.2f} s each")
+    print(
+        f"pictures of the diffusion model named by CLIP: {share(named == labels)}, "
+        f"n = {len(labels)}, {steps} steps, guidance {guidance_scale:g}, {seconds:.2f} s each"
+    )
     for label in np.unique(labels[named != labels]):
         taken = [CLASSES[other].name for other in named[labels == label] if other != label]
         print(f"  {CLASSES[label].name}: {len(taken)} of {n_seeds} taken for {', '.join(taken)}")
@@ -121,8 +132,10 @@ def main(out: Path, n_seeds: int, per_class: int, steps: int, guidance_scale: fl
     _, usual = nearest(held_out, training)
     for name, values in (("pictures", distance), ("held-out drawings", usual)):
         low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
-        print(f"distance of {name} to the nearest training drawing: median {median:.1f}, "
-              f"5 to 95 % {low:.1f} to {high:.1f}, smallest {values.min():.1f}")
+        print(
+            f"distance of {name} to the nearest training drawing: median {median:.1f}, "
+            f"5 to 95 % {low:.1f} to {high:.1f}, smallest {values.min():.1f}"
+        )
     pairs = np.stack([pixels, training[index]], axis=1)[::n_seeds].reshape(-1, SIZE, SIZE, 3)
     titles = [t for label in labels[::n_seeds] for t in (CLASSES[label].name, "nearest training")]
     sheet(pairs, titles, 8).save(out / "nearest.png")
@@ -132,8 +145,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/evaluate_demo"))
     parser.add_argument("--seeds", type=int, default=8, help="pictures of each class")
-    parser.add_argument("--per-class", type=int, default=400,
-                        help="drawings of each class that trained the models")
+    parser.add_argument(
+        "--per-class", type=int, default=400, help="drawings of each class that trained the models"
+    )
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     given = parser.parse_args()

@@ -34,15 +34,26 @@ def configuration(vocabulary_size: int) -> dict:
         "model_cfg": {
             "embed_dim": 128,
             "vision_cfg": {
-                "image_size": SIZE, "patch_size": 8, "layers": 4, "width": 128, "head_width": 32
+                "image_size": SIZE,
+                "patch_size": 8,
+                "layers": 4,
+                "width": 128,
+                "head_width": 32,
             },
             "text_cfg": {
-                "context_length": CONTEXT_LENGTH, "vocab_size": vocabulary_size, "width": 128,
-                "heads": 4, "layers": 2, "hf_tokenizer_name": "local", "tokenizer_kwargs": {},
+                "context_length": CONTEXT_LENGTH,
+                "vocab_size": vocabulary_size,
+                "width": 128,
+                "heads": 4,
+                "layers": 2,
+                "hf_tokenizer_name": "local",
+                "tokenizer_kwargs": {},
             },
         },
         "preprocess_cfg": {
-            "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "interpolation": "bicubic",
             "resize_mode": "squash",
         },
     }
@@ -100,8 +111,11 @@ def train(folder: Path, per_class: int, epochs: int, seed: int) -> None:
                 model.logit_scale.clamp_(max=np.log(100))
         accuracy = zero_shot_accuracy(model, tokens[0], held_out)
         seconds = time.perf_counter() - started
-        print(f"epoch {epoch + 1} loss {loss.item():.3f} zero-shot accuracy {accuracy:.4f} "
-              f"{seconds:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1} loss {loss.item():.3f} zero-shot accuracy {accuracy:.4f} "
+            f"{seconds:.0f} s",
+            flush=True,
+        )
         weights = {k: v.half().contiguous() for k, v in model.state_dict().items()}
         save_file(weights, folder / "open_clip_model.safetensors")
 

@@ -37,28 +37,48 @@ def build(vocabulary_size: int) -> dict:
         "vae": AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8,
-            latent_channels=LATENT_CHANNELS, sample_size=SIZE,
+            block_out_channels=(16, 32, 64),
+            layers_per_block=1,
+            norm_num_groups=8,
+            latent_channels=LATENT_CHANNELS,
+            sample_size=SIZE,
         ),
         "text_encoder": CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=vocabulary_size, hidden_size=128, intermediate_size=256,
-                num_hidden_layers=2, num_attention_heads=4,
-                max_position_embeddings=CONTEXT_LENGTH, projection_dim=128,
-                bos_token_id=end - 1, eos_token_id=end, pad_token_id=end,
+                vocab_size=vocabulary_size,
+                hidden_size=128,
+                intermediate_size=256,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=CONTEXT_LENGTH,
+                projection_dim=128,
+                bos_token_id=end - 1,
+                eos_token_id=end,
+                pad_token_id=end,
             )
         ),
         "unet": UNet2DConditionModel(
-            sample_size=SIZE // 4, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
-            block_out_channels=(48, 96, 128), layers_per_block=1, norm_num_groups=16,
+            sample_size=SIZE // 4,
+            in_channels=LATENT_CHANNELS,
+            out_channels=LATENT_CHANNELS,
+            block_out_channels=(48, 96, 128),
+            layers_per_block=1,
+            norm_num_groups=16,
             down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-            cross_attention_dim=128, attention_head_dim=4,
+            cross_attention_dim=128,
+            attention_head_dim=4,
         ),
         "scheduler": DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-            prediction_type="v_prediction", timestep_spacing="trailing",
-            rescale_betas_zero_snr=True, clip_sample=False, set_alpha_to_one=True, steps_offset=1,
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            timestep_spacing="trailing",
+            rescale_betas_zero_snr=True,
+            clip_sample=False,
+            set_alpha_to_one=True,
+            steps_offset=1,
         ),
     }
 
@@ -90,8 +110,15 @@ def train_autoencoder(vae, images: np.ndarray, minutes: float, checkpoint: Path,
     clock.save()
 
 
-def train_denoiser(parts: dict, images: np.ndarray, minutes: float, checkpoint: Path, seed: int,
-                   tokens: torch.Tensor, empty: torch.Tensor) -> None:
+def train_denoiser(
+    parts: dict,
+    images: np.ndarray,
+    minutes: float,
+    checkpoint: Path,
+    seed: int,
+    tokens: torch.Tensor,
+    empty: torch.Tensor,
+) -> None:
     """Fit denoiser and text encoder; their running average replaces the weights at the end."""
     vae, unet, text, scheduler = (parts[n] for n in ("vae", "unet", "text_encoder", "scheduler"))
     rng, batch = np.random.default_rng(seed), 16
@@ -175,8 +202,11 @@ class Clock:
         torch.save(state, partial)
         partial.replace(self.checkpoint)
         self._saved = time.perf_counter()
-        print(f"{self.checkpoint.stem} step {self.steps} {self.spent / 60:.1f} min "
-              f"loss {np.mean(self._losses or [0]):.4f}", flush=True)
+        print(
+            f"{self.checkpoint.stem} step {self.steps} {self.spent / 60:.1f} min "
+            f"loss {np.mean(self._losses or [0]):.4f}",
+            flush=True,
+        )
         self._losses = []
 
 
@@ -186,10 +216,14 @@ def save_pipeline(folder: Path, parts: dict) -> None:
     from transformers import CLIPTokenizer
 
     pipeline = StableDiffusionPipeline(
-        vae=parts["vae"].eval().half(), text_encoder=parts["text_encoder"].eval().half(),
+        vae=parts["vae"].eval().half(),
+        text_encoder=parts["text_encoder"].eval().half(),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        unet=parts["unet"].eval().half(), scheduler=parts["scheduler"], safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
+        unet=parts["unet"].eval().half(),
+        scheduler=parts["scheduler"],
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
 
@@ -203,8 +237,14 @@ def load_weights(parts: dict, folder: Path) -> None:
         parts[name].load_state_dict(getattr(pipeline, name).state_dict())
 
 
-def main(folder: Path, work: Path, per_class: int, minutes: tuple[float, float], seed: int,
-         start: Path | None = None) -> None:
+def main(
+    folder: Path,
+    work: Path,
+    per_class: int,
+    minutes: tuple[float, float],
+    seed: int,
+    start: Path | None = None,
+) -> None:
     """Train both stages, or only the denoiser of the pipeline in ``start``; write the pipeline."""
     from transformers import CLIPTokenizer
 
@@ -228,8 +268,13 @@ def main(folder: Path, work: Path, per_class: int, minutes: tuple[float, float],
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
 
     def encode(texts: list[str]) -> torch.Tensor:
-        return tokenizer(texts, padding="max_length", max_length=CONTEXT_LENGTH, truncation=True,
-                         return_tensors="pt").input_ids
+        return tokenizer(
+            texts,
+            padding="max_length",
+            max_length=CONTEXT_LENGTH,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
 
     tokens = torch.stack([encode(row) for row in captions()])
     train_denoiser(parts, images, minutes[1], work / "denoiser.pt", seed, tokens, encode([""])[0])
@@ -239,13 +284,19 @@ def main(folder: Path, work: Path, per_class: int, minutes: tuple[float, float],
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=demo_diffusion_path())
-    parser.add_argument("--work", type=Path, default=Path("runs/train_demo_diffusion"),
-                        help="checkpoints; start again with the same folder to go on")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs/train_demo_diffusion"),
+        help="checkpoints; start again with the same folder to go on",
+    )
     parser.add_argument("--per-class", type=int, default=400, help="drawings of each class")
-    parser.add_argument("--minutes", type=float, nargs=2, default=(14, 50),
-                        metavar=("AUTOENCODER", "DENOISER"))
+    parser.add_argument(
+        "--minutes", type=float, nargs=2, default=(14, 50), metavar=("AUTOENCODER", "DENOISER")
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path,
-                        help="a pipeline to go on from: only its denoiser is trained further")
+    parser.add_argument(
+        "--start", type=Path, help="a pipeline to go on from: only its denoiser is trained further"
+    )
     given = parser.parse_args()
     main(given.folder, given.work, given.per_class, tuple(given.minutes), given.seed, given.start)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eeglib.run_folder import METRICS, sha256_of, subject_folder
+from eeglib.chapter import METRICS, sha256_of, subject_folder
 
 
 class WorkflowError(ValueError):
@@ -92,8 +92,11 @@ CHAPTERS = (
         "09_summarize_group",
         "group",
         (
-            "04_train_teacher", "05_distill_student", "06_compare_baselines",
-            "07_reconstruct_images", "08_audit_confounds",
+            "04_train_teacher",
+            "05_distill_student",
+            "06_compare_baselines",
+            "07_reconstruct_images",
+            "08_audit_confounds",
         ),
         ("split", "baselines", "reconstruction", "evaluation"),
     ),

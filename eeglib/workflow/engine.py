@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from eeglib.run_folder import FAILURE, INPUTS, RUNNING, write_text
+from eeglib.chapter import FAILURE, INPUTS, RUNNING, write_text
 from eeglib.workflow.chapters import Job, WorkflowError
 from eeglib.workflow.gpus import OFFERED, SHARED_BY, VISIBLE
 from eeglib.workflow.job import write_kernel

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from eeglib.run_folder import FAILURE, NOTEBOOK, RUNNING, write_text
+from eeglib.chapter import FAILURE, NOTEBOOK, RUNNING, write_text
 from eeglib.workflow.chapters import Job
 
 SLURM_LOGS = Path(".snakemake") / "slurm_logs"

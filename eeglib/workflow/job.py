@@ -19,7 +19,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eeglib.run_folder import FAILURE, INPUTS, METRICS, NOTEBOOK, RUNNING, write_text
+from eeglib.chapter import FAILURE, INPUTS, METRICS, NOTEBOOK, RUNNING, write_text
 from eeglib.workflow.chapters import PASSED, Chapter, Job, needs_hashes, needs_of
 from eeglib.workflow.gpus import claim_gpus
 from eeglib.workflow.locks import hold_jobs_lock

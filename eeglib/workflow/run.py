@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import yaml
 
-from eeglib.run_folder import FAILURE, write_text
+from eeglib.chapter import FAILURE, write_text
 from eeglib.workflow.chapters import Job, WorkflowError, needs_of
 from eeglib.workflow.engine import LOG, drive, progress
 from eeglib.workflow.failures import Failure, disk_is_full, find_failures, record_killed

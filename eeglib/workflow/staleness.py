@@ -19,9 +19,8 @@ from functools import cache
 from pathlib import Path
 
 import eeglib
-from eeglib.metrics import ResultsError, load_metrics
+from eeglib.chapter import FAILURE, INPUTS, ResultsError, load_metrics, sha256_of
 from eeglib.profile import Profile
-from eeglib.run_folder import FAILURE, INPUTS, sha256_of
 from eeglib.workflow.chapters import COMMON_SECTIONS, Chapter, Job, needs_hashes
 from eeglib.workflow.notebooks import check_notebook, code_cells, code_hash
 
@@ -44,7 +43,7 @@ def describe_chapter(chapter: Chapter, notebook: Path, profile: Profile) -> dict
     content = check_notebook(notebook, chapter)
     values = profile.model_dump(mode="json", include={*COMMON_SECTIONS, *chapter.sections})
     roots = {name for source in code_cells(content) for name in _imports(source, "")}
-    roots |= {"eeglib.results", f"eeglib.datasets.{profile.dataset.name}"}
+    roots |= {"eeglib.chapter", f"eeglib.datasets.{profile.dataset.name}"}
     return {
         "code": code_hash(content),
         "profile": {name: _short(json.dumps(value)) for name, value in values.items()},

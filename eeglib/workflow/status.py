@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eeglib.metrics import ResultsError, load_metrics
-from eeglib.run_folder import FAILURE, RUNNING, subject_folder
+from eeglib.chapter import FAILURE, RUNNING, ResultsError, load_metrics, subject_folder
 from eeglib.workflow.chapters import Chapter, Job, jobs_of
 from eeglib.workflow.locks import is_running
 from eeglib.workflow.planning import Request, find_stale

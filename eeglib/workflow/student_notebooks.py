@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 
-from eeglib.run_folder import replacing
+from eeglib.chapter import replacing
 from eeglib.workflow.chapters import WorkflowError
 from eeglib.workflow.notebooks import read_notebook, tags_of
 

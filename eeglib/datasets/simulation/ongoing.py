@@ -88,8 +88,9 @@ def one_over_f(frequencies: np.ndarray) -> np.ndarray:
 
 def band_spectrum(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
     """Power of band-limited noise: flat between low and high (Hz), cosine edges of 2 Hz."""
-    return lambda f: np.cos(np.pi / 4 * np.clip(np.abs(f - (low + high) / 2) - (high - low) / 2,
-                                                0, 2)) ** 2
+    return lambda f: (
+        np.cos(np.pi / 4 * np.clip(np.abs(f - (low + high) / 2) - (high - low) / 2, 0, 2)) ** 2
+    )
 
 
 def _tone_spectrum(frequencies: np.ndarray) -> np.ndarray:

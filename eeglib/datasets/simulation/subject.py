@@ -98,16 +98,26 @@ class SimulatedSubject:
         self.schedule = draw_schedule(classes, options, self._rng("schedule"))
         self.n_sessions = int(self.schedule["session"].max()) + 1
         self.response = build_response(
-            self.head, classes, features, options.sfreq, options.image_share,
-            options.stimulus_strength, self._rng("response"),
+            self.head,
+            classes,
+            features,
+            options.sfreq,
+            options.image_share,
+            options.stimulus_strength,
+            self._rng("response"),
         )
         rng = self._rng("noise")
         self.components = ongoing.noise_components(self.head, rng)
         self.mains = ongoing.draw_mains(len(options.channels), rng)
         lengths = [self.n_times(session) for session in range(self.n_sessions)]
         self.drift = ongoing.draw_drift(
-            self.head, self.n_sessions, int(max(lengths) / options.sfreq) + 2,
-            options.session_gap, options.drift_tau, options.drift_strength, self._rng("drift"),
+            self.head,
+            self.n_sessions,
+            int(max(lengths) / options.sfreq) + 2,
+            options.session_gap,
+            options.drift_tau,
+            options.drift_strength,
+            self._rng("drift"),
         )
         self._variances: list[dict[str, np.ndarray]] = []
         self._artefacts: dict[str, list] = {"blinks": [], "twitches": []}
@@ -244,8 +254,7 @@ class SimulatedSubject:
             part_names=np.array(names),
             part_variances=np.mean([[v[n] for n in names] for v in self._variances], axis=0),
             **{
-                name: np.array(rows, float).reshape(-1, 2)
-                for name, rows in self._artefacts.items()
+                name: np.array(rows, float).reshape(-1, 2) for name, rows in self._artefacts.items()
             },
             **noise_model(self.components, sfreq, round(DURATION * sfreq)),
         )

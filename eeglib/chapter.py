@@ -1,0 +1,688 @@
+"""Where a run keeps things, and what is known about how they came about (every chapter).
+
+A run is one folder::
+
+    runs/demo/profile.yml                          the profile, complete
+    runs/demo/group/04_train_teacher/              chapters that run once
+    runs/demo/sub-01/05_distill_student/           chapters that run for every subject
+        notebook.ipynb                             the chapter as it was executed
+        metrics.json                               scores, outputs, provenance (`Metrics`)
+        figures/*.png, *.npz, ...                  what the chapter made
+
+A notebook opens its chapter with `open_chapter`, asks it for inputs and outputs by name, and
+closes it with `Chapter.finish`. No notebook builds a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import eeglib
+from eeglib.datasets import METADATA, Dataset, DatasetWarning, open_dataset
+from eeglib.decoding.splits import Split, SplitError, check_disjoint, split_by_image
+from eeglib.profile import DatasetSettings, Profile, load_profile
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+METRICS = "metrics.json"
+NOTEBOOK = "notebook.ipynb"
+INPUTS = "inputs.json"
+"""What a finished chapter's results depend on; see `eeglib.workflow.staleness`."""
+FAILURE = "failure.json"
+"""Why a chapter stopped, and in which cell and line."""
+RUNNING = "running.json"
+"""Where and since when a chapter runs; left behind only by a job that was killed."""
+
+
+def subject_folder(subject: int | None) -> str:
+    """Name of a subject's folder; ``group`` for None."""
+    return "group" if subject is None else f"sub-{subject:02d}"
+
+
+def chapter_folder(run_dir: str | Path, chapter: str, subject: int | None) -> Path:
+    """Folder of a chapter's results: under ``group`` or under the subject, such as ``sub-01``."""
+    return Path(run_dir) / subject_folder(subject) / chapter
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place at once when all went well."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+SCHEMA_VERSION = 1
+
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "mne",
+    "torch",
+    "open-clip-torch",
+    "diffusers",
+    "transformers",
+)
+"""Packages whose versions may change a result."""
+
+_READABLE = {".csv", ".json", ".tsv", ".vhdr"}
+
+
+class ResultsError(RuntimeError):
+    """Results that are missing or damaged; the message says which chapter makes them."""
+
+
+class Provenance(BaseModel):
+    """How one chapter's results came about; part of ``metrics.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    eeglib: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    git_revision: str | None
+    seeds: dict[str, list[int]]
+    dataset: str
+    device: str
+    seconds: float
+    peak_memory_mb: float
+    peak_gpu_memory_mb: float | None
+    finished_at: str
+
+
+class Score(BaseModel):
+    """One score: never without its chance level, its n and its interval."""
+
+    model_config = ConfigDict(extra="allow")
+
+    metric: str
+    value: float | None
+    chance: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+class OutputFile(BaseModel):
+    """Size and checksum of a file that later chapters may read."""
+
+    bytes: int
+    sha256: str
+
+
+class Metrics(BaseModel):
+    """Content of ``metrics.json``, version 1: what one chapter found and how it came about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    chapter: str
+    subject: int | None
+    profile: dict[str, Any]
+    scores: list[Score]
+    facts: dict[str, Any]
+    outputs: dict[str, OutputFile]
+    provenance: Provenance
+
+
+def load_metrics(folder: str | Path) -> Metrics:
+    """Read and check the ``metrics.json`` of a chapter's folder.
+
+    Raises
+    ------
+    ResultsError
+        If there is none, or it does not follow the schema.
+    """
+    path = Path(folder) / METRICS
+    try:
+        metrics = Metrics.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ResultsError(f"No {path}: that chapter has not finished. Run it first.") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
+    if metrics.schema_version != SCHEMA_VERSION:
+        raise ResultsError(
+            f"{path} follows version {metrics.schema_version} of the schema, this eeglib reads "
+            f"version {SCHEMA_VERSION}. Run the chapter again."
+        )
+    return metrics
+
+
+def collect_provenance(profile: Profile, data: Path, seconds: float) -> Provenance:
+    """Gather what is known at the end of a chapter.
+
+    Parameters
+    ----------
+    profile : Profile
+        Settings of the run.
+    data : Path
+        Folder of the data set.
+    seconds : float
+        How long the chapter took, s.
+    """
+    device, gpu_memory = _device()
+    return Provenance(
+        eeglib=eeglib.__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        packages=_versions(),
+        git_revision=git_revision(),
+        seeds={"profile": [profile.seed], "training": list(profile.training.seeds)},
+        dataset=dataset_fingerprint(profile.dataset, data),
+        device=device,
+        seconds=round(seconds, 3),
+        peak_memory_mb=round(peak_memory_mb(), 1),
+        peak_gpu_memory_mb=gpu_memory,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def dataset_fingerprint(settings: DatasetSettings, folder: Path) -> str:
+    """Checksum that tells two data sets apart.
+
+    Notes
+    -----
+    Covers the loader's name and options, the name and size of every file, and the content of the
+    text files (events, channels, stimuli); signals count by size only, for they may be many
+    gigabytes. Hidden files do not count: an interrupted writer may have left them.
+    """
+    digest = hashlib.sha256(settings.model_dump_json(include={"name", "options"}).encode())
+    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+        inside = path.relative_to(folder)
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        digest.update(f"{inside.as_posix()}\0{path.stat().st_size}\0".encode())
+        if path.suffix in _READABLE:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def peak_memory_mb() -> float:
+    """Largest memory of this process or of one of its finished children so far, MB."""
+    peak = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return peak * unit / 1e6
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout that eeglib runs from, ``-dirty`` if edited; None if installed."""
+    checkout = Path(eeglib.__file__).parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def plain(value: Any) -> Any:
+    """Turn NumPy scalars, arrays and paths into what JSON knows; NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, np.ndarray)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(
+        f"metrics.json holds numbers, text, lists and dicts, got {type(value).__name__}. "
+        "Turn it into one of them."
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _device() -> tuple[str, float | None]:
+    # A chapter that never imported torch should not pay seconds for the question.
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return "cpu", None
+    return torch.cuda.get_device_name(), round(torch.cuda.max_memory_allocated() / 1e6, 1)
+
+
+DATA_CHAPTER = "01_download_data"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one method said about the test trials.
+
+    Attributes
+    ----------
+    probabilities : np.ndarray
+        Float32, shape (n_trials, n_classes).
+    metadata : pandas.DataFrame
+        The trials' `METADATA`, one row per trial.
+    class_names : list of str
+        Names of the columns of ``probabilities``.
+    """
+
+    probabilities: np.ndarray
+    metadata: pandas.DataFrame
+    class_names: list[str]
+
+
+class Chapter:
+    """One chapter of one run: its profile, data, inputs and outputs.
+
+    Made by `open_chapter`.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``05_distill_student``.
+    profile : Profile
+        The run's settings.
+    subject : int | None
+        None in the chapters that run once for all subjects.
+    run_dir : Path
+        Folder of the run.
+    folder : Path
+        Folder of this chapter's results.
+    """
+
+    def __init__(self, name: str, profile: Profile, run_dir: Path, subject: int | None):
+        self.name = name
+        self.profile = profile
+        self.run_dir = run_dir
+        self.subject = subject
+        self.folder = chapter_folder(run_dir, name, subject)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._outputs: set[str] = set()
+        self._started = time.perf_counter()
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set of the run, opened; chapters 1 and 2 print what it reports."""
+        # The same lines as warnings would stand in every chapter, and pages show no warnings.
+        warnings.filterwarnings("ignore", category=DatasetWarning)
+        return open_dataset(self.profile.dataset, self._data_folder)
+
+    def input(self, chapter: str, name: str, subject: int | None = None) -> Path:
+        """Path of something that an earlier chapter made, checked to be there and undamaged.
+
+        Parameters
+        ----------
+        chapter : str
+            The chapter that made it.
+        name : str
+            File name, as that chapter gave it to `output`.
+        subject : int | None
+            Whose; the own subject where left out.
+
+        Raises
+        ------
+        ResultsError
+            If it is not there, or is not what that chapter wrote.
+        """
+        subject = self.subject if subject is None else subject
+        folders = [chapter_folder(self.run_dir, chapter, s) for s in {subject, None}]
+        path = next((f / name for f in folders if (f / name).exists()), None)
+        if path is None:
+            whose = "" if subject is None else f" --subjects {subject}"
+            raise ResultsError(
+                f"{name} of chapter {chapter} is not in {self.run_dir}. Run that chapter first: "
+                f"eeglib run --profile {self.profile.name} --run-dir {self.run_dir} "
+                f"--only {chapter[:2]}{whose}"
+            )
+        # Interactive readers may look at a chapter that has not finished: nothing to compare then.
+        if (path.parent / METRICS).exists() and path.is_file():
+            known = load_metrics(path.parent).outputs.get(name)
+            if known is not None and known.sha256 != sha256_of(path):
+                raise ResultsError(
+                    f"{path} is not the file that chapter {chapter} wrote: it is damaged or was "
+                    f"edited. Delete it and run the chapter again (--only {chapter[:2]})."
+                )
+        return path
+
+    def output(self, name: str) -> Path:
+        """Path for a file of this chapter; `finish` records its size and checksum."""
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"An output stays inside the chapter's folder, got {name!r}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._outputs.add(name)
+        return path
+
+    def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> matplotlib.figure.Figure:
+        """Write a figure to ``figures/<name>.png`` and return it, closed.
+
+        As the last line of a cell it shows the figure, once: Jupyter shows open figures by itself.
+        Elsewhere in a cell: ``display(chapter.save_figure(...))``.
+        """
+        import matplotlib.pyplot as plt
+
+        with replacing(self.output(f"figures/{name}.png")) as temporary:
+            # Without the writer's name the same figure gives the same file.
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+        plt.close(figure)
+        return figure
+
+    def save_predictions(
+        self,
+        method: str,
+        probabilities: np.ndarray,
+        metadata: pandas.DataFrame,
+        class_names: list[str],
+    ) -> Path:
+        """Write what a method said about the test trials, for chapters 6 to 9.
+
+        Parameters
+        ----------
+        method : str
+            Name of the row, such as ``distillation_stft``.
+        probabilities : np.ndarray
+            Shape (n_trials, n_classes).
+        metadata : pandas.DataFrame
+            The same trials, with the columns `METADATA`.
+        class_names : list of str
+            Length n_classes.
+
+        Raises
+        ------
+        ValueError
+            If the three do not belong together, or a probability is not finite.
+        """
+        probabilities = np.asarray(probabilities, dtype=np.float32)
+        expected = (len(metadata), len(class_names))
+        if probabilities.shape != expected:
+            raise ValueError(
+                f"probabilities of {method} have shape {probabilities.shape}; trials and classes "
+                f"ask for {expected}."
+            )
+        if not np.isfinite(probabilities).all():
+            raise ValueError(f"probabilities of {method} hold values that are not finite.")
+        columns = {
+            f"trial_{name}": np.asarray(metadata[name], dtype=kind)
+            for name in METADATA
+            for kind in [str if name in ("image", "class_name") else np.int64]
+        }
+        path = self.output(f"predictions-{method}.npz")
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(
+                file,
+                probabilities=probabilities,
+                class_names=np.asarray(class_names, dtype=str),
+                **columns,
+            )
+        return path
+
+    def split(self, trials: pandas.DataFrame) -> Split:
+        """Training, validation and test trials: the same images for all subjects and the teacher.
+
+        Parameters
+        ----------
+        trials : pandas.DataFrame
+            One row per trial or picture, with ``image`` and ``label``.
+
+        Raises
+        ------
+        SplitError
+            If they cannot be split as the profile asks.
+        """
+        settings, dataset = self.profile.split, self.dataset
+        if not settings.published:
+            shares = settings.model_dump(exclude={"published"})
+            return split_by_image(
+                trials, **shares, seed=self.profile.seed, stimuli=dataset.stimuli()
+            )
+        parts = dataset.published_split(trials)
+        if parts is None:
+            raise SplitError(
+                f"split.published is true, but data set {self.profile.dataset.name!r} has no parts "
+                "of its authors, or their file is not in the data's folder. Set split.published to "
+                "false, or get the file: `eeglib download` says where."
+            )
+        split = Split(**parts)
+        check_disjoint(split, trials)
+        return split
+
+    def subjects_with(self, chapter: str) -> list[int]:
+        """Subjects of the profile for whom a chapter has finished; the others failed or wait."""
+        return [
+            subject
+            for subject in self.profile.dataset.subjects
+            if (chapter_folder(self.run_dir, chapter, subject) / METRICS).is_file()
+        ]
+
+    def finish(
+        self, scores: pandas.DataFrame | None = None, facts: dict[str, Any] | None = None
+    ) -> Metrics:
+        """Close the chapter: write ``metrics.json``.
+
+        Parameters
+        ----------
+        scores : pandas.DataFrame | None
+            One row per score with at least the columns metric, value, chance, n, low, high.
+        facts : dict | None
+            Other findings, by name: numbers, strings, lists or dicts of them.
+
+        Returns
+        -------
+        Metrics
+            What was written.
+        """
+        try:
+            metrics = Metrics(
+                chapter=self.name,
+                subject=self.subject,
+                profile=self.profile.model_dump(mode="json"),
+                scores=[] if scores is None else plain(scores.to_dict("records")),
+                facts=plain(facts or {}),
+                outputs={name: _output_file(self.folder / name) for name in sorted(self._outputs)},
+                provenance=collect_provenance(
+                    self.profile, self._data_folder, time.perf_counter() - self._started
+                ),
+            )
+        except ValidationError as error:
+            raise ResultsError(f"Chapter {self.name} cannot write its metrics: {error}") from None
+        write_text(self.folder / METRICS, metrics.model_dump_json(indent=1) + "\n")
+        return metrics
+
+    @property
+    def _data_folder(self) -> Path:
+        inside = chapter_folder(self.run_dir, DATA_CHAPTER, None) / "data"
+        return self.profile.dataset.root or inside
+
+
+def open_chapter(
+    chapter: str, profile: str | Path | Profile, run_dir: str | Path, subject: int | None = None
+) -> Chapter:
+    """Open a chapter of a run; the first call of every notebook.
+
+    From then on pandas shows the whole text of a cell: a verdict that ends in dots is none.
+
+    Parameters
+    ----------
+    chapter : str
+        Name of the notebook without its extension.
+    profile : str | Path | Profile
+        Name of a shipped profile, path of a YAML file, or a profile.
+    run_dir : str | Path
+        Folder of the run. A relative one counts from the current folder or, for a notebook
+        opened in ``notebooks/``, from the folder above.
+    subject : int | None
+        Subject, in the chapters that run for every subject.
+
+    Raises
+    ------
+    ProfileError
+        If the profile cannot be used.
+    ValueError
+        If the chapter's name or the subject is not one.
+    """
+    import pandas
+
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+", chapter):
+        raise ValueError(f"A chapter is named like '02_filter_signals', got {chapter!r}.")
+    if not isinstance(profile, Profile):
+        profile = load_profile(profile)
+    if subject is not None and subject not in profile.dataset.subjects:
+        allowed = ", ".join(map(str, profile.dataset.subjects))
+        raise ValueError(f"Profile {profile.name!r} has the subjects {allowed}, got {subject!r}.")
+    run_dir = Path(run_dir)
+    if not run_dir.is_absolute() and Path.cwd().name == "notebooks":
+        run_dir = Path.cwd().parent / run_dir
+    pandas.set_option("display.max_colwidth", None)
+    return Chapter(chapter, profile, run_dir.resolve(), subject)
+
+
+def load_predictions(folder: str | Path) -> dict[str, Predictions]:
+    """Read all predictions that a chapter saved, by method.
+
+    Raises
+    ------
+    ResultsError
+        If the folder holds none, or one that cannot be read.
+    """
+    import pandas as pd
+
+    found = {}
+    for path in sorted(Path(folder).glob("predictions-*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found[path.stem.removeprefix("predictions-")] = Predictions(
+                    file["probabilities"],
+                    pd.DataFrame({name: file[f"trial_{name}"] for name in METADATA}),
+                    [str(name) for name in file["class_names"]],
+                )
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+            raise ResultsError(f"{path} cannot be read ({error}). Run its chapter again.") from None
+    if not found:
+        raise ResultsError(f"No predictions in {folder}. Run that chapter first.")
+    return found
+
+
+def _output_file(path: Path) -> OutputFile:
+    if not path.is_file():
+        raise ResultsError(f"The chapter announced {path.name} but did not write it.")
+    return OutputFile(bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+class Notice:
+    """A boxed note that stands out in the book, in Jupyter and as plain text.
+
+    Parameters
+    ----------
+    title : str
+    text : str
+        Plain text.
+    kind : str
+        Class of the box in the book: ``note``, ``warning`` or ``important``.
+    """
+
+    def __init__(self, title: str, text: str, kind: str = "note"):
+        self.title, self.text, self.kind = title, text, kind
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<div class="admonition {self.kind}"><p class="admonition-title">'
+            f"{escape(self.title)}</p><p>{escape(self.text)}</p></div>"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.title}. {self.text}"
+
+
+def data_notice(chapter: Chapter) -> Notice:
+    """Say where the data of this run come from; simulated data are announced as such."""
+    profile = chapter.profile
+    whose = "" if chapter.subject is None else f" Subject {chapter.subject}."
+    if chapter.dataset.simulated:
+        options = chapter.dataset.options
+        return Notice(
+            "Simulated data",
+            "Every signal on this page was simulated; no person was recorded. The design is "
+            f"{options.design}, the stimulus-driven part has strength "
+            f"{options.stimulus_strength:g} and the slow drift {options.drift_strength:g}. "
+            "The scores show how the method works, not what brains do. "
+            f"Profile {profile.name}.{whose}",
+            "warning",
+        )
+    title = chapter.dataset.card().get("title", profile.dataset.name)
+    return Notice("Data", f"{title}. Profile {profile.name}.{whose}")
+
+
+def stop_chapter(chapter: Chapter, reason: str) -> None:
+    """End a chapter here: the cells below are shown but not run.
+
+    For chapters that a data set cannot support. ``metrics.json`` is written with the fact
+    ``skipped``, so that a run goes on and the group page can say why.
+
+    Parameters
+    ----------
+    chapter : Chapter
+    reason : str
+        Shown to the reader.
+    """
+    chapter.finish(facts={"skipped": reason})
+    from IPython import get_ipython
+    from IPython.display import display
+
+    text = f"{reason} The cells below were not run."
+    display(Notice("This chapter ends here", text, "important"))
+    shell = get_ipython()
+    if shell is not None:
+        shell.input_transformers_post.append(lambda lines: [])

@@ -1,0 +1,188 @@
+"""CLIP's image encoder, from the hub or from a folder, and its CLS token (chapter 4)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class TeacherError(ValueError):
+    """No teacher can be had; the message says what was tried and what to do."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An image encoder and the preparation of images that goes with it.
+
+    Attributes
+    ----------
+    name : str
+    encoder : torch.nn.Module
+        Vision transformer of open_clip, in evaluation mode, on the GPU if there is one.
+    prepare : callable
+        From a picture (PIL) to a tensor of shape (3, size, size).
+    """
+
+    name: str
+    encoder: nn.Module
+    prepare: Callable[[Any], Any]
+
+
+def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
+    """Load CLIP's image encoder.
+
+    Parameters
+    ----------
+    model : str
+        ``demo`` for the small model shipped with the package; a local folder with
+        ``open_clip_config.json``; ``hf-hub:<organisation>/<repository>``; or an open_clip model
+        name such as ``ViT-L-14``.
+    weights : str | None
+        With a model name: a tag such as ``openai``, or the path of a weights file.
+
+    Raises
+    ------
+    TeacherError
+        If model or weights do not exist, cannot be reached, or are no vision transformer.
+
+    Notes
+    -----
+    OpenAI's weights were trained with another activation function (QuickGELU) than the models of
+    the same names assume; it is set as the weights' tag asks.
+    """
+    import open_clip
+    import torch
+
+    name, options = _locate(model, weights)
+    try:
+        whole, prepare = open_clip.create_model_from_pretrained(name, **options)
+    except Exception as error:  # hub clients raise many kinds; all mean that it was not loaded
+        reason = " ".join(str(error).split())[:300]
+        raise TeacherError(
+            f"CLIP model {model!r} with weights {weights!r} could not be loaded "
+            f"({type(error).__name__}: {reason}). Named models are downloaded once: connect to the "
+            "network and try again, or place the files by hand: download the weights elsewhere, "
+            "and give their path as teacher.weights, or a folder with open_clip_config.json and "
+            "open_clip_model.safetensors as teacher.model. 'demo' needs no network."
+        ) from error
+    encoder = whole.visual
+    if not isinstance(encoder, open_clip.transformer.VisionTransformer):
+        raise TeacherError(
+            f"The image encoder of {model!r} is a {type(encoder).__name__}, which has no CLS "
+            "token. Choose a vision transformer of open_clip, such as ViT-B-32 or ViT-L-14."
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Clip(model, encoder.eval().requires_grad_(False).to(device), prepare)
+
+
+def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) -> np.ndarray:
+    """Describe each image by the CLS token of CLIP's image encoder.
+
+    Parameters
+    ----------
+    clip : Clip
+    files : iterable of path
+        Images in any format that Pillow reads.
+    batch_size : int
+        Images at a time.
+
+    Returns
+    -------
+    array of float32, shape (n_images, d)
+
+    Raises
+    ------
+    TeacherError
+        Naming every file that is missing or cannot be read.
+
+    Notes
+    -----
+    The token after the last block and its layer normalisation, before the projection into the
+    space that images share with text (section 3.5 of the paper).
+    """
+    import torch
+
+    files = [Path(file) for file in files]
+    if not files:
+        raise TeacherError("There are no images to describe.")
+    device = next(clip.encoder.parameters()).device
+    tokens, problems = [], {}
+    for start in range(0, len(files), batch_size):
+        pictures = []
+        for file in files[start : start + batch_size]:
+            try:
+                pictures.append(clip.prepare(_open_picture(file)))
+            except TeacherError as error:
+                problems[file] = str(error)
+        if problems:  # go on looking, so that all bad files are named at once
+            continue
+        with torch.inference_mode():
+            found = clip.encoder.forward_intermediates(
+                torch.stack(pictures).to(device),
+                indices=1,
+                normalize_intermediates=True,
+                intermediates_only=True,
+                output_extra_tokens=True,
+            )
+        tokens.append(found["image_intermediates_prefix"][-1][:, 0].float().cpu().numpy())
+    if problems:
+        shown = "\n".join(f"  {file}: {why}" for file, why in list(problems.items())[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise TeacherError(
+            f"{len(problems)} of {len(files)} images cannot be used:\n{shown}{more}\nReplace the "
+            "files, or leave their images out of the data set's list of stimuli."
+        )
+    return np.concatenate(tokens)
+
+
+def _locate(model: str, weights: str | None) -> tuple[str, dict[str, Any]]:
+    """Name and options under which open_clip loads a model, after the checks that need no net."""
+    import open_clip
+
+    from eeglib.pretrained import demo_clip_path
+
+    folder = demo_clip_path() if model == "demo" else Path(model)
+    if model == "demo" or folder.is_dir():
+        if not (folder / "open_clip_config.json").is_file():
+            raise TeacherError(
+                f"{folder} holds no open_clip_config.json, so it is no model of open_clip. Give "
+                "the folder that an open_clip model was saved to."
+            )
+        return f"local-dir:{folder.resolve()}", {}
+    if model.startswith("hf-hub:"):
+        return model, {}
+    known = open_clip.list_models()
+    if model not in known:
+        near = difflib.get_close_matches(model, known, n=3) or ["ViT-B-32", "ViT-L-14"]
+        raise TeacherError(
+            f"teacher.model is {model!r}: neither 'demo', nor an existing folder, nor a model of "
+            f"open_clip. Near it: {', '.join(near)}."
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if weights is None or (weights not in tags and not Path(weights).is_file()):
+        raise TeacherError(
+            f"teacher.weights is {weights!r}; {model} needs one of {', '.join(tags) or 'no tag'}, "
+            "or the path of a weights file."
+        )
+    setting = open_clip.get_pretrained_cfg(model, weights) or {}
+    return model, {"pretrained": weights, "force_quick_gelu": bool(setting.get("quick_gelu"))}
+
+
+def _open_picture(file: Path):
+    from PIL import Image
+
+    if not file.is_file():
+        raise TeacherError("there is no such file")
+    try:
+        with Image.open(file) as picture:
+            return picture.convert("RGB")
+    except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
+        raise TeacherError(f"not a readable image ({type(error).__name__})") from None

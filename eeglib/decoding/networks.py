@@ -1,0 +1,348 @@
+"""Networks of the table, all of one size: residual CNN, LSTM, Conv1d (chapters 5 and 6).
+
+Every network takes the shape of its input and the number of classes, and chooses its width so that
+it has 1.1 to 1.2 million parameters (section 3.6 of the paper): no method wins by being bigger.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+N_PARAMETERS = 1_150_000
+"""Size that the networks aim at, and come within 4% of."""
+
+MOMENTUM = 0.3
+"""Share of each batch in the running means of batch normalisation. With PyTorch's 0.1, a small
+data set's first epochs are too few steps, and the validation loss says nothing."""
+
+MAP_SIZE = 32
+"""Longest side of the map that the residual network works on; larger images are cut in patches."""
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trained parameters of a network."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def count_multiplications(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Multiply-adds of one trial's way through a network.
+
+    Parameters
+    ----------
+    network : nn.Module
+    shape : tuple of int
+        Of one trial, without the batch.
+
+    Returns
+    -------
+    int
+        Half of the floating-point operations that PyTorch counts. A training step takes about
+        three times as many per trial as this, the way forward.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(network.parameters()).device
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, *shape, device=device))
+    return counter.get_total_flops() // 2
+
+
+class ResidualCNN(nn.Module):
+    """Convolutional network with residual connections for images of many channels.
+
+    Each frequency of each channel is standardised; a first convolution mixes the channels of the
+    image; four residual blocks follow, each halving the map and all but the first doubling the
+    number of filters; then the average over the map, dropout and a linear layer (section 3.3 of
+    the paper).
+
+    Parameters
+    ----------
+    n_chans : int
+        Channels of the image: those of the EEG, or 1 where the EEG itself is the image.
+    n_freqs, n_times : int
+        Height and width of the image.
+    n_outputs : int
+        Number of classes.
+    dropout : float
+        Share of features set to zero in training, before the linear layer.
+    n_parameters : int
+        Size to come close to.
+    attention : bool
+        Whether each block weighs its filters by the trial (`SqueezeExcitation`).
+
+    Raises
+    ------
+    ValueError
+        If no width gives a network of that size.
+
+    Notes
+    -----
+    Most parameters stand where the map is small, so that a trial of 128 x 21 x 23 takes 12 million
+    multiply-adds. Sides longer than 32 are divided into patches by the first convolution, whose
+    kernel then equals its stride. The paper gives no more than this section says of the network.
+    Residual blocks: with activations first (He et al. 2016, "Identity mappings"), averaging
+    shortcuts (He et al. 2019, "Bag of tricks") and a last scale of zero (Goyal et al. 2017).
+    """
+
+    def __init__(
+        self,
+        n_chans: int,
+        n_freqs: int,
+        n_times: int,
+        n_outputs: int,
+        dropout: float = 0.25,
+        n_parameters: int = N_PARAMETERS,
+        attention: bool = False,
+    ):
+        super().__init__()
+        _check_counts(n_chans=n_chans, n_freqs=n_freqs, n_times=n_times, n_outputs=n_outputs)
+        patch = tuple(-(-side // MAP_SIZE) for side in (n_freqs, n_times))
+
+        def build(width: int) -> nn.Sequential:
+            widths = [width, width, 2 * width, 4 * width, 8 * width]
+            return nn.Sequential(
+                nn.Conv2d(n_chans, width, patch, stride=patch, bias=False),
+                *(ResidualBlock(a, b, attention) for a, b in itertools.pairwise(widths)),
+                _norm(nn.BatchNorm2d, 8 * width),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Dropout(dropout),
+                nn.Linear(8 * width, n_outputs),
+            )
+
+        self.standardize = CellNorm(n_chans, n_freqs)
+        self.layers = build(fitting_width(build, n_parameters))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, shape (n_trials, n_outputs), of images (n_trials, n_chans, n_freqs, n_times)."""
+        return self.layers(self.standardize(images))
+
+
+class CellNorm(nn.Module):
+    """Each frequency of each channel to mean 0 and variance 1, over the training trials and times.
+
+    Power falls so steeply with frequency that, with one mean for a whole channel, the image would
+    be the same ridge in every trial and what differs between trials a ripple on it. Nothing here
+    is learned step by step: `fit` takes means and variances once, so that the loop of training can
+    standardise every trial once instead of in every epoch.
+    """
+
+    def __init__(self, n_chans: int, n_freqs: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, n_chans, n_freqs, 1))
+        self.register_buffer("scale", torch.ones(1, n_chans, n_freqs, 1))
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Take means and variances from the training images (n_trials, n_chans, n_freqs, n_times).
+
+        Until then images pass as they are.
+        """
+        variance, mean = torch.var_mean(images, dim=(0, 3), keepdim=True, correction=0)
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.rsqrt(variance + 1e-5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Standardised images, of the same shape."""
+        n_chans, n_freqs = self.mean.shape[1:3]
+        if images.shape[1:3] != (n_chans, n_freqs):  # one frequency would be taken for all
+            raise ValueError(
+                f"This network takes images (n_trials, {n_chans}, {n_freqs}, n_times), got "
+                f"{tuple(images.shape)}."
+            )
+        return (images - self.mean) * self.scale
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut; halves both sides of the map.
+
+    Activations stand before the convolutions, the shortcut averages and mixes, and the block
+    starts as its shortcut alone. So a new network is linear in the averages of its image, which is
+    what few trials can teach, and grows its non-linear parts from there.
+    """
+
+    def __init__(self, n_in: int, n_out: int, attention: bool = False):
+        super().__init__()
+        self.way = nn.Sequential(
+            _norm(nn.BatchNorm2d, n_in),
+            nn.ReLU(),
+            nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False),
+            _norm(nn.BatchNorm2d, n_out),
+            nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
+            _norm(nn.BatchNorm2d, n_out),
+        )
+        nn.init.zeros_(self.way[-1].weight)
+        if attention:
+            self.way.append(SqueezeExcitation(n_out))
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
+            nn.Conv2d(n_in, n_out, 1, bias=False),
+            _norm(nn.BatchNorm2d, n_out),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (n_trials, n_out, half the height, half the width)."""
+        return self.way(maps) + self.shortcut(maps)
+
+
+class SqueezeExcitation(nn.Module):
+    """Weigh the filters of a map, each trial by its own averages (Hu et al. 2018).
+
+    Between the averages and the weights stand an eighth as many hidden units, at least 4.
+    """
+
+    def __init__(self, n_filters: int):
+        super().__init__()
+        n_hidden = max(4, n_filters // 8)
+        self.weights = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(n_filters, n_hidden, 1),
+            nn.ReLU(),
+            nn.Conv2d(n_hidden, n_filters, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps of the same shape, each filter's times a number from 0 to 1."""
+        return maps * self.weights(maps)
+
+
+class LSTMClassifier(nn.Module):
+    """Four LSTM layers over time; the last moment's state is classified (section 3.6).
+
+    Parameters
+    ----------
+    n_chans, n_times : int
+        Shape of a trial.
+    n_outputs : int
+        Number of classes.
+    step : int
+        Neighbouring times that are averaged into one first. A signal filtered below 70 Hz is
+        described by 200 times a second; every further step costs time and adds nothing.
+    dropout : float
+        Between the layers and before the linear layer.
+    n_parameters : int
+        Size to come close to.
+    """
+
+    def __init__(
+        self,
+        n_chans: int,
+        n_times: int,
+        n_outputs: int,
+        step: int = 1,
+        dropout: float = 0.25,
+        n_parameters: int = N_PARAMETERS,
+    ):
+        super().__init__()
+        _check_counts(n_chans=n_chans, n_times=n_times, n_outputs=n_outputs, step=step)
+        if step > n_times:
+            raise ValueError(f"step is {step}, but a trial has only {n_times} times.")
+
+        def build(width: int) -> nn.ModuleDict:
+            return nn.ModuleDict(
+                {
+                    "scale": _norm(nn.BatchNorm1d, n_chans),
+                    "lstm": nn.LSTM(n_chans, width, 4, batch_first=True, dropout=dropout),
+                    "drop": nn.Dropout(dropout),
+                    "out": nn.Linear(width, n_outputs),
+                }
+            )
+
+        self.step = step
+        self.layers = build(fitting_width(build, n_parameters))
+
+    def forward(self, trials: Tensor) -> Tensor:
+        """Logits, shape (n_trials, n_outputs), of trials (n_trials, n_chans, n_times)."""
+        if self.step > 1:
+            trials = nn.functional.avg_pool1d(trials, self.step)
+        layers = self.layers
+        states, _ = layers["lstm"](layers["scale"](trials).transpose(1, 2))
+        return layers["out"](layers["drop"](states[:, -1]))
+
+
+class Conv1dClassifier(nn.Module):
+    """Four temporal convolutions with dropout, an average over time, a linear layer (section 3.6).
+
+    Parameters are those of `LSTMClassifier`, without ``step``.
+    """
+
+    def __init__(
+        self,
+        n_chans: int,
+        n_times: int,
+        n_outputs: int,
+        dropout: float = 0.25,
+        n_parameters: int = N_PARAMETERS,
+    ):
+        super().__init__()
+        _check_counts(n_chans=n_chans, n_times=n_times, n_outputs=n_outputs)
+        strides = [4 if n_times > 128 else 2, 2, 2, 2]
+
+        def build(width: int) -> nn.Sequential:
+            widths = [n_chans, width, 2 * width, 4 * width, 4 * width]
+            layers: list[nn.Module] = [_norm(nn.BatchNorm1d, n_chans)]
+            for n_in, n_out, stride in zip(widths[:-1], widths[1:], strides, strict=True):
+                layers += [
+                    nn.Conv1d(n_in, n_out, 7, stride=stride, padding=3, bias=False),
+                    _norm(nn.BatchNorm1d, n_out),
+                    nn.ReLU(),
+                    nn.Dropout(dropout),
+                ]
+            layers += [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4 * width, n_outputs)]
+            return nn.Sequential(*layers)
+
+        self.layers = build(fitting_width(build, n_parameters))
+
+    def forward(self, trials: Tensor) -> Tensor:
+        """Logits, shape (n_trials, n_outputs), of trials (n_trials, n_chans, n_times)."""
+        return self.layers(trials)
+
+
+def fitting_width(build: Callable[[int], nn.Module], n_parameters: int = N_PARAMETERS) -> int:
+    """Width that brings a family of networks closest to a number of parameters.
+
+    Parameters
+    ----------
+    build : callable
+        Gives the network of a width; the number of parameters must grow with it.
+    n_parameters : int
+
+    Raises
+    ------
+    ValueError
+        If the nearest is more than 4% off, at the size at which networks are compared.
+    """
+
+    def size(width: int) -> int:
+        with torch.device("meta"):  # nothing is allocated
+            return count_parameters(build(width))
+
+    low, high = 1, 2
+    while size(high) < n_parameters:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) < n_parameters else (low, middle)
+    width = min((low, high), key=lambda w: abs(size(w) - n_parameters))
+    if n_parameters >= N_PARAMETERS and abs(size(width) - n_parameters) > 0.04 * n_parameters:
+        raise ValueError(
+            f"No width gives a network of {n_parameters:,} parameters within 4% for this input; "
+            f"the nearest has {size(width):,}. Reduce the channels or classes."
+        )
+    return width
+
+
+def _norm(kind: type[nn.Module], n_features: int) -> nn.Module:
+    return kind(n_features, momentum=MOMENTUM)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} must be a positive integer, got {count!r}.")

@@ -1,0 +1,269 @@
+"""What a teacher adds: the same student with other teachers, alphas and temperatures (chapter 5).
+
+A student with a teacher may be better than one without for three reasons: the teacher knows which
+classes look alike, its targets are merely soft, or the seed was lucky. Each control takes one away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas
+from scipy import optimize, special
+from torch import nn
+
+from eeglib.decoding.distillation import fit, predict
+from eeglib.decoding.splits import Split
+from eeglib.profile import EvaluationSettings, TrainingSettings
+
+ALONE = "labels only"
+TEACHER = "CLIP teacher"
+
+
+def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """Teachers that lack one thing each that the real one has.
+
+    Parameters
+    ----------
+    logits : array, shape (n_trials, n_classes)
+        Of the real teacher, for the image of each trial.
+    labels : array of int, shape (n_trials,)
+        Classes of those images.
+    seed : int
+        Of what is drawn.
+
+    Returns
+    -------
+    dict of str to array of float32, shape (n_trials, n_classes)
+        ``shuffled classes``: what the teacher says about each wrong class goes to another wrong
+        class, the same one for all images of a class; as sure as the real one, but its likenesses
+        are false. Left out for 2 classes, of which only one is wrong. ``random targets``: each
+        trial hears what the teacher said about a trial drawn at random; as soft, but about
+        nothing. ``label smoothing``: the true class, and the same little for every other; as soft
+        on average, but knows no likenesses.
+
+    Raises
+    ------
+    ValueError
+        If logits and labels do not go together.
+    """
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
+        raise ValueError(
+            "Expected logits (n_trials, n_classes) of at least 2 classes and as many labels, got "
+            f"{logits.shape} and {labels.shape}."
+        )
+    n_trials, n_classes = logits.shape
+    rng = np.random.default_rng(seed)
+    shuffled = logits.copy()
+    for label in np.unique(labels):
+        others = np.delete(np.arange(n_classes), label)
+        turned = np.roll(rng.permutation(others), 1)
+        order = np.empty(n_classes, dtype=int)
+        order[label], order[np.roll(turned, 1)] = label, turned  # no wrong class keeps its place
+        rows = labels == label
+        shuffled[rows] = logits[rows][:, order]
+    smooth = smoothed_labels(labels, n_classes, mean_entropy(logits))
+    found = {
+        "shuffled classes": shuffled,
+        "random targets": logits[rng.permutation(n_trials)],
+        "label smoothing": np.log(smooth),
+    }
+    if n_classes == 2:
+        del found["shuffled classes"]
+    return {name: values.astype(np.float32) for name, values in found.items()}
+
+
+def mean_entropy(logits: np.ndarray) -> float:
+    """Mean entropy of the softmax of logits (n_trials, n_classes), in nats."""
+    log_p = special.log_softmax(logits, axis=1)
+    return float(-(np.exp(log_p) * log_p).sum(axis=1).mean())
+
+
+def smoothed_labels(labels: np.ndarray, n_classes: int, entropy: float) -> np.ndarray:
+    """Soft targets of one entropy that know the label and nothing else.
+
+    Parameters
+    ----------
+    labels : array of int, shape (n_trials,)
+    n_classes : int
+    entropy : float
+        Nats, above 0 and below ``log(n_classes)``.
+
+    Returns
+    -------
+    array, shape (n_trials, n_classes)
+        ``1 - e`` for the true class and ``e / (n_classes - 1)`` for each other.
+    """
+    largest = np.log(n_classes)
+    if not 0 <= entropy <= largest + 1e-9:
+        raise ValueError(f"entropy must lie in 0 ... {largest:.3f} nats, got {entropy:g}.")
+
+    def excess(share: float) -> float:
+        rest = share / (n_classes - 1)
+        return special.entr(1 - share) + (n_classes - 1) * special.entr(rest) - entropy
+
+    low, high = 1e-12, 1 - 1 / n_classes
+    if excess(low) >= 0:
+        share = low
+    else:
+        share = high if excess(high) <= 0 else optimize.brentq(excess, low, high)
+    targets = np.full((len(labels), n_classes), share / (n_classes - 1))
+    targets[np.arange(len(labels)), labels] = 1 - share
+    return targets
+
+
+def train_with_teachers(
+    build: Callable[[], nn.Module],
+    images: np.ndarray,
+    labels: np.ndarray,
+    split: Split,
+    settings: TrainingSettings,
+    teachers: Mapping[str, np.ndarray | None],
+    seeds: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """Train the same network under several teachers, from the same seeds.
+
+    Parameters
+    ----------
+    build, images, labels, split, settings
+        As in `eeglib.decoding.distillation.fit`.
+    teachers : mapping of str to array, shape (n_trials, n_classes), or None
+        Logits; None where the labels alone teach.
+    seeds : sequence of int
+
+    Returns
+    -------
+    dict of str to array, shape (n_seeds, n_test_trials, n_classes)
+        Probabilities of the test trials.
+    """
+    found = {}
+    for name, logits in teachers.items():
+        fitted = (
+            fit(build, images, labels, split, settings, logits, seed, progress=False)
+            for seed in seeds
+        )
+        found[name] = np.stack([predict(s.network, images[split.test]) for s in fitted])
+    return found
+
+
+def gains(
+    predictions: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    settings: EvaluationSettings,
+    seed: int = 0,
+    reference: str = ALONE,
+) -> pandas.DataFrame:
+    """Accuracy under each teacher, and its gain over the labels alone.
+
+    Parameters
+    ----------
+    predictions : mapping of str to array, shape (n_seeds, n_trials, n_classes)
+        From `train_with_teachers`.
+    labels : array of int, shape (n_trials,)
+    settings : EvaluationSettings
+    seed : int
+        Of the bootstrap.
+    reference : str
+        Teacher that the others are compared with.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by ``teacher``: ``accuracy`` (mean over seeds), ``sd_seeds`` (NaN for one seed),
+        ``gain``, ``low``, ``high``, ``chance``, ``n`` (trials), ``n_seeds``.
+
+    Notes
+    -----
+    Both the trials and the seeds are a sample, so the interval of the gain is a bootstrap that
+    draws both, pairs kept together: a seed's network without the teacher is compared with the
+    network that started from the same weights with it.
+    """
+    hits = {name: p.argmax(axis=2) == labels for name, p in predictions.items()}
+    n_seeds, n_trials = hits[reference].shape
+    rng = np.random.default_rng(seed)
+    tails = [(1 - settings.confidence) / 2, (1 + settings.confidence) / 2]
+    of_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), settings.n_bootstrap)
+    of_trials = rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), settings.n_bootstrap)
+    rows = {}
+    for name, hit in hits.items():
+        difference = hit.astype(float) - hits[reference]
+        drawn = np.einsum("bs,st,bt->b", of_seeds, difference, of_trials, optimize=True)
+        low, high = np.quantile(drawn / (n_seeds * n_trials), tails)
+        accuracies = hit.mean(axis=1)
+        rows[name] = {
+            "accuracy": accuracies.mean(),
+            "sd_seeds": accuracies.std(ddof=1) if n_seeds > 1 else np.nan,
+            "gain": difference.mean(),
+            "low": low,
+            "high": high,
+            "chance": 1 / predictions[name].shape[2],
+            "n": n_trials,
+            "n_seeds": n_seeds,
+        }
+    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("teacher")
+
+
+def verdict(table: pandas.DataFrame, teacher: str = TEACHER) -> str:
+    """What the table of `gains` allows to say about a teacher, in a sentence."""
+    row = table.loc[teacher]
+    figures = f"{row['gain']:+.3f}, interval {row['low']:+.3f} to {row['high']:+.3f}"
+    rest = f"({int(row['n_seeds'])} seeds, {int(row['n'])} test trials)"
+    if row["low"] <= 0 <= row["high"]:
+        return (
+            f"The teacher's gain in top-1 accuracy is {figures} {rest}: within the noise. These "
+            "trials do not show that the teacher helps, nor that it does not."
+        )
+    rivals = [n for n in table.index if n not in (teacher, ALONE)]
+    matched = [n for n in rivals if table.loc[n, "gain"] >= row["low"]]
+    text = f"The teacher changes top-1 accuracy by {figures} {rest}: more than the noise."
+    if row["gain"] > 0 and matched:
+        text += f" But so much is also gained with {' and '.join(matched)}."
+    return text
+
+
+def sweep(
+    build: Callable[[], nn.Module],
+    images: np.ndarray,
+    labels: np.ndarray,
+    split: Split,
+    settings: TrainingSettings,
+    logits: np.ndarray,
+    seeds: Sequence[int],
+    alphas: Sequence[float],
+    temperatures: Sequence[float],
+) -> pandas.DataFrame:
+    """Change alpha, then T, and keep the rest.
+
+    Parameters
+    ----------
+    build, images, labels, split, settings
+        As in `eeglib.decoding.distillation.fit`.
+    logits : array, shape (n_trials, n_classes)
+        Of the teacher, for the image of each trial.
+    seeds : sequence of int
+    alphas, temperatures : sequence of float
+        The values to try; while one is changed, the other is the profile's.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``parameter`` (alpha or T), ``value, seed, accuracy, chance, n``: accuracy on the
+        *validation* trials, since whoever picks a setting by the test trials has used them up.
+    """
+    rows, known = [], {}
+    tried = [("alpha", a, a, settings.temperature) for a in alphas]
+    tried += [("T", t, settings.alpha, t) for t in temperatures]
+    for name, value, alpha, temperature in tried:
+        own = settings.model_copy(update={"alpha": alpha, "temperature": temperature})
+        for seed in seeds:
+            if (alpha, temperature, seed) not in known:
+                student = fit(build, images, labels, split, own, logits, seed, progress=False)
+                named = predict(student.network, images[split.validation]).argmax(axis=1)
+                right = named == labels[split.validation]
+                known[alpha, temperature, seed] = float(right.mean())
+            accuracy = known[alpha, temperature, seed]
+            rows.append((name, value, seed, accuracy, 1 / logits.shape[1], len(split.validation)))
+    columns = ["parameter", "value", "seed", "accuracy", "chance", "n"]
+    return pandas.DataFrame(rows, columns=columns)

@@ -1,0 +1,241 @@
+"""A figure for each control (chapter 8); style from `eeglib.plotting.signals`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eeglib.audit.control import Control
+from eeglib.audit.share import N_BINS, Share
+from eeglib.plotting.signals import COLORS, _figure
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from eeglib.audit.card import AuditCard
+
+
+def plot_control(control: Control) -> Figure:
+    """The figure of a control: its details where it has any, else the estimate and its interval.
+
+    Raises
+    ------
+    ValueError
+        If the data did not support the control; its ``reason`` says why.
+    """
+    if not control.available:
+        raise ValueError(f"{control.name} has no figure: {control.reason}")
+    draw = DETAILS.get(control.name) if control.rows else None
+    figure, axes = _figure(2.8 if draw else 1.3)
+    (draw or _estimate)(axes[0, 0], control)
+    axes[0, 0].set_title(control.title)
+    return figure
+
+
+def plot_card(card: AuditCard) -> Figure:
+    """All available controls with interval and chance: accuracies above, differences below."""
+    known = [card.headline, card.label_from_clock, *card.controls]
+    known = [c for c in known if c.available and np.isfinite(c.chance)]
+    sides = [[c for c in known if c.chance > 0], [c for c in known if c.chance == 0]]
+    sizes = [max(1, len(side)) for side in sides]
+    figure, axes = _figure(1.8 + 0.32 * sum(sizes), 2, 1, height_ratios=sizes)
+    labels = ("accuracy or rank", "difference or correlation")
+    for ax, controls, label in zip(axes[:, 0], sides, labels, strict=True):
+        for y, control in enumerate(controls):
+            _bar(ax, y, control)
+        ax.set_yticks(range(len(controls)), [_name(c) for c in controls], fontsize=8)
+        ax.set(xlabel=label, ylim=(max(1, len(controls)) - 0.4, -0.6))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if handles:
+        once = dict(zip(labels, handles, strict=True))
+        figure.legend(once.values(), once.keys(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def plot_confusion_over_time(
+    labels: np.ndarray, predicted: np.ndarray, order_of_class: Sequence[int], n_classes: int
+) -> Figure:
+    """Confusion with the classes in the order in which they were shown: a clock makes a band.
+
+    Parameters
+    ----------
+    labels, predicted : arrays of int, shape (n_trials,)
+    order_of_class : sequence of int
+        Classes in the order of presentation.
+    n_classes : int
+    """
+    counts = np.zeros((n_classes, n_classes))
+    np.add.at(counts, (labels, predicted), 1)
+    counts = counts[np.ix_(order_of_class, order_of_class)]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = _figure(4.0)
+    image = axes[0, 0].imshow(shares, vmin=0)
+    axes[0, 0].set(
+        xlabel="predicted class (order of presentation)",
+        ylabel="true class (order of presentation)",
+    )
+    figure.colorbar(image, label="share of the true class's trials")
+    return figure
+
+
+def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
+    """Similarity of two trials against the time between them, within and across blocks."""
+    figure, axes = _figure(2.8)
+    for name, marker, color in (("within", "o-", COLORS[0]), ("across", "s--", COLORS[1])):
+        axes[0, 0].plot(
+            curves["lag"], curves[name], marker, color=color, label=f"{name} blocks", markersize=4
+        )
+    axes[0, 0].axhline(0, color="0.7", linewidth=0.8)
+    axes[0, 0].set(xlabel=f"time between the two trials ({unit})", ylabel="similarity")
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_share(shares: Mapping[str, Share], truths: Mapping[str, float] | None = None) -> Figure:
+    """Posterior probability of the stimulus-driven share, and the truth where it is known."""
+    figure, axes = _figure(2.8)
+    centres = (np.arange(N_BINS) + 0.5) / N_BINS
+    for color, (name, share) in zip(COLORS, shares.items(), strict=False):
+        axes[0, 0].plot(centres, share.density * N_BINS, color=color, label=name)
+        inside = (centres > share.low) & (centres < share.high)
+        axes[0, 0].fill_between(
+            centres, share.density * N_BINS, where=inside, color=color, alpha=0.15, linewidth=0
+        )
+        if truths and name in truths:
+            axes[0, 0].axvline(truths[name], color=color, linestyle=":", label=f"truth, {name}")
+    axes[0, 0].set(xlabel="stimulus-driven share", ylabel="probability density", ylim=(0, None))
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def plot_sensitivity(table: pandas.DataFrame) -> Figure:
+    """Share of simulated recordings in which each control sees a drift, against its strength."""
+    figure, axes = _figure(3.4)
+    markers = "os^Dv*P"
+    columns = [c for c in table if c not in ("drift strength", "accuracy")]
+    for color, marker, name in zip(COLORS, markers, columns, strict=False):
+        axes[0, 0].plot(
+            table["drift strength"],
+            table[name],
+            f"{marker}-",
+            color=color,
+            label=name,
+            markersize=4,
+        )
+    axes[0, 0].set(xlabel="drift strength", ylabel="share of seeds that see it", ylim=(-0.03, 1.03))
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _estimate(ax: Axes, control: Control) -> None:
+    _bar(ax, 0, control)
+    ax.set_yticks([])
+    ax.legend(loc="upper right", fontsize=8)
+
+
+def _bar(ax: Axes, y: int, control: Control) -> None:
+    reach = np.maximum(0, [[control.estimate - control.low], [control.high - control.estimate]])
+    ax.errorbar(
+        control.estimate,
+        y,
+        xerr=reach,
+        fmt="o",
+        color=COLORS[0],
+        capsize=3,
+        markersize=4,
+        label="estimate and 95% interval",
+    )
+    ax.plot(
+        [control.chance] * 2, [y - 0.35, y + 0.35], color=COLORS[1], linewidth=2, label="chance"
+    )
+
+
+def _bars(key: str, score: str = "accuracy") -> Callable[[Axes, Control], None]:
+    """Bars of the details, one per row, with chance where they are accuracies of the control."""
+
+    def draw(ax: Axes, control: Control) -> None:
+        rows = control.rows
+        ax.barh(range(len(rows)), [r[score] for r in rows], color=COLORS[5])
+        ax.set_yticks(range(len(rows)), [str(r[key]) for r in rows], fontsize=8)
+        ax.invert_yaxis()
+        if control.chance > 0:
+            ax.axvline(control.chance, color=COLORS[1], linewidth=2, label="chance")
+            ax.legend(fontsize=8)
+        ax.set_xlabel(score)
+
+    return draw
+
+
+def _over_distance(ax: Axes, control: Control) -> None:
+    rows = [r for r in control.rows if r["distance"] is not None and np.isfinite(r["distance"])]
+    ax.plot([r["distance"] for r in rows], [r["accuracy"] for r in rows], "o", color=COLORS[0])
+    for row in rows:
+        ax.annotate(
+            row["split"],
+            (row["distance"], row["accuracy"]),
+            fontsize=7.5,
+            textcoords="offset points",
+            xytext=(5, 4),
+        )
+    ax.set(
+        xlabel="median distance to the nearest training trial of the class (trials)",
+        ylabel="accuracy",
+        ylim=(0, 1.25 * max(r["accuracy"] for r in rows)),
+    )
+    ax.margins(x=0.15)
+
+
+def _pairs(ax: Axes, control: Control) -> None:
+    ax.plot(
+        [r["distance"] for r in control.rows],
+        [r["confusion"] for r in control.rows],
+        "o",
+        color=COLORS[0],
+        markersize=4,
+    )
+    ax.set(
+        xlabel="time between the blocks of two classes (s)",
+        ylabel="confusion\n(log-probability, centred)",
+    )
+
+
+def _windows(ax: Axes, control: Control) -> None:
+    timed = [r for r in control.rows if r["start"] is not None and np.isfinite(r["start"])]
+    ax.plot(
+        [1000 * r["start"] for r in timed],
+        [r["accuracy"] for r in timed],
+        "o-",
+        color=COLORS[0],
+        label="50 ms windows",
+    )
+    for row in control.rows:
+        if row not in timed:
+            ax.axhline(row["accuracy"], color=COLORS[2], linestyle="--", label=row["window"])
+    ax.axhline(control.chance, color=COLORS[1], linewidth=2, label="chance")
+    ax.set(xlabel="start of the window after the image (ms)", ylabel="accuracy", ylim=(0, None))
+    ax.legend(fontsize=8)
+
+
+DETAILS: dict[str, Callable[[Axes, Control], None]] = {
+    "across_subjects": _bars("subject"),
+    "phantom_blocks": _bars("labels"),
+    "student_phantom": _bars("split"),
+    "student_temporal": _bars("split"),
+    "pseudo_class": _bars("block"),
+    "temporal_distance": _over_distance,
+    "confusion_distance": _pairs,
+    "student_confusion": _pairs,
+    "power_and_mean": _bars("features"),
+    "time_windows": _windows,
+    "teacher_controls": _bars("teacher"),
+    "generation_controls": _bars("drawn from", "identification"),
+    "simulated_worlds": _bars("world"),
+}
+
+
+def _name(control: Control) -> str:
+    return f"{control.number}: {control.title}" if control.number else control.title

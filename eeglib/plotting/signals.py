@@ -1,0 +1,432 @@
+"""One function per figure of the book; style in one place.
+
+Every function takes arrays, tables or MNE objects, and returns the figure. Times are in seconds,
+frequencies in hertz, voltages in microvolts; colours are those of Okabe and Ito, which
+colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from eeglib.channels import has_position
+
+if TYPE_CHECKING:
+    import mne
+    import pandas
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+WIDTH = 8.0
+"""Width of a figure, inches: the text column of the book."""
+
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.prop_cycle": plt.cycler(color=COLORS),
+    "legend.frameon": False,
+    "image.cmap": "viridis",
+}
+plt.rcParams.update(STYLE)
+
+
+def _figure(height: float, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
+    return plt.subplots(
+        rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained", **kwargs
+    )
+
+
+def _message(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure, axes = _figure(1.2)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def _unit(info: mne.Info) -> tuple[float, str]:
+    """Factor and name of the unit in which signals are drawn."""
+    from mne.io.constants import FIFF
+
+    if info["chs"][0]["unit"] == FIFF.FIFF_UNIT_NONE:
+        return 1.0, "no unit"
+    return 1e6, "µV"
+
+
+# --- chapter 1 ------------------------------------------------------------------------------
+
+
+def plot_channels(info: mne.Info) -> Figure:
+    """Positions of the channels on the head, seen from above, with their names.
+
+    Of more than 64 channels only those of the coarser rows are named: there is no room for all.
+    Channels without a position are left out; if there is none with one, the figure says so.
+    """
+    import mne
+
+    picks = [p for p in mne.pick_types(info, eeg=True) if has_position(info["chs"][p])]
+    if not picks:
+        return _message(f"{len(info['ch_names'])} channels, positions unknown")
+    eeg = mne.pick_info(info, picks)
+    named: bool | list[str] = True
+    if len(eeg["ch_names"]) > 64:
+        pattern = r"(Fp|F|C|P|O|T|AF|PO)(z|[0-9]+)"
+        named = [name for name in eeg["ch_names"] if re.fullmatch(pattern, name)] or True
+    figure, axes = _figure(WIDTH * 0.75)
+    mne.viz.plot_sensors(eeg, show_names=named, axes=axes[0, 0], show=False, pointsize=14)
+    for text in axes[0, 0].texts:
+        text.set_fontsize(8.5)
+    return figure
+
+
+def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figure:
+    """When each class was shown: one mark per trial, time across, class up.
+
+    Parameters
+    ----------
+    trials : pandas.DataFrame
+        ``label``, ``session`` and either ``onset`` (seconds after the start of its recording) or
+        ``order`` (position in the presentation order; if it is -1 throughout, the figure says
+        that the order is unknown).
+    class_names : sequence of str
+    """
+    sessions = sorted(trials["session"].unique())
+    axis = "onset" if "onset" in trials else "order"
+    if axis == "order" and (trials["order"] < 0).all():
+        return _message("The order of presentation is unknown")
+    figure, axes = _figure(
+        1.2 + 0.22 * len(class_names), 1, len(sessions), sharey=True, sharex=True
+    )
+    for ax, session in zip(axes[0], sessions, strict=True):
+        shown = trials[trials["session"] == session]
+        ax.plot(shown[axis], shown["label"], "|", color=COLORS[0], markersize=7)
+        ax.set_title(f"session {session}" if session >= 0 else "session unknown")
+        ax.set_xlabel("time (s)" if axis == "onset" else "presentation order (trials)")
+        ax.grid(axis="y", color="0.92")
+    axes[0, 0].set_yticks(range(len(class_names)), class_names)
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
+def plot_stimuli(pictures: Sequence[Image], titles: Sequence[str], columns: int = 8) -> Figure:
+    """A sheet of pictures with a title above each."""
+    rows = -(-len(pictures) // columns)
+    figure, axes = _figure(1.25 * WIDTH / columns * rows, rows, columns)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
+        ax.imshow(picture)
+        ax.set_title(_wrap(title, 14), fontsize=8)
+    return figure
+
+
+# --- chapter 2 ------------------------------------------------------------------------------
+
+
+def plot_filter_response(frequencies: np.ndarray, responses: Mapping[str, np.ndarray]) -> Figure:
+    """Gain of filters against frequency.
+
+    Parameters
+    ----------
+    frequencies : array, shape (n_freqs,)
+        Hertz.
+    responses : mapping of str to array, shape (n_freqs,)
+        Gain of each filter, 1 = unchanged.
+    """
+    figure, axes = _figure(2.6)
+    for name, gain in responses.items():
+        axes[0, 0].plot(frequencies, 20 * np.log10(np.maximum(gain, 1e-6)), label=name)
+    axes[0, 0].set(xlabel="frequency (Hz)", ylabel="gain (dB)", ylim=(-60, 3))
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_spectra(
+    before: mne.io.BaseRaw | mne.BaseEpochs,
+    after: mne.io.BaseRaw | mne.BaseEpochs,
+    fmax: float | None = None,
+) -> Figure:
+    """Power spectral density before and after filtering: each channel, and the median."""
+    figure, axes = _figure(3.0, 1, 2, sharey=True)
+    fmax, (factor, unit) = fmax or before.info["sfreq"] / 2, _unit(before.info)
+    for ax, data, title in zip(axes[0], (before, after), ("before", "after"), strict=True):
+        n_fft = int(min(2 * data.info["sfreq"], len(data.times)))
+        spectrum = data.compute_psd("welch", fmax=fmax, n_fft=n_fft, picks="eeg", verbose=False)
+        power = spectrum.get_data()
+        power = power.mean(axis=0) if power.ndim == 3 else power  # trials, where already cut
+        density = 10 * np.log10(np.maximum(power * factor**2, 1e-10))
+        ax.plot(spectrum.freqs, density.T, color="0.8", linewidth=0.4)
+        ax.plot(spectrum.freqs, np.median(density, axis=0), color=COLORS[0], label="median channel")
+        ax.set(title=title, xlabel="frequency (Hz)")
+    reference = "1/Hz" if unit == "no unit" else f"1 {unit}²/Hz"
+    axes[0, 0].set_ylabel(f"power density (dB re {reference})")
+    top = np.percentile([line.get_ydata().max() for line in axes[0, 0].lines], 98)
+    axes[0, 0].set_ylim(top - 80, top + 5)
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_traces(
+    before: mne.io.BaseRaw | mne.BaseEpochs,
+    after: mne.io.BaseRaw | mne.BaseEpochs,
+    channels: Sequence[str],
+    seconds: float = 2.0,
+) -> Figure:
+    """A stretch of some channels, before and after filtering, in microvolts or without unit.
+
+    The stretch lies in the middle of a recording; of data that are already cut, the first trial.
+    """
+    figure, axes = _figure(0.75 + 0.85 * len(channels), len(channels), 2, sharex=True)
+    for column, (signals, title) in enumerate([(before, "before"), (after, "after")]):
+        traces, times = _stretch(signals, channels, seconds)
+        factor, unit = _unit(signals.info)
+        for ax, trace, name in zip(axes[:, column], traces * factor, channels, strict=True):
+            ax.plot(times, trace - np.median(trace), linewidth=0.7, color=COLORS[0])
+            ax.set_ylabel(f"{name} ({unit})")
+        axes[0, column].set_title(title)
+        axes[-1, column].set_xlabel("time (s)")
+    return figure
+
+
+def _stretch(
+    signals: mne.io.BaseRaw | mne.BaseEpochs, channels: Sequence[str], seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    if hasattr(signals, "metadata"):
+        return signals[:1].get_data(picks=list(channels))[0], signals.times
+    n_times = min(int(seconds * signals.info["sfreq"]), signals.n_times)
+    start = (signals.n_times - n_times) // 2
+    return signals.get_data(
+        picks=list(channels), start=start, stop=start + n_times, return_times=True
+    )
+
+
+def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Figure:
+    """Average over trials: all channels against time, and the scalp at some moments.
+
+    Parameters
+    ----------
+    evoked : mne.Evoked
+        Volts, or without unit.
+    times : sequence of float | None
+        Moments for the scalp maps, seconds; by default four spread over the trial.
+    """
+    if times is None:
+        times = np.linspace(evoked.times[0], evoked.times[-1], 6)[1:-1]
+    has_positions = all(has_position(channel) for channel in evoked.info["chs"])
+    figure = plt.figure(figsize=(WIDTH, 4.6 if has_positions else 2.6), layout="constrained")
+    grid = figure.add_gridspec(
+        2 if has_positions else 1, len(times) + 1, width_ratios=[1] * len(times) + [0.08]
+    )
+    ax = figure.add_subplot(grid[0, :])
+    factor, unit = _unit(evoked.info)
+    ax.plot(evoked.times, evoked.data.T * factor, color=COLORS[0], linewidth=0.5, alpha=0.6)
+    for moment in times:
+        ax.axvline(moment, color="0.75", linewidth=0.8, zorder=0)
+    ax.set(xlabel="time after the onset of the image (s)", ylabel=f"average over trials ({unit})")
+    if has_positions:
+        maps = [figure.add_subplot(grid[1, column]) for column in range(len(times) + 1)]
+        evoked.plot_topomap(
+            times,
+            axes=maps,
+            show=False,
+            colorbar=True,
+            time_unit="s",
+            contours=4,
+            res=48,
+            scalings=factor,
+            units=unit,
+        )
+    return figure
+
+
+# --- chapter 3 ------------------------------------------------------------------------------
+
+
+def plot_time_frequency(
+    images: Sequence[np.ndarray],
+    axes_of_images: Sequence[tuple[np.ndarray, np.ndarray]],
+    titles: Sequence[str],
+    fmax: float | None = None,
+    label: str = "magnitude",
+) -> Figure:
+    """Time-frequency images side by side, each with its own grid.
+
+    Parameters
+    ----------
+    images : sequence of array, shape (n_freqs, n_windows)
+        Magnitudes.
+    axes_of_images : sequence of (frequencies in hertz, times in seconds)
+    titles : sequence of str
+    fmax : float | None
+        Highest frequency to draw, hertz.
+    label : str
+        What the colour shows, with its unit.
+    """
+    figure, axes = _figure(3.0, 1, len(images))
+    for ax, image, (frequencies, times), title in zip(
+        axes[0], images, axes_of_images, titles, strict=True
+    ):
+        mesh = ax.pcolormesh(times, frequencies, image, shading="nearest", rasterized=True)
+        ax.set(title=title, xlabel="time (s)", ylim=(0, fmax or frequencies[-1]))
+        figure.colorbar(mesh, ax=ax, label=label, shrink=0.9)
+    axes[0, 0].set_ylabel("frequency (Hz)")
+    return figure
+
+
+def plot_energy(frequencies: np.ndarray, shares: np.ndarray) -> Figure:
+    """Share of the energy in each frequency bin of a time-frequency image."""
+    figure, axes = _figure(2.4)
+    axes[0, 0].bar(frequencies, 100 * shares, width=0.7 * frequencies[1], color=COLORS[0])
+    axes[0, 0].set(xlabel="frequency (Hz)", ylabel="share of the energy (%)")
+    return figure
+
+
+def plot_wavelet_image(image: np.ndarray, bands: Sequence[str], duration: float) -> Figure:
+    """Wavelet coefficients of one channel: level up, time across.
+
+    Parameters
+    ----------
+    image : array, shape (n_levels, n_times)
+    bands : sequence of str
+        Name of each level, with its frequencies.
+    duration : float
+        Length of the trial, seconds.
+    """
+    figure, axes = _figure(3.0)
+    size = np.abs(image).max() or 1.0
+    mesh = axes[0, 0].imshow(
+        image,
+        aspect="auto",
+        origin="lower",
+        cmap="RdBu_r",
+        vmin=-size,
+        vmax=size,
+        extent=(0, duration, -0.5, len(image) - 0.5),
+        interpolation="nearest",
+    )
+    axes[0, 0].set_yticks(range(len(image)), bands)
+    axes[0, 0].set(xlabel="time (s)", ylabel="level")
+    figure.colorbar(mesh, ax=axes[0, 0], label="coefficient (standard deviations)")
+    return figure
+
+
+# --- chapter 4 ------------------------------------------------------------------------------
+
+
+def plot_soft_targets(
+    pictures: Sequence[Image],
+    probabilities: np.ndarray,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    n_bars: int = 5,
+) -> Figure:
+    """Pictures and, under each, the teacher's largest probabilities; the true class in orange."""
+    figure, axes = _figure(4.4, 2, len(pictures), height_ratios=[1, 1.2])
+    for column, (picture, row, label) in enumerate(
+        zip(pictures, probabilities, labels, strict=True)
+    ):
+        axes[0, column].imshow(picture)
+        axes[0, column].axis("off")
+        order = np.argsort(row)[::-1][:n_bars]
+        colors = [COLORS[1] if c == label else COLORS[0] for c in order]
+        ax = axes[1, column]
+        ax.barh(range(len(order)), row[order], color=colors)
+        ax.set(xlim=(0, 1), xlabel="probability")
+        ax.set_yticks([])
+        for y, c in enumerate(order):
+            ax.text(
+                0.03,
+                y,
+                _shorten(class_names[c], 16),
+                va="center",
+                fontsize=8,
+                bbox={"facecolor": "white", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"},
+            )
+        ax.invert_yaxis()
+    return figure
+
+
+def plot_similarity(matrix: np.ndarray, class_names: Sequence[str], label: str) -> Figure:
+    """A square matrix over classes."""
+    side = min(WIDTH, 3.0 + 0.13 * len(class_names))
+    figure, axes = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
+    shown = axes.imshow(matrix)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, class_names, fontsize=8)
+    figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+# --- chapters 5 and 6 -----------------------------------------------------------------------
+
+
+def plot_training(histories: Mapping[str, pandas.DataFrame], stopped: bool = True) -> Figure:
+    """Training and validation loss against the epoch, one panel per network.
+
+    Parameters
+    ----------
+    histories : mapping of str to pandas.DataFrame
+        Columns ``epoch``, ``training_loss``, ``validation_loss``.
+    stopped : bool
+        Mark the epoch with the lowest validation loss, whose weights are kept.
+    """
+    figure, axes = _figure(2.8, 1, len(histories), sharex=True)
+    for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
+        ax.plot(history["epoch"], history["training_loss"], label="training")
+        ax.plot(history["epoch"], history["validation_loss"], "--", label="validation")
+        if stopped:
+            best = history.loc[history["validation_loss"].idxmin()]
+            ax.plot(best["epoch"], best["validation_loss"], "o", color=COLORS[6], label="kept")
+        ax.set(title=name, xlabel="epoch", ylabel="loss (nats)")
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figure:
+    """Bars with intervals, one per method, and the level of chance.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``method`` (title), ``value``, ``low``, ``high``, ``chance``.
+    xlabel : str
+    """
+    figure, axes = _figure(0.9 + 0.36 * len(table))
+    ax = axes[0, 0]
+    rows = np.arange(len(table))
+    errors = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]))
+    ax.barh(rows, table["value"], color=COLORS[5], xerr=errors, capsize=3, ecolor="0.25")
+    for y, chance in zip(rows, table["chance"], strict=True):
+        ax.plot(
+            [chance, chance],
+            [y - 0.45, y + 0.45],
+            color=COLORS[1],
+            linewidth=2,
+            label="chance" if y == 0 else None,
+        )
+    ax.set_yticks(rows, table["method"])
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    figure.legend(loc="outside upper right")
+    return figure
+
+
+def _wrap(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,1 @@
+"""An image of what was seen, and how near it comes (chapter 7)."""
