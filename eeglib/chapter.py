@@ -507,6 +507,13 @@ class Chapter:
             if (chapter_folder(self.run_dir, chapter, subject) / METRICS).is_file()
         ]
 
+    def results(self, chapter: str) -> dict[int, Metrics]:
+        """``metrics.json`` of a chapter, by subject, of those who have finished it."""
+        return {
+            subject: load_metrics(chapter_folder(self.run_dir, chapter, subject))
+            for subject in self.subjects_with(chapter)
+        }
+
     def finish(
         self, scores: pandas.DataFrame | None = None, facts: dict[str, Any] | None = None
     ) -> Metrics:

@@ -9,6 +9,7 @@ import pandas
 import pytest
 from scipy import stats
 
+from eeglib import plotting
 from eeglib.audit import (
     AuditError,
     AuditTrials,
@@ -27,7 +28,6 @@ from eeglib.audit.control import accuracy_control, difference_interval
 from eeglib.audit.phantom import phantom_trials
 from eeglib.audit.subject import load_trials, rows_of, save_trials
 from eeglib.audit.trials import log_power
-from eeglib.plotting import audit as figures
 
 
 def made(labels, blocks=None, order=None, features=None, session=0, images=None, seed=0, **known):
@@ -425,11 +425,11 @@ def test_every_available_control_has_a_figure(full_card):
     card = full_card[1]
     for control in [card.headline, *card.controls]:
         if control.available:
-            assert figures.plot_control(control).axes[0].get_title() == control.title
+            assert plotting.plot_control(control).axes[0].get_title() == control.title
         else:
             with pytest.raises(ValueError, match=control.name):
-                figures.plot_control(control)
-    assert len(figures.plot_card(card).axes) == 2
+                plotting.plot_control(control)
+    assert len(plotting.plot_card(card).axes) == 2
     plt.close("all")
 
 

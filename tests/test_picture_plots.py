@@ -5,7 +5,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from eeglib.plotting import images as picture_plots
+from eeglib import plotting
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def titles(figure):
 
 
 def test_right_and_wrong_stand_in_words():
-    figure = picture_plots.plot_reconstructions(
+    figure = plotting.plot_reconstructions(
         pictures(10), pictures(10), ["banana"] * 10, ["banana", *["iron"] * 9]
     )
     found = titles(figure)
@@ -36,7 +36,7 @@ def test_right_and_wrong_stand_in_words():
 
 def test_sets_lie_below_each_other():
     sets = {"shown": pictures(3), "true label": pictures(3)}
-    figure = picture_plots.plot_sets(sets, {"shown": ["a", "b", "c"]})
+    figure = plotting.plot_sets(sets, {"shown": ["a", "b", "c"]})
     assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["shown", "true label"]
     assert titles(figure) == ["a", "b", "c"]
 
@@ -54,7 +54,7 @@ def test_the_gallery_has_a_row_per_class_and_a_drawing_per_subject(tmp_path):
             "file": [tmp_path / "1.png", tmp_path / "2.png"],
         }
     )
-    assert titles(picture_plots.plot_gallery(drawings, stimuli)) == [
+    assert titles(plotting.plot_gallery(drawings, stimuli)) == [
         "shown: banana", "subject 1, right: banana", "subject 2, wrong: iron",
     ]  # fmt: skip
 
@@ -67,6 +67,6 @@ def test_scores_have_a_panel_each_with_every_set():
     ]
     columns = ["pictures", "metric", "value", "chance", "better", "n", "low", "high", "bias",
                "backbone"]  # fmt: skip
-    figure = picture_plots.plot_picture_scores(pandas.DataFrame(rows, columns=columns))
+    figure = plotting.plot_picture_scores(pandas.DataFrame(rows, columns=columns))
     assert titles(figure) == ["SSIM (higher is better)", "FID (higher is better)"]
     assert len(figure.axes[0].lines) > len(figure.axes[1].lines)  # chance, where there is one

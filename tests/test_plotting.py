@@ -6,10 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from eeglib import plotting
 from eeglib.datasets.file_epochs import channel_info
 from eeglib.datasets.montage import montage_1005
-from eeglib.plotting import images as picture_plots
-from eeglib.plotting import signals as plotting
 
 
 def texts(figure):
@@ -68,6 +67,6 @@ def test_a_gallery_of_many_subjects_shows_the_first_and_says_so(tmp_path, n_subj
     row = {"image": "cat_01", "true": "cat", "predicted": "cat", "file": picture}
     drawings = pd.DataFrame([{"subject": s, **row} for s in range(1, n_subjects + 1)])
     stimuli = pd.DataFrame({"image": ["cat_01"], "file": [picture]})
-    figure = picture_plots.plot_gallery(drawings, stimuli)
+    figure = plotting.plot_gallery(drawings, stimuli)
     assert len(figure.axes) == columns
     assert (figure.get_suptitle() == "the first 6 of 1000 subjects") == (n_subjects == 1000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -147,6 +148,25 @@ class Dataset(ABC):
 
         Empty where the pictures are not to be had; the chapters that need them then say so.
         """
+
+    def files(self, subject: int | None = None) -> list[Path]:
+        """Files that one subject's trials depend on; without a subject, those that all share.
+
+        What is stale after a change on disk is decided by these alone: a subject's job reads no
+        other subject's files. Hidden files do not count: an interrupted writer may have left them.
+        """
+        own = {path for path in self.folder.glob("sub-*") if path.is_dir()}
+        if subject is not None:
+            tops = [path for path in own if re.fullmatch(rf"sub-0*{subject}", path.name)]
+        else:
+            tops = [path for path in self.folder.glob("*") if path not in own]
+        found = [p for top in tops for p in ([top] if top.is_file() else top.rglob("*"))]
+        return sorted(
+            path
+            for path in found
+            if path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+        )
 
     @property
     def processed(self) -> tuple[str, ...]:

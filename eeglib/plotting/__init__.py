@@ -1,1 +1,79 @@
-"""One function per figure, by what is drawn."""
+"""One function per figure of the book.
+
+Every function takes arrays, tables or MNE objects, and returns the figure. Times are in seconds,
+frequencies in hertz, voltages in microvolts.
+"""
+
+from eeglib.plotting.audit import (
+    plot_card,
+    plot_confusion_over_time,
+    plot_control,
+    plot_lags,
+    plot_sensitivity,
+    plot_share,
+)
+from eeglib.plotting.decoding import (
+    plot_attribution,
+    plot_confusion_by_group,
+    plot_gains,
+    plot_recall,
+    plot_scores,
+    plot_similarity,
+    plot_soft_targets,
+    plot_sweep,
+    plot_training,
+)
+from eeglib.plotting.images import (
+    open_pictures,
+    plot_gallery,
+    plot_picture_scores,
+    plot_reconstructions,
+    plot_sets,
+    plot_stimuli,
+    plot_strip,
+)
+from eeglib.plotting.signals import (
+    plot_channels,
+    plot_energy,
+    plot_evoked,
+    plot_filter_response,
+    plot_spectra,
+    plot_time_frequency,
+    plot_timeline,
+    plot_traces,
+    plot_wavelet_image,
+)
+
+__all__ = [
+    "open_pictures",
+    "plot_attribution",
+    "plot_card",
+    "plot_channels",
+    "plot_confusion_by_group",
+    "plot_confusion_over_time",
+    "plot_control",
+    "plot_energy",
+    "plot_evoked",
+    "plot_filter_response",
+    "plot_gains",
+    "plot_gallery",
+    "plot_lags",
+    "plot_picture_scores",
+    "plot_recall",
+    "plot_reconstructions",
+    "plot_scores",
+    "plot_sensitivity",
+    "plot_sets",
+    "plot_share",
+    "plot_similarity",
+    "plot_soft_targets",
+    "plot_spectra",
+    "plot_stimuli",
+    "plot_strip",
+    "plot_sweep",
+    "plot_time_frequency",
+    "plot_timeline",
+    "plot_traces",
+    "plot_training",
+    "plot_wavelet_image",
+]

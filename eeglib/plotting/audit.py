@@ -1,4 +1,4 @@
-"""A figure for each control (chapter 8); style from `eeglib.plotting.signals`."""
+"""A figure for each control (chapter 8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from eeglib.audit.control import Control
 from eeglib.audit.share import N_BINS, Share
-from eeglib.plotting.signals import COLORS, _figure
+from eeglib.plotting.style import COLORS, new_figure
 
 if TYPE_CHECKING:
     import pandas
@@ -30,7 +30,7 @@ def plot_control(control: Control) -> Figure:
     if not control.available:
         raise ValueError(f"{control.name} has no figure: {control.reason}")
     draw = DETAILS.get(control.name) if control.rows else None
-    figure, axes = _figure(2.8 if draw else 1.3)
+    figure, axes = new_figure(2.8 if draw else 1.3)
     (draw or _estimate)(axes[0, 0], control)
     axes[0, 0].set_title(control.title)
     return figure
@@ -42,7 +42,7 @@ def plot_card(card: AuditCard) -> Figure:
     known = [c for c in known if c.available and np.isfinite(c.chance)]
     sides = [[c for c in known if c.chance > 0], [c for c in known if c.chance == 0]]
     sizes = [max(1, len(side)) for side in sides]
-    figure, axes = _figure(1.8 + 0.32 * sum(sizes), 2, 1, height_ratios=sizes)
+    figure, axes = new_figure(1.8 + 0.32 * sum(sizes), 2, 1, height_ratios=sizes)
     labels = ("accuracy or rank", "difference or correlation")
     for ax, controls, label in zip(axes[:, 0], sides, labels, strict=True):
         for y, control in enumerate(controls):
@@ -72,7 +72,7 @@ def plot_confusion_over_time(
     np.add.at(counts, (labels, predicted), 1)
     counts = counts[np.ix_(order_of_class, order_of_class)]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _figure(4.0)
+    figure, axes = new_figure(4.0)
     image = axes[0, 0].imshow(shares, vmin=0)
     axes[0, 0].set(
         xlabel="predicted class (order of presentation)",
@@ -84,7 +84,7 @@ def plot_confusion_over_time(
 
 def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
     """Similarity of two trials against the time between them, within and across blocks."""
-    figure, axes = _figure(2.8)
+    figure, axes = new_figure(2.8)
     for name, marker, color in (("within", "o-", COLORS[0]), ("across", "s--", COLORS[1])):
         axes[0, 0].plot(
             curves["lag"], curves[name], marker, color=color, label=f"{name} blocks", markersize=4
@@ -97,7 +97,7 @@ def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
 
 def plot_share(shares: Mapping[str, Share], truths: Mapping[str, float] | None = None) -> Figure:
     """Posterior probability of the stimulus-driven share, and the truth where it is known."""
-    figure, axes = _figure(2.8)
+    figure, axes = new_figure(2.8)
     centres = (np.arange(N_BINS) + 0.5) / N_BINS
     for color, (name, share) in zip(COLORS, shares.items(), strict=False):
         axes[0, 0].plot(centres, share.density * N_BINS, color=color, label=name)
@@ -114,7 +114,7 @@ def plot_share(shares: Mapping[str, Share], truths: Mapping[str, float] | None =
 
 def plot_sensitivity(table: pandas.DataFrame) -> Figure:
     """Share of simulated recordings in which each control sees a drift, against its strength."""
-    figure, axes = _figure(3.4)
+    figure, axes = new_figure(3.4)
     markers = "os^Dv*P"
     columns = [c for c in table if c not in ("drift strength", "accuracy")]
     for color, marker, name in zip(COLORS, markers, columns, strict=False):

@@ -1,22 +1,21 @@
-"""Figures of the student: gains, sweeps, confusion by semantic group, recall, attribution.
-
-Style is that of `eeglib.plotting.signals`.
-"""
+"""Figures of the student: gains, sweeps, confusion by semantic group, recall, attribution."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from eeglib.decoding.teacher_study import ALONE
-from eeglib.plotting.signals import COLORS, WIDTH, plot_similarity
+from eeglib.plotting.style import COLORS, WIDTH, new_figure, shorten
 
 if TYPE_CHECKING:
     import mne
     import pandas
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
     from eeglib.decoding.attribution import Attribution
 
@@ -161,4 +160,100 @@ def plot_attribution(
     )
     axes[1].set(title="time-frequency cells", xlabel="time (s)", ylabel="frequency (Hz)")
     figure.colorbar(mesh, ax=axes[1], label="added to the logit", shrink=0.8)
+    return figure
+
+
+def plot_soft_targets(
+    pictures: Sequence[Image],
+    probabilities: np.ndarray,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    n_bars: int = 5,
+) -> Figure:
+    """Pictures and, under each, the teacher's largest probabilities; the true class in orange."""
+    figure, axes = new_figure(4.4, 2, len(pictures), height_ratios=[1, 1.2])
+    for column, (picture, row, label) in enumerate(
+        zip(pictures, probabilities, labels, strict=True)
+    ):
+        axes[0, column].imshow(picture)
+        axes[0, column].axis("off")
+        order = np.argsort(row)[::-1][:n_bars]
+        colors = [COLORS[1] if c == label else COLORS[0] for c in order]
+        ax = axes[1, column]
+        ax.barh(range(len(order)), row[order], color=colors)
+        ax.set(xlim=(0, 1), xlabel="probability")
+        ax.set_yticks([])
+        for y, c in enumerate(order):
+            ax.text(
+                0.03,
+                y,
+                shorten(class_names[c], 16),
+                va="center",
+                fontsize=8,
+                bbox={"facecolor": "white", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"},
+            )
+        ax.invert_yaxis()
+    return figure
+
+
+def plot_similarity(matrix: np.ndarray, class_names: Sequence[str], label: str) -> Figure:
+    """A square matrix over classes."""
+    side = min(WIDTH, 3.0 + 0.13 * len(class_names))
+    figure, axes = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
+    shown = axes.imshow(matrix)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, class_names, fontsize=8)
+    figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+def plot_training(histories: Mapping[str, pandas.DataFrame], stopped: bool = True) -> Figure:
+    """Training and validation loss against the epoch, one panel per network.
+
+    Parameters
+    ----------
+    histories : mapping of str to pandas.DataFrame
+        Columns ``epoch``, ``training_loss``, ``validation_loss``.
+    stopped : bool
+        Mark the epoch with the lowest validation loss, whose weights are kept.
+    """
+    figure, axes = new_figure(2.8, 1, len(histories), sharex=True)
+    for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
+        ax.plot(history["epoch"], history["training_loss"], label="training")
+        ax.plot(history["epoch"], history["validation_loss"], "--", label="validation")
+        if stopped:
+            best = history.loc[history["validation_loss"].idxmin()]
+            ax.plot(best["epoch"], best["validation_loss"], "o", color=COLORS[6], label="kept")
+        ax.set(title=name, xlabel="epoch", ylabel="loss (nats)")
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figure:
+    """Bars with intervals, one per method, and the level of chance.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``method`` (title), ``value``, ``low``, ``high``, ``chance``.
+    xlabel : str
+    """
+    figure, axes = new_figure(0.9 + 0.36 * len(table))
+    ax = axes[0, 0]
+    rows = np.arange(len(table))
+    errors = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]))
+    ax.barh(rows, table["value"], color=COLORS[5], xerr=errors, capsize=3, ecolor="0.25")
+    for y, chance in zip(rows, table["chance"], strict=True):
+        ax.plot(
+            [chance, chance],
+            [y - 0.45, y + 0.45],
+            color=COLORS[1],
+            linewidth=2,
+            label="chance" if y == 0 else None,
+        )
+    ax.set_yticks(rows, table["method"])
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    figure.legend(loc="outside upper right")
     return figure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 
-from eeglib.plotting.signals import COLORS, WIDTH, _figure, _wrap, plot_stimuli
+from eeglib.plotting.style import COLORS, WIDTH, new_figure, wrap
 
 if TYPE_CHECKING:
     import pandas
@@ -35,7 +35,7 @@ def plot_reconstructions(
     """What was shown above what was drawn from the predicted class, judged in words."""
     bands = -(-len(shown) // 8)
     columns = -(-len(shown) // bands)
-    figure, axes = _figure(2.5 * WIDTH / max(columns, 4) * bands, 2 * bands, columns)
+    figure, axes = new_figure(2.5 * WIDTH / max(columns, 4) * bands, 2 * bands, columns)
     for ax in axes.flat:
         ax.axis("off")
     for index, (image, drawing, true, predicted) in enumerate(
@@ -43,10 +43,10 @@ def plot_reconstructions(
     ):
         row, column = 2 * (index // columns), index % columns
         axes[row, column].imshow(image)
-        axes[row, column].set_title(_wrap(f"shown: {true}", 15), fontsize=8)
+        axes[row, column].set_title(wrap(f"shown: {true}", 15), fontsize=8)
         axes[row + 1, column].imshow(drawing)
         verdict = "right" if true == predicted else "wrong"
-        axes[row + 1, column].set_title(_wrap(f"{verdict}: {predicted}", 15), fontsize=8)
+        axes[row + 1, column].set_title(wrap(f"{verdict}: {predicted}", 15), fontsize=8)
     return figure
 
 
@@ -69,13 +69,13 @@ def plot_sets(
     """
     columns = len(next(iter(sets.values())))
     side = 0.85 * WIDTH / columns
-    figure, axes = _figure(side * len(sets) + 0.35 * (1 + len(titles or {})), len(sets), columns)
+    figure, axes = new_figure(side * len(sets) + 0.35 * (1 + len(titles or {})), len(sets), columns)
     for row, (name, pictures) in zip(axes, sets.items(), strict=True):
-        row[0].set_ylabel(_wrap(name, 16), rotation=0, ha="right", va="center", fontsize=8)
+        row[0].set_ylabel(wrap(name, 16), rotation=0, ha="right", va="center", fontsize=8)
         words = (titles or {}).get(name, [""] * columns)
         for ax, picture, text in zip(row, pictures, words, strict=True):
             ax.imshow(picture)
-            ax.set_title(_wrap(text, 16), fontsize=7)
+            ax.set_title(wrap(text, 16), fontsize=7)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
     return figure
@@ -94,7 +94,7 @@ def plot_picture_scores(table: pandas.DataFrame, columns: int = 3) -> Figure:
     metrics = list(dict.fromkeys(table["metric"]))
     sets = list(dict.fromkeys(table["pictures"]))
     rows = -(-len(metrics) // columns)
-    figure, axes = _figure((0.75 + 0.2 * len(sets)) * rows, rows, columns, sharey=True)
+    figure, axes = new_figure((0.75 + 0.2 * len(sets)) * rows, rows, columns, sharey=True)
     for ax in axes.flat[len(metrics) :]:
         ax.axis("off")
     for ax, metric in zip(axes.flat, metrics, strict=False):
@@ -120,7 +120,7 @@ def plot_picture_scores(table: pandas.DataFrame, columns: int = 3) -> Figure:
                 markeredgewidth=2,
                 label="wrong pairs" if ax is axes[0, 0] else None,
             )
-        ax.set_title(_wrap(f"{metric} ({of_metric['better'].iloc[0]} is better)", 30), fontsize=8)
+        ax.set_title(wrap(f"{metric} ({of_metric['better'].iloc[0]} is better)", 30), fontsize=8)
         ax.set_yticks(range(len(sets)), sets, fontsize=8)
         ax.tick_params(axis="x", labelsize=8)
     axes[0, 0].invert_yaxis()
@@ -159,7 +159,7 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
     for row, name in enumerate(classes):
         of_class = drawings[drawings["true"] == name]
         axes[row, 0].imshow(Image.open(files[of_class["image"].iloc[0]]).convert("RGB"))
-        axes[row, 0].set_title(_wrap(f"shown: {name}", 18), fontsize=8)
+        axes[row, 0].set_title(wrap(f"shown: {name}", 18), fontsize=8)
         for column, subject in enumerate(subjects, start=1):
             found = of_class[of_class["subject"] == subject]
             if found.empty:
@@ -169,5 +169,17 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
             verdict = "right" if drawing["predicted"] == name else "wrong"
             title = f"subject {subject}, {verdict}: {drawing['predicted']}"
             axes[row, column].imshow(Image.open(drawing["file"]).convert("RGB"))
-            axes[row, column].set_title(_wrap(title, 20), fontsize=8)
+            axes[row, column].set_title(wrap(title, 20), fontsize=8)
+    return figure
+
+
+def plot_stimuli(pictures: Sequence[Image], titles: Sequence[str], columns: int = 8) -> Figure:
+    """A sheet of pictures with a title above each."""
+    rows = -(-len(pictures) // columns)
+    figure, axes = new_figure(1.25 * WIDTH / columns * rows, rows, columns)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
+        ax.imshow(picture)
+        ax.set_title(wrap(title, 14), fontsize=8)
     return figure

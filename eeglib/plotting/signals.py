@@ -1,4 +1,4 @@
-"""One function per figure of the book; style in one place.
+"""Figures of signals: channels, timeline, filters, spectra, time and frequency (chapters 1 to 3).
 
 Every function takes arrays, tables or MNE objects, and returns the figure. Times are in seconds,
 frequencies in hertz, voltages in microvolts; colours are those of Okabe and Ito, which
@@ -8,7 +8,6 @@ colour-blind readers can tell apart.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,44 +15,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from eeglib.channels import has_position
+from eeglib.plotting.style import COLORS, WIDTH, message_figure, new_figure
 
 if TYPE_CHECKING:
     import mne
     import pandas
     from matplotlib.figure import Figure
-    from PIL.Image import Image
-
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-WIDTH = 8.0
-"""Width of a figure, inches: the text column of the book."""
-
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.prop_cycle": plt.cycler(color=COLORS),
-    "legend.frameon": False,
-    "image.cmap": "viridis",
-}
-plt.rcParams.update(STYLE)
-
-
-def _figure(height: float, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
-    return plt.subplots(
-        rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained", **kwargs
-    )
-
-
-def _message(text: str) -> Figure:
-    """A figure that says why there is nothing to draw."""
-    figure, axes = _figure(1.2)
-    axes[0, 0].axis("off")
-    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
-    return figure
 
 
 def _unit(info: mne.Info) -> tuple[float, str]:
@@ -78,13 +45,13 @@ def plot_channels(info: mne.Info) -> Figure:
 
     picks = [p for p in mne.pick_types(info, eeg=True) if has_position(info["chs"][p])]
     if not picks:
-        return _message(f"{len(info['ch_names'])} channels, positions unknown")
+        return message_figure(f"{len(info['ch_names'])} channels, positions unknown")
     eeg = mne.pick_info(info, picks)
     named: bool | list[str] = True
     if len(eeg["ch_names"]) > 64:
         pattern = r"(Fp|F|C|P|O|T|AF|PO)(z|[0-9]+)"
         named = [name for name in eeg["ch_names"] if re.fullmatch(pattern, name)] or True
-    figure, axes = _figure(WIDTH * 0.75)
+    figure, axes = new_figure(WIDTH * 0.75)
     mne.viz.plot_sensors(eeg, show_names=named, axes=axes[0, 0], show=False, pointsize=14)
     for text in axes[0, 0].texts:
         text.set_fontsize(8.5)
@@ -105,8 +72,8 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
     sessions = sorted(trials["session"].unique())
     axis = "onset" if "onset" in trials else "order"
     if axis == "order" and (trials["order"] < 0).all():
-        return _message("The order of presentation is unknown")
-    figure, axes = _figure(
+        return message_figure("The order of presentation is unknown")
+    figure, axes = new_figure(
         1.2 + 0.22 * len(class_names), 1, len(sessions), sharey=True, sharex=True
     )
     for ax, session in zip(axes[0], sessions, strict=True):
@@ -117,18 +84,6 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
         ax.grid(axis="y", color="0.92")
     axes[0, 0].set_yticks(range(len(class_names)), class_names)
     axes[0, 0].invert_yaxis()
-    return figure
-
-
-def plot_stimuli(pictures: Sequence[Image], titles: Sequence[str], columns: int = 8) -> Figure:
-    """A sheet of pictures with a title above each."""
-    rows = -(-len(pictures) // columns)
-    figure, axes = _figure(1.25 * WIDTH / columns * rows, rows, columns)
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
-        ax.imshow(picture)
-        ax.set_title(_wrap(title, 14), fontsize=8)
     return figure
 
 
@@ -145,7 +100,7 @@ def plot_filter_response(frequencies: np.ndarray, responses: Mapping[str, np.nda
     responses : mapping of str to array, shape (n_freqs,)
         Gain of each filter, 1 = unchanged.
     """
-    figure, axes = _figure(2.6)
+    figure, axes = new_figure(2.6)
     for name, gain in responses.items():
         axes[0, 0].plot(frequencies, 20 * np.log10(np.maximum(gain, 1e-6)), label=name)
     axes[0, 0].set(xlabel="frequency (Hz)", ylabel="gain (dB)", ylim=(-60, 3))
@@ -159,7 +114,7 @@ def plot_spectra(
     fmax: float | None = None,
 ) -> Figure:
     """Power spectral density before and after filtering: each channel, and the median."""
-    figure, axes = _figure(3.0, 1, 2, sharey=True)
+    figure, axes = new_figure(3.0, 1, 2, sharey=True)
     fmax, (factor, unit) = fmax or before.info["sfreq"] / 2, _unit(before.info)
     for ax, data, title in zip(axes[0], (before, after), ("before", "after"), strict=True):
         n_fft = int(min(2 * data.info["sfreq"], len(data.times)))
@@ -188,7 +143,7 @@ def plot_traces(
 
     The stretch lies in the middle of a recording; of data that are already cut, the first trial.
     """
-    figure, axes = _figure(0.75 + 0.85 * len(channels), len(channels), 2, sharex=True)
+    figure, axes = new_figure(0.75 + 0.85 * len(channels), len(channels), 2, sharex=True)
     for column, (signals, title) in enumerate([(before, "before"), (after, "after")]):
         traces, times = _stretch(signals, channels, seconds)
         factor, unit = _unit(signals.info)
@@ -274,7 +229,7 @@ def plot_time_frequency(
     label : str
         What the colour shows, with its unit.
     """
-    figure, axes = _figure(3.0, 1, len(images))
+    figure, axes = new_figure(3.0, 1, len(images))
     for ax, image, (frequencies, times), title in zip(
         axes[0], images, axes_of_images, titles, strict=True
     ):
@@ -287,7 +242,7 @@ def plot_time_frequency(
 
 def plot_energy(frequencies: np.ndarray, shares: np.ndarray) -> Figure:
     """Share of the energy in each frequency bin of a time-frequency image."""
-    figure, axes = _figure(2.4)
+    figure, axes = new_figure(2.4)
     axes[0, 0].bar(frequencies, 100 * shares, width=0.7 * frequencies[1], color=COLORS[0])
     axes[0, 0].set(xlabel="frequency (Hz)", ylabel="share of the energy (%)")
     return figure
@@ -304,7 +259,7 @@ def plot_wavelet_image(image: np.ndarray, bands: Sequence[str], duration: float)
     duration : float
         Length of the trial, seconds.
     """
-    figure, axes = _figure(3.0)
+    figure, axes = new_figure(3.0)
     size = np.abs(image).max() or 1.0
     mesh = axes[0, 0].imshow(
         image,
@@ -325,108 +280,4 @@ def plot_wavelet_image(image: np.ndarray, bands: Sequence[str], duration: float)
 # --- chapter 4 ------------------------------------------------------------------------------
 
 
-def plot_soft_targets(
-    pictures: Sequence[Image],
-    probabilities: np.ndarray,
-    labels: Sequence[int],
-    class_names: Sequence[str],
-    n_bars: int = 5,
-) -> Figure:
-    """Pictures and, under each, the teacher's largest probabilities; the true class in orange."""
-    figure, axes = _figure(4.4, 2, len(pictures), height_ratios=[1, 1.2])
-    for column, (picture, row, label) in enumerate(
-        zip(pictures, probabilities, labels, strict=True)
-    ):
-        axes[0, column].imshow(picture)
-        axes[0, column].axis("off")
-        order = np.argsort(row)[::-1][:n_bars]
-        colors = [COLORS[1] if c == label else COLORS[0] for c in order]
-        ax = axes[1, column]
-        ax.barh(range(len(order)), row[order], color=colors)
-        ax.set(xlim=(0, 1), xlabel="probability")
-        ax.set_yticks([])
-        for y, c in enumerate(order):
-            ax.text(
-                0.03,
-                y,
-                _shorten(class_names[c], 16),
-                va="center",
-                fontsize=8,
-                bbox={"facecolor": "white", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"},
-            )
-        ax.invert_yaxis()
-    return figure
-
-
-def plot_similarity(matrix: np.ndarray, class_names: Sequence[str], label: str) -> Figure:
-    """A square matrix over classes."""
-    side = min(WIDTH, 3.0 + 0.13 * len(class_names))
-    figure, axes = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
-    shown = axes.imshow(matrix)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=90, fontsize=8)
-    axes.set_yticks(ticks, class_names, fontsize=8)
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
-    return figure
-
-
 # --- chapters 5 and 6 -----------------------------------------------------------------------
-
-
-def plot_training(histories: Mapping[str, pandas.DataFrame], stopped: bool = True) -> Figure:
-    """Training and validation loss against the epoch, one panel per network.
-
-    Parameters
-    ----------
-    histories : mapping of str to pandas.DataFrame
-        Columns ``epoch``, ``training_loss``, ``validation_loss``.
-    stopped : bool
-        Mark the epoch with the lowest validation loss, whose weights are kept.
-    """
-    figure, axes = _figure(2.8, 1, len(histories), sharex=True)
-    for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
-        ax.plot(history["epoch"], history["training_loss"], label="training")
-        ax.plot(history["epoch"], history["validation_loss"], "--", label="validation")
-        if stopped:
-            best = history.loc[history["validation_loss"].idxmin()]
-            ax.plot(best["epoch"], best["validation_loss"], "o", color=COLORS[6], label="kept")
-        ax.set(title=name, xlabel="epoch", ylabel="loss (nats)")
-    axes[0, 0].legend()
-    return figure
-
-
-def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figure:
-    """Bars with intervals, one per method, and the level of chance.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns ``method`` (title), ``value``, ``low``, ``high``, ``chance``.
-    xlabel : str
-    """
-    figure, axes = _figure(0.9 + 0.36 * len(table))
-    ax = axes[0, 0]
-    rows = np.arange(len(table))
-    errors = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]))
-    ax.barh(rows, table["value"], color=COLORS[5], xerr=errors, capsize=3, ecolor="0.25")
-    for y, chance in zip(rows, table["chance"], strict=True):
-        ax.plot(
-            [chance, chance],
-            [y - 0.45, y + 0.45],
-            color=COLORS[1],
-            linewidth=2,
-            label="chance" if y == 0 else None,
-        )
-    ax.set_yticks(rows, table["method"])
-    ax.invert_yaxis()
-    ax.set_xlabel(xlabel)
-    figure.legend(loc="outside upper right")
-    return figure
-
-
-def _wrap(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width)) or text
-
-
-def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,57 @@
+"""The style of every figure, in one place.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+WIDTH = 8.0
+"""Width of a figure, inches: the text column of the book."""
+
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.prop_cycle": plt.cycler(color=COLORS),
+    "legend.frameon": False,
+    "image.cmap": "viridis",
+}
+plt.rcParams.update(STYLE)
+
+
+def new_figure(
+    height: float, rows: int = 1, columns: int = 1, **kwargs
+) -> tuple[Figure, np.ndarray]:
+    return plt.subplots(
+        rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained", **kwargs
+    )
+
+
+def message_figure(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure, axes = new_figure(1.2)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def wrap(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
