@@ -176,7 +176,7 @@ def features(way: str, n_trials: str, path: str) -> dict:
         if way == "eeglib":
             clean = filtering.notch_and_bandpass(trials[part], 1000, (49, 51), (14, 70))
             clean = filtering.standardize(clean)
-            result[part] = timefrequency.stft_images(clean, 1000)
+            result[part] = timefrequency.spectrograms(clean, 1000)
             continue
         clean = trials[first].astype(np.float64)
         for low, high in ((51, 49), (14, 70)):

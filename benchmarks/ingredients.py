@@ -121,7 +121,7 @@ def _trials(seed: int, options) -> SimpleNamespace:
 def _simulated(seed: int, options) -> dict[str, np.ndarray]:
     from benchmarks.decoding import _recording
     from eeglib.decoding.teacher import cls_tokens, fit_teacher, load_clip
-    from eeglib.timefrequency import stft_images
+    from eeglib.timefrequency import spectrograms
 
     folder = options.cache / f"recording-{seed}-{options.strength:g}-{options.images}"
     asked = argparse.Namespace(images=options.images, seed=seed)
@@ -135,7 +135,7 @@ def _simulated(seed: int, options) -> dict[str, np.ndarray]:
     teacher = fit_teacher(
         features, labels, split.training, split.validation, TeacherSettings(), seed
     )
-    images = stft_images(epochs.get_data(copy=False), epochs.info["sfreq"])
+    images = spectrograms(epochs.get_data(copy=False), epochs.info["sfreq"])
     return {
         "images": images,
         "labels": labels,

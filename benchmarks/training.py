@@ -31,7 +31,7 @@ from eeglib.decoding.distillation import fit, predict, residual_network
 from eeglib.decoding.networks import count_multiplications
 from eeglib.decoding.splits import Split
 from eeglib.profile import TrainingSettings
-from eeglib.timefrequency import stft_images
+from eeglib.timefrequency import spectrograms
 
 SHAPE, N_CLASSES = (128, 21, 23), 40
 N_TIMES, SFREQ = 440, 1000.0
@@ -287,7 +287,7 @@ def _one_trial(n_trials: int) -> float:
     for _ in range(n_trials + 20):
         trial = rng.standard_normal((1, SHAPE[0], N_TIMES), dtype=np.float32)
         started = time.perf_counter()
-        predict(network, stft_images(trial, SFREQ))
+        predict(network, spectrograms(trial, SFREQ))
         times.append(1e3 * (time.perf_counter() - started))
     torch.set_num_threads(threads)
     os.environ.pop("OMP_NUM_THREADS")

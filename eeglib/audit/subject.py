@@ -129,7 +129,7 @@ def audit_chapter(chapter: Chapter, trials: AuditTrials, epochs: mne.BaseEpochs)
     )
     if settings.retrain:
         grid = profile.timefrequency
-        images = timefrequency.stft_images(
+        images = timefrequency.spectrograms(
             epochs.get_data(copy=False), epochs.info["sfreq"], grid.window, grid.step
         )
         decoder = network_decoder(profile.training, profile.seed)

@@ -17,7 +17,7 @@ from eeglib.decoding.source_decoder import SourceDecoder
 from eeglib.decoding.splits import Split
 from eeglib.decoding.trial_features import power_features, window_features
 from eeglib.profile import Profile
-from eeglib.timefrequency import stft_images, wavelet_images
+from eeglib.timefrequency import spectrograms, wavelet_coefficients
 
 if TYPE_CHECKING:
     import mne
@@ -330,13 +330,13 @@ def _distillation_eeg(given: Trials) -> np.ndarray:
 
 def _distillation_wavelet(given: Trials) -> np.ndarray:
     wavelet = given.profile.timefrequency.wavelet
-    images = wavelet_images(given.data, wavelet, _step(given.sfreq))
+    images = wavelet_coefficients(given.data, wavelet, _step(given.sfreq))
     return _residual(images, given, with_teacher=True)
 
 
 def _stft(given: Trials) -> np.ndarray:
     grid = given.profile.timefrequency
-    return stft_images(given.data, given.sfreq, grid.window, grid.step)
+    return spectrograms(given.data, given.sfreq, grid.window, grid.step)
 
 
 def _cnn_stft(given: Trials) -> np.ndarray:
