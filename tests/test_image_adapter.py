@@ -20,8 +20,8 @@ WEIGHTS = "models/ip-adapter_sd15.safetensors"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """An untrained pipeline with all the parts of the shipped one."""
-    from eeglib.pretrained.drawings import save_tokenizer
-    from eeglib.pretrained.train_demo_diffusion import build, save_pipeline
+    from tools.drawings import save_tokenizer
+    from tools.train_demo_diffusion import build, save_pipeline
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("pipeline")

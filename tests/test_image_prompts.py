@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eeglib.datasets.stimuli import draw_stimulus
-from eeglib.pretrained import demo_diffusion_path
+from eeglib.reconstruction.pipelines import demo_diffusion_path
 from eeglib.reconstruction.drawing import load_pipeline
 from eeglib.reconstruction.image_prompts import draw_from_latents, encode_pictures, fit_latents
 

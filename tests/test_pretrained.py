@@ -7,16 +7,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from eeglib.datasets.stimuli import CLASSES, TRAINING_SEEDS, draw_stimulus
-from eeglib.pretrained import (
-    FOLDER,
-    demo_clip_path,
-    demo_diffusion_path,
-    evaluate,
-    train_demo_clip,
-    train_demo_diffusion,
-)
-from eeglib.pretrained.drawings import CONTEXT_LENGTH, SIZE, captions, training_drawings
+from eeglib.decoding.clip import demo_clip_path
 from eeglib.reconstruction.drawing import load_pipeline, reconstruct
+from eeglib.reconstruction.pipelines import demo_diffusion_path
+from tools import evaluate_demo_models as evaluate
+from tools import train_demo_clip, train_demo_diffusion
+from tools.drawings import CONTEXT_LENGTH, SIZE, captions, training_drawings
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +62,7 @@ def test_weights_are_half_precision_and_finite(folder):
 
 
 def test_model_card_names_what_was_trained():
-    card = (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (demo_clip_path().parent / "MODEL_CARD.md").read_text(encoding="utf-8")
     for word in ("train_demo_clip", "train_demo_diffusion", "MIT", "seed", str(TRAINING_SEEDS)):
         assert word in card
 
@@ -163,3 +159,7 @@ def test_nearest_picture_and_its_distance():
 
 def test_share_and_its_exact_interval():
     assert evaluate.share(np.arange(10) < 9) == "0.900 (95 % interval 0.555 to 0.997)"
+
+
+def test_the_models_are_data_not_code():
+    assert not list(demo_clip_path().parent.rglob("*.py"))

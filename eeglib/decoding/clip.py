@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import eeglib
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -143,11 +145,14 @@ def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) ->
     return np.concatenate(tokens)
 
 
+def demo_clip_path() -> Path:
+    """Folder of the demo's CLIP model, in the format of open_clip's ``local-dir:``."""
+    return Path(eeglib.__file__).parent / "pretrained" / "demo_clip"
+
+
 def _locate(model: str, weights: str | None) -> tuple[str, dict[str, Any]]:
     """Name and options under which open_clip loads a model, after the checks that need no net."""
     import open_clip
-
-    from eeglib.pretrained import demo_clip_path
 
     folder = demo_clip_path() if model == "demo" else Path(model)
     if model == "demo" or folder.is_dir():

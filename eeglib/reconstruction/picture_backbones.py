@@ -312,7 +312,7 @@ def _demo_clip(source: Source, device: str) -> Backbone:
     import torch
 
     from eeglib.datasets.stimuli import CLASSES
-    from eeglib.pretrained import demo_clip_path
+    from eeglib.decoding.clip import demo_clip_path
     from eeglib.reconstruction.drawing import prompt
 
     address = f"local-dir:{demo_clip_path()}"
@@ -322,7 +322,7 @@ def _demo_clip(source: Source, device: str) -> Backbone:
     except Exception as error:  # open_clip raises many kinds
         raise BackboneError(
             f"The demo's CLIP in {demo_clip_path()} cannot be loaded: {error}. Install eeglib "
-            "anew, or train it again: python -m eeglib.pretrained.train_demo_clip"
+            "anew, or train it again: python -m tools.train_demo_clip"
         ) from None
     with torch.inference_mode():
         texts = model.encode_text(tokens)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eeglib.pretrained import demo_diffusion_path
+import eeglib
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 class PipelineError(RuntimeError):
     """A pipeline that cannot be loaded or run; the message says what to do."""
+
+
+def demo_diffusion_path() -> Path:
+    """Folder of the demo's Stable Diffusion pipeline, in the format of diffusers."""
+    return Path(eeglib.__file__).parent / "pretrained" / "demo_diffusion"
 
 
 def load_pipeline(

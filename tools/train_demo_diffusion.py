@@ -1,4 +1,4 @@
-"""Train the demo's small Stable Diffusion: ``python -m eeglib.pretrained.train_demo_diffusion``.
+"""Train the demo's small Stable Diffusion: ``python -m tools.train_demo_diffusion``.
 
 Two stages, each resumed from its checkpoint when started again: an autoencoder that compresses
 64 x 64 pixels to 16 x 16 x 4 latents, then a denoising network that is told the caption. The
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eeglib.pretrained import demo_diffusion_path
-from eeglib.pretrained.drawings import (
+from eeglib.reconstruction.pipelines import demo_diffusion_path
+from tools.drawings import (
     CONTEXT_LENGTH,
     SIZE,
     captions,

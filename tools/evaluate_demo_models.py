@@ -1,4 +1,4 @@
-"""Measure the demo's models: ``python -m eeglib.pretrained.evaluate``.
+"""Measure the demo's models: ``python -m tools.evaluate_demo_models``.
 
 Does the CLIP model name drawings that it never saw? Does it recognise what the diffusion model
 draws? Are those pictures more than copies of the drawings it was trained on?
@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw
 from scipy.stats import binomtest
 
 from eeglib.datasets.stimuli import CLASSES
-from eeglib.pretrained import demo_clip_path
-from eeglib.pretrained.drawings import SIZE, captions, training_drawings
-from eeglib.pretrained.train_demo_clip import HELD_OUT
+from eeglib.decoding.clip import demo_clip_path
 from eeglib.reconstruction.drawing import load_pipeline, reconstruct
+from tools.drawings import SIZE, captions, training_drawings
+from tools.train_demo_clip import HELD_OUT
 
 
 def load_demo_clip():

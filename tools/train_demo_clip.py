@@ -1,4 +1,4 @@
-"""Train the demo's small CLIP on drawings: ``python -m eeglib.pretrained.train_demo_clip``.
+"""Train the demo's small CLIP on drawings: ``python -m tools.train_demo_clip``.
 
 The result is an ordinary open_clip model with a vision transformer, in the folder format that
 ``open_clip.create_model_and_transforms("local-dir:...")`` loads.
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eeglib.pretrained import demo_clip_path
-from eeglib.pretrained.drawings import (
+from eeglib.decoding.clip import demo_clip_path
+from tools.drawings import (
     CONTEXT_LENGTH,
     SIZE,
     captions,
