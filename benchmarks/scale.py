@@ -46,9 +46,9 @@ WORK = {
         'chapter.finish(pd.DataFrame([{**row, "method": "cnn"}]));'
     ),
     "09_summarize_group": (
-        "from eeglib import tables\n"
-        'who = tables.attendance(chapter, ["02_filter_signals"])\n'
-        "display(who)\n"
+        "from eeglib.evaluation import attendance\n"
+        'finished = {"02_filter_signals": chapter.subjects_with("02_filter_signals")}\n'
+        "display(attendance(chapter.profile.dataset.subjects, finished))\n"
         'chapter.finish(facts={"subjects": len(chapter.subjects_with("02_filter_signals"))});'
     ),
 }

@@ -1,16 +1,18 @@
-"""Scores with chance, n, an interval and a test, within a subject and over subjects (chapter 9).
+"""Scores with chance, n, an interval and a test, and the tables of chapters 5, 6 and 9.
 
-Arrays in, tables out. The scores are those of the paper (section 4.1): top-1, top-3 and top-5
-accuracy, macro F1, and Cohen's kappa.
+The scores are those of the paper (section 4.1): top-1, top-3 and top-5 accuracy, macro F1, and
+Cohen's kappa.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas
 from scipy import stats
+from sklearn.metrics import confusion_matrix
 
 CHUNK = 2**22
 """Numbers drawn at a time by the bootstrap: bounds its memory."""
@@ -22,7 +24,6 @@ def score(
     n_bootstrap: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-    class_shares: np.ndarray | None = None,
 ) -> pandas.DataFrame:
     """Score the predictions for one subject's test trials.
 
@@ -37,9 +38,6 @@ def score(
     confidence : float
         Of the percentile intervals.
     seed : int
-    class_shares : array, shape (n_classes,) | None
-        Shares of the classes among the training trials. Give them where classes are unequal:
-        chance for the top-k accuracies is then that of always naming the k commonest classes.
 
     Returns
     -------
@@ -54,47 +52,36 @@ def score(
 
     Notes
     -----
+    Chance of a top-k accuracy is what always naming the k commonest classes of these trials
+    scores, which is k / n_classes where classes are equally frequent. Chance of F1 is one over the
+    number of classes that occur (naming each as often as it occurs, at random), that of kappa 0.
     Ties count in favour of the lower class number, so that constant predictions score what always
     naming class 0 scores. F1 is the mean over the classes that occur among true or predicted
-    classes; a class never hit has F1 0. Chance: k / n_classes; 1 / n_classes for F1 (drawing
-    classes at random where they are equally frequent); 0 for kappa, which is defined as 0 where
-    only one class occurs. Intervals: percentile bootstrap over trials. Tests are one-sided: exact
-    binomial for the top-k accuracies, permutation of the labels for F1 and kappa.
+    classes; a class never hit has F1 0. Kappa is 0 where only one class occurs. Intervals:
+    percentile bootstrap over trials. Tests are one-sided: exact binomial for the top-k accuracies,
+    permutation of the labels for F1 and kappa.
     """
     probabilities, labels = _checked(probabilities, labels)
     n_trials, n_classes = probabilities.shape
-    hits, chances = _hits(probabilities, labels), _chances(labels, n_classes, class_shares)
-    predicted = probabilities.argmax(axis=1)
-    values = {k: h.mean() for k, h in hits.items()} | _agreement(
-        np.ones((1, n_trials)), labels, predicted, n_classes
-    )
+    hits, predicted = _hits(probabilities, labels), probabilities.argmax(axis=1)
+
+    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        top = {name: weights @ hit / n_trials for name, hit in hits.items()}
+        return top | _agreement(weights, labels, predicted, n_classes)
+
     rng = np.random.default_rng(seed)
-    draws: dict[str, list] = {name: [] for name in values}
-    for weights in _resamples(rng, n_bootstrap, n_trials):
-        for name, hit in hits.items():
-            draws[name].append(weights @ hit / n_trials)
-        for name, value in _agreement(weights, labels, predicted, n_classes).items():
-            draws[name].append(value)
+    draws = [scores(weights) for weights in _resamples(rng, n_bootstrap, n_trials)]
     p_values = _permutation_tests(rng, labels, predicted, n_classes, n_bootstrap)
+    shares = np.sort(np.bincount(labels, minlength=n_classes))[::-1] / n_trials
+    chances = {"F1": 1 / np.count_nonzero(shares), "kappa": 0.0}
+    for name, hit in hits.items():
+        chances[name] = min(float(shares[: int(name[4:])].sum()), 1.0)
+        test = stats.binomtest(int(hit.sum()), n_trials, chances[name], alternative="greater")
+        p_values[name] = test.pvalue
     rows = []
-    for name, value in values.items():
-        low, high = _interval(np.concatenate(draws[name]), confidence)
-        if name in hits:
-            test = stats.binomtest(
-                int(hits[name].sum()), n_trials, min(chances[name], 1.0), alternative="greater"
-            )
-            p_values[name] = test.pvalue
-        rows.append(
-            (
-                name,
-                float(np.ravel(value)[0]),
-                chances[name],
-                n_trials,
-                low,
-                high,
-                float(p_values[name]),
-            )
-        )
+    for name, (value,) in scores(np.ones((1, n_trials))).items():
+        low, high = _interval(np.concatenate([d[name] for d in draws]), confidence)
+        rows.append((name, float(value), chances[name], n_trials, low, high, float(p_values[name])))
     columns = ["metric", "value", "chance", "n", "low", "high", "p_value"]
     return pandas.DataFrame(rows, columns=columns)
 
@@ -106,8 +93,8 @@ def paired_difference(
     n_bootstrap: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> pandas.DataFrame:
-    """Compare two methods on the same trials.
+) -> dict[str, float]:
+    """Compare the top-1 accuracies of two methods on the same trials.
 
     Parameters
     ----------
@@ -119,8 +106,8 @@ def paired_difference(
 
     Returns
     -------
-    pandas.DataFrame
-        Per metric: ``metric, value_a, value_b, difference`` (a - b), ``n, low, high, p_value``.
+    dict
+        ``difference`` (a - b), ``n, low, high, p_value``.
 
     Notes
     -----
@@ -131,99 +118,20 @@ def paired_difference(
     b, _ = _checked(probabilities_b, labels)
     if a.shape != b.shape:
         raise ValueError(f"The two methods have shapes {a.shape} and {b.shape}; they must agree.")
-    n_trials, n_classes = a.shape
-    hits_a, hits_b = _hits(a, labels), _hits(b, labels)
-    named_a, named_b = a.argmax(axis=1), b.argmax(axis=1)
-
-    def both(weights_a, weights_b):
-        """Scores of a mixture of trials of a and trials of b, weighted."""
-        top = {k: (weights_a @ hits_a[k] + weights_b @ hits_b[k]) / n_trials for k in hits_a}
-        weights = np.concatenate([weights_a, weights_b], axis=1)
-        return top | _agreement(
-            weights, np.tile(labels, 2), np.concatenate([named_a, named_b]), n_classes
-        )
-
-    one, none = np.ones((1, n_trials)), np.zeros((1, n_trials))
-    value_a, value_b = both(one, none), both(none, one)
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, list] = {k: [] for k in value_a}
-    swapped: dict[str, list] = {k: [] for k in value_a}
-    for weights in _resamples(rng, n_bootstrap, n_trials):
-        zero, kept = np.zeros_like(weights), rng.integers(0, 2, weights.shape)
-        scores_a, scores_b = both(weights, zero), both(zero, weights)
-        mixed, opposite = both(kept, 1 - kept), both(1 - kept, kept)
-        for k in drawn:
-            drawn[k].append(scores_a[k] - scores_b[k])
-            swapped[k].append(mixed[k] - opposite[k])
-    rows = []
-    for k in drawn:
-        difference = float(np.ravel(value_a[k] - value_b[k])[0])
-        low, high = _interval(np.concatenate(drawn[k]), confidence)
-        null = np.abs(np.concatenate(swapped[k]))
-        p_value = (1 + np.sum(null >= abs(difference) - 1e-12)) / (1 + n_bootstrap)
-        rows.append(
-            (
-                k,
-                float(np.ravel(value_a[k])[0]),
-                float(np.ravel(value_b[k])[0]),
-                difference,
-                n_trials,
-                low,
-                high,
-                float(p_value),
-            )
-        )
-    columns = ["metric", "value_a", "value_b", "difference", "n", "low", "high", "p_value"]
-    return pandas.DataFrame(rows, columns=columns)
-
-
-def summarize_subjects(
-    tables: Mapping[int, pandas.DataFrame] | Sequence[pandas.DataFrame],
-    n_bootstrap: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> pandas.DataFrame:
-    """Mean and standard deviation over subjects, as in the paper's Table 1.
-
-    Parameters
-    ----------
-    tables : mapping of subject to table, or sequence of tables
-        What `score` gave for each subject.
-    n_bootstrap, confidence, seed
-        For the interval of the mean: percentile bootstrap over subjects.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Per metric that all subjects have: ``metric, mean, sd, chance, n_subjects, n`` (trials in
-        all), ``low, high``. ``sd`` divides by n_subjects - 1 and is NaN for one subject, as are
-        ``low`` and ``high``: one subject says nothing about others.
-    """
-    tables = list(tables.values()) if isinstance(tables, Mapping) else list(tables)
-    if not tables:
-        raise ValueError("There are no subjects to summarise. Run the chapters before first.")
-    shared = [m for m in tables[0]["metric"] if all(m in set(t["metric"]) for t in tables)]
-    stacked = [table.set_index("metric").loc[shared] for table in tables]
-    values = np.array([table["value"] for table in stacked])
-    n_subjects = len(values)
-    low = high = spread = np.full(len(shared), np.nan)
-    if n_subjects > 1:
-        rng = np.random.default_rng(seed)
-        means = values[rng.integers(0, n_subjects, (n_bootstrap, n_subjects))].mean(axis=1)
-        low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-        spread = values.std(axis=0, ddof=1)
-    return pandas.DataFrame(
-        {
-            "metric": shared,
-            "mean": values.mean(axis=0),
-            "sd": spread,
-            "chance": np.mean([table["chance"] for table in stacked], axis=0),
-            "n_subjects": n_subjects,
-            "n": np.sum([table["n"] for table in stacked], axis=0),
-            "low": low,
-            "high": high,
-        }
-    )
+    gains = _hits(a, labels)["top-1"].astype(float) - _hits(b, labels)["top-1"]
+    rng, draws, swaps = np.random.default_rng(seed), [], []
+    for weights in _resamples(rng, n_bootstrap, len(labels)):
+        draws.append(weights @ gains / len(labels))
+        swaps.append((2 * rng.integers(0, 2, weights.shape) - 1) @ gains / len(labels))
+    low, high = _interval(np.concatenate(draws), confidence)
+    as_large = np.sum(np.abs(np.concatenate(swaps)) >= abs(gains.mean()) - 1e-12)
+    return {
+        "difference": float(gains.mean()),
+        "n": len(labels),
+        "low": low,
+        "high": high,
+        "p_value": float((1 + as_large) / (1 + n_bootstrap)),
+    }
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
@@ -239,11 +147,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.n
     array of int, shape (n_classes, n_classes)
         True class down, predicted class across.
     """
-    labels, predicted = _checked_labels(labels, n_classes), _checked_labels(predicted, n_classes)
-    if len(labels) != len(predicted):
-        raise ValueError(f"There are {len(labels)} labels but {len(predicted)} predictions.")
-    counts = np.bincount(labels * n_classes + predicted, minlength=n_classes**2)
-    return counts.reshape(n_classes, n_classes)
+    return confusion_matrix(labels, predicted, labels=np.arange(n_classes))
 
 
 def recall_by_class(
@@ -264,22 +168,265 @@ def recall_by_class(
     -------
     pandas.DataFrame
         A row per class: ``class, recall, chance, n, low, high``; NaN where a class has no trial.
-        Intervals are Wilson's, which stay within 0 and 1 and are not empty at either.
+        Chance is that of top-1 accuracy. Intervals are Wilson's, which stay within 0 and 1 and
+        are not empty at either.
     """
     counts = confusion(labels, predicted, len(class_names))
+    chance = counts.sum(axis=1).max() / counts.sum()
     rows = []
     for label, name in enumerate(class_names):
         n_trials, n_right = int(counts[label].sum()), int(counts[label, label])
         recall = low = high = np.nan
         if n_trials:
-            test = stats.binomtest(n_right, n_trials)
-            low, high = test.proportion_ci(confidence, method="wilson")
             recall = n_right / n_trials
-        rows.append((name, recall, 1 / len(class_names), n_trials, low, high))
+            low, high = stats.binomtest(n_right, n_trials).proportion_ci(confidence, "wilson")
+        rows.append((name, recall, chance, n_trials, low, high))
     return pandas.DataFrame(rows, columns=["class", "recall", "chance", "n", "low", "high"])
 
 
+# --- tables ---------------------------------------------------------------------------------
+
+
+def score_table(
+    scores: Mapping[str, pandas.DataFrame], titles: Mapping[str, str] | None = None
+) -> pandas.DataFrame:
+    """Scores of one subject in the layout of the paper's Table 1.
+
+    Parameters
+    ----------
+    scores : mapping of method to table
+        Tables of `score` for the same trials.
+    titles : mapping of method to str | None
+        Names to print; the method's own where left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per method and a last row for chance; each cell reads ``value [low, high]``. The
+        column ``n`` counts the trials, ``p`` is the exact test of top-1 accuracy against chance.
+    """
+    rows = {}
+    for method, table in scores.items():
+        cells = {
+            row.metric: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+            for row in table.itertuples()
+        }
+        top1 = table.set_index("metric").loc["top-1"]
+        cells |= {"n": str(int(top1["n"])), "p": f"{top1['p_value']:.2g}"}
+        rows[(titles or {}).get(method, method)] = cells
+    first = next(iter(scores.values()))
+    rows["chance"] = {r.metric: f"{r.chance:.3f}" for r in first.itertuples()}
+    return pandas.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("method")
+
+
+def pair_table(
+    predictions: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    titles: Mapping[str, str] | None = None,
+) -> pandas.DataFrame:
+    """Difference in top-1 accuracy of each method from a reference, on the same trials.
+
+    Parameters
+    ----------
+    predictions : mapping of method to array, shape (n_trials, n_classes)
+        The reference is ``distillation_stft`` or, without it, the last.
+    labels : array of int, shape (n_trials,)
+    n_bootstrap, confidence, seed
+        As in `score`.
+    titles : mapping of method to str | None
+
+    Returns
+    -------
+    pandas.DataFrame
+        Empty if there is nothing to compare.
+    """
+    ours = "distillation_stft"
+    reference = ours if ours in predictions else list(predictions)[-1]
+    titles, rows = titles or {}, []
+    for method, probabilities in predictions.items():
+        if method == reference:
+            continue
+        pair = paired_difference(
+            predictions[reference], probabilities, labels, n_bootstrap, confidence, seed
+        )
+        rows.append(
+            (
+                f"{titles.get(reference, reference)} minus {titles.get(method, method)}",
+                f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]",
+                pair["n"],
+                f"{pair['p_value']:.3f}",
+            )
+        )
+    columns = ["top-1 accuracy", f"difference [{100 * confidence:.0f}% interval]", "n", "p"]
+    return pandas.DataFrame(rows, columns=columns).set_index(columns[0])
+
+
+def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -> pandas.DataFrame:
+    """Which subjects finished which chapters: those who did not are missing from the group.
+
+    Parameters
+    ----------
+    subjects : sequence of int
+    finished : mapping of chapter to subjects
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per subject, a column per chapter: ``finished`` or ``missing``. Of more than 40
+        subjects the complete ones share one row, so that nobody who is missing is lost in a long
+        table.
+    """
+    index = pandas.Index(subjects, name="subject")
+    table = pandas.DataFrame(
+        {name: np.where(index.isin(own), "finished", "missing") for name, own in finished.items()},
+        index=index,
+    )
+    if len(table) <= 40:
+        return table
+    complete = (table == "finished").all(axis=1)
+    together = pandas.DataFrame("finished", [f"{complete.sum()} subjects"], table.columns)
+    return pandas.concat([together, table[~complete]]).rename_axis("subject")
+
+
+def subject_scores(results: Mapping[int, object]) -> pandas.DataFrame:
+    """Scores of a chapter for every subject in one table.
+
+    Parameters
+    ----------
+    results : mapping of subject to the chapter's metrics
+        From ``chapter.results(name)``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``subject, method, metric, value, chance, n, low, high, p_value``.
+    """
+    return pandas.DataFrame(
+        [{"subject": s, **dict(row)} for s, metrics in results.items() for row in metrics.scores]
+    )
+
+
+def summarize_methods(
+    scores: pandas.DataFrame, n_bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> pandas.DataFrame:
+    """Mean and standard deviation over subjects for every method, as in the paper's Table 1.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        From `subject_scores`.
+    n_bootstrap, confidence, seed
+        For the interval of the mean: percentile bootstrap over subjects.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Per method, and metric that all its subjects have: ``method, metric, value`` (the mean)``,
+        sd, chance, n_subjects, n`` (trials in all)``, low, high``. ``sd`` divides by
+        n_subjects - 1 and is NaN for one subject, as are ``low`` and ``high``: one subject says
+        nothing about others.
+    """
+    if scores.empty:
+        raise ValueError("There are no subjects to summarise. Run the chapters before first.")
+    rows = []
+    for method, of_method in scores.groupby("method", sort=False):
+        n_subjects = of_method["subject"].nunique()
+        for metric, table in of_method.groupby("metric", sort=False):
+            if len(table) < n_subjects:
+                continue
+            values = table["value"].to_numpy()
+            low = high = np.nan
+            if n_subjects > 1:
+                drawn = np.random.default_rng(seed).integers(
+                    0, n_subjects, (n_bootstrap, n_subjects)
+                )
+                low, high = _interval(values[drawn].mean(axis=1), confidence)
+            rows.append(
+                {
+                    "method": method,
+                    "metric": metric,
+                    "value": values.mean(),
+                    "sd": table["value"].std(),
+                    "chance": table["chance"].mean(),
+                    "n_subjects": n_subjects,
+                    "n": table["n"].sum(),
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return pandas.DataFrame(rows)
+
+
+def group_table(summary: pandas.DataFrame, titles: Mapping[str, str]) -> pandas.DataFrame:
+    """Mean (SD) over subjects, in the layout of the paper's Table 1, with chance as last row."""
+    rows = {}
+    for method, table in summary.groupby("method", sort=False):
+        subjects, trials = table["n_subjects"].iloc[0], table["n"].iloc[0]
+        rows[titles.get(method, method)] = _mean_and_sd(table) | {
+            "subjects": str(subjects),
+            "trials": str(trials),
+        }
+    first = summary[summary["method"] == summary["method"].iloc[0]]
+    rows["chance"] = {r.metric: f"{r.chance:.4f}" for r in first.itertuples()}
+    return pandas.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("method")
+
+
+TABLE_1 = pandas.read_csv(
+    io.StringIO("""\
+method,top-1,top-3,top-5,F1,kappa
+lr_power,0.3600 (0.1313),0.6619 (0.1758),0.8156 (0.1619),0.3493 (0.1375),0.3435 (0.1345)
+lr_windowed,0.0205 (0.0058),0.0636 (0.0083),0.1092 (0.0110),0.0156 (0.0054),0.0009 (0.0061)
+lr_windowed_pca,0.0175 (0.0040),0.0536 (0.0084),0.0961 (0.0063),0.0097 (0.0047),0.0020 (0.0039)
+cebra_knn,0.0240 (0.0050),0.0831 (0.0116),0.1402 (0.0136),0.0223 (0.0061),-0.0012 (0.0056)
+lstm,0.3605 (0.0938),0.7376 (0.1226),0.8868 (0.1030),0.3392 (0.0894),0.3437 (0.0960)
+conv1d,0.2623 (0.0511),0.6013 (0.0826),0.7971 (0.0851),0.2582 (0.0520),0.2432 (0.0524)
+distillation_eeg,0.2819 (0.0836),0.5773 (0.1379),0.7295 (0.1339),0.2742 (0.0794),0.2632 (0.0857)
+distillation_wavelet,0.4060 (0.1154),0.7490 (0.1282),0.8787 (0.1007),0.3889 (0.1148),0.3905 (0.1183)
+cnn_stft,0.2819 (0.0836),0.5773 (0.1379),0.7295 (0.1339),0.2742 (0.0794),0.2632 (0.0857)
+distillation_stft,0.4120 (0.1131),0.7530 (0.1068),0.8782 (0.0806),0.4027 (0.1133),0.3966 (0.1160)
+"""),
+    index_col="method",
+)
+"""Mean (SD) over six subjects: the paper's Table 1."""
+
+
+def published_beside(summary: pandas.DataFrame, titles: Mapping[str, str]) -> pandas.DataFrame:
+    """Our means over subjects with the paper's beside them; for the paper's own data only.
+
+    Parameters
+    ----------
+    summary : pandas.DataFrame
+        From `summarize_methods`.
+    titles : mapping of method to str
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per method of `TABLE_1`; columns (metric, ours or paper).
+    """
+    rows = {}
+    for method, table in summary.groupby("method", sort=False):
+        if method in TABLE_1.index:
+            ours = _mean_and_sd(table)
+            rows[titles.get(method, method)] = {
+                (metric, who): cell
+                for metric, paper in TABLE_1.loc[method].items()
+                for who, cell in (("ours", ours.get(metric, "")), ("paper", paper))
+            }
+    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
 # --- pieces ---------------------------------------------------------------------------------
+
+
+def _mean_and_sd(table: pandas.DataFrame) -> dict[str, str]:
+    return {
+        row.metric: f"{row.value:.4f}" + ("" if np.isnan(row.sd) else f" ({row.sd:.4f})")
+        for row in table.itertuples()
+    }
 
 
 def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -289,9 +436,17 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
             "probabilities must have shape (n_trials, n_classes) with at least 1 trial and 2 "
             f"classes, got {probabilities.shape}."
         )
-    labels = _checked_labels(labels, probabilities.shape[1])
+    labels, n_classes = np.asarray(labels), probabilities.shape[1]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels must be integers of shape (n_trials,), got {labels.dtype} {labels.shape}."
+        )
     if len(labels) != len(probabilities):
         raise ValueError(f"There are {len(probabilities)} predictions but {len(labels)} labels.")
+    if not 0 <= labels.min() <= labels.max() < n_classes:
+        raise ValueError(
+            f"labels must lie in 0 ... {n_classes - 1}, got {labels.min()} ... {labels.max()}."
+        )
     if not np.isfinite(probabilities).all() or probabilities.min() < 0:
         raise ValueError("probabilities must be finite and not negative. Did training diverge?")
     worst = np.abs(probabilities.sum(axis=1) - 1).max()
@@ -303,19 +458,6 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     return probabilities, labels
 
 
-def _checked_labels(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels must be integers of shape (n_trials,), got {labels.dtype} {labels.shape}."
-        )
-    if len(labels) and not 0 <= labels.min() <= labels.max() < n_classes:
-        raise ValueError(
-            f"labels must lie in 0 ... {n_classes - 1}, got {labels.min()} ... {labels.max()}."
-        )
-    return labels.astype(np.int64)
-
-
 def _hits(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Whether the true class is among the k most probable, for each k."""
     n_classes = probabilities.shape[1]
@@ -323,18 +465,6 @@ def _hits(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray
     tied_before = (probabilities == own) & (np.arange(n_classes) < labels[:, np.newaxis])
     rank = (probabilities > own).sum(axis=1) + tied_before.sum(axis=1)
     return {f"top-{k}": rank < k for k in (1, 3, 5) if k < n_classes}
-
-
-def _chances(labels, n_classes: int, class_shares) -> dict[str, float]:
-    chances = {f"top-{k}": k / n_classes for k in (1, 3, 5) if k < n_classes}
-    if class_shares is not None:
-        shares = np.asarray(class_shares, dtype=float)
-        if shares.shape != (n_classes,):
-            raise ValueError(f"class_shares must have shape ({n_classes},), got {shares.shape}.")
-        commonest = np.argsort(-shares, kind="stable")
-        for name in chances:
-            chances[name] = float(np.isin(labels, commonest[: int(name[4:])]).mean())
-    return chances | {"F1": 1 / n_classes, "kappa": 0.0}
 
 
 def _agreement(weights, labels, predicted, n_classes: int) -> dict[str, np.ndarray]:
@@ -358,28 +488,31 @@ def _from_counts(true, named, both) -> dict[str, np.ndarray]:
     return {"F1": f1, "kappa": kappa}
 
 
-def _resamples(rng: np.random.Generator, n_rows: int, n_trials: int):
-    """How often each trial is drawn in each bootstrap resample, in blocks of rows."""
-    at_once = max(1, CHUNK // n_trials)
-    for start in range(0, n_rows, at_once):
-        size = min(at_once, n_rows - start)
-        yield rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), size=size)
-
-
 def _permutation_tests(rng, labels, predicted, n_classes: int, n_rows: int) -> dict[str, float]:
     """One-sided p-values of F1 and kappa when labels are dealt out at random."""
     counts = confusion(labels, predicted, n_classes)
     true, named = counts.sum(axis=1), counts.sum(axis=0)
-    found = _from_counts(true, named, counts.diagonal())
+    values = _from_counts(true, named, counts.diagonal())
     is_named = (predicted[:, np.newaxis] == np.arange(n_classes)).astype(np.float32)
-    larger, at_once = {"F1": 0, "kappa": 0}, max(1, CHUNK // len(labels))
-    for start in range(0, n_rows, at_once):
-        size = min(at_once, n_rows - start)
+    larger = {"F1": 0, "kappa": 0}
+    for size in _blocks(n_rows, len(labels)):
         dealt = rng.permuted(np.tile(labels, (size, 1)), axis=1)
         by_chance = _from_counts(true, named, (dealt == predicted).astype(np.float32) @ is_named)
         for name in larger:
-            larger[name] += int(np.sum(by_chance[name] >= found[name] - 1e-12))
+            larger[name] += int(np.sum(by_chance[name] >= values[name] - 1e-12))
     return {name: (1 + count) / (1 + n_rows) for name, count in larger.items()}
+
+
+def _resamples(rng: np.random.Generator, n_rows: int, n_trials: int):
+    """How often each trial is drawn in each bootstrap resample, in blocks of rows."""
+    for size in _blocks(n_rows, n_trials):
+        yield rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), size=size)
+
+
+def _blocks(n_rows: int, n_trials: int) -> list[int]:
+    """Numbers of resamples that are drawn at a time."""
+    at_once = max(1, CHUNK // n_trials)
+    return [min(at_once, n_rows - start) for start in range(0, n_rows, at_once)]
 
 
 def _interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:

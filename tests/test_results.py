@@ -12,7 +12,6 @@ import pytest
 from tiny_project import tiny_profile
 
 from eeglib.chapter import (
-    FAILURE,
     Metrics,
     OutputFile,
     Provenance,
@@ -28,7 +27,6 @@ from eeglib.chapter import (
 )
 from eeglib.datasets import METADATA
 from eeglib.decoding.splits import SplitError
-from eeglib.tables import attendance
 from eeglib.workflow.planning import site_folder
 
 SCORE = {"metric": "top-1", "value": 0.4, "chance": 0.1, "n": 80, "low": 0.3, "high": 0.5}
@@ -260,24 +258,6 @@ def test_a_published_split_is_taken_or_missed(tmp_path, monkeypatch):
     parts["test"] = np.array([0])
     with pytest.raises(SplitError, match="is in the validation and the test part"):
         chapter.split(trials)
-
-
-def test_attendance_says_who_finished_failed_or_has_not_run(tmp_path):
-    name = "05_distill_student"
-    profile = tiny_profile(dataset__subjects=[1, 2, 3])
-    open_chapter(name, profile, tmp_path, 1).finish()
-    (open_chapter(name, profile, tmp_path, 2).folder / FAILURE).write_text("{}")
-    table = attendance(open_chapter("09_summarize_group", profile, tmp_path), [name])
-    assert table[name].to_dict() == {1: "finished", 2: "failed", 3: "missing"}
-
-
-def test_of_many_subjects_only_the_incomplete_have_rows(tmp_path):
-    name = "05_distill_student"
-    profile = tiny_profile(dataset__subjects=list(range(1, 61)))
-    for subject in range(1, 60):
-        open_chapter(name, profile, tmp_path, subject).finish()
-    table = attendance(open_chapter("09_summarize_group", profile, tmp_path), [name])
-    assert table[name].to_dict() == {"59 subjects": "finished", 60: "missing"}
 
 
 def test_defects_of_the_data_are_lines_of_the_report_and_no_warnings(chapter):
