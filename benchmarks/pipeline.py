@@ -62,7 +62,7 @@ def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
     head = ["total_s", "kernel_s", "imports_s", "computing_s", "peak_mb"]
     print(f"{'chapter':34}" + "".join(f"{name:>12}" for name in head) + "  device")
     for result in done:
-        known = result.metrics.provenance
+        known = result.provenance
         kernel, imports = _overhead(result)
         figures = [result.seconds or 0, kernel, imports, known.seconds, known.peak_memory_mb]
         print(f"{result.job!s:34}" + "".join(f"{n:12.1f}" for n in figures) + f"  {known.device}")
@@ -70,7 +70,7 @@ def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
     overheads = [sum(_overhead(result)) for result in done]
     figures = {
         "total_s": round(total, 1),
-        "peak_mb": round(max(r.metrics.provenance.peak_memory_mb for r in done)),
+        "peak_mb": round(max(r.provenance.peak_memory_mb for r in done)),
         "overhead_s_mean": round(sum(overheads) / len(done), 2),
         "overhead_s_max": round(max(overheads), 2),
         "chapters": len(done),
@@ -89,5 +89,5 @@ def _overhead(result: Result) -> tuple[float, float]:
         if "open_chapter(" in cell.source:
             break
         imports += cell.metadata.get("papermill", {}).get("duration") or 0.0
-    outside = (result.seconds or 0.0) - result.metrics.provenance.seconds
+    outside = (result.seconds or 0.0) - result.provenance.seconds
     return max(0.0, outside - imports), imports

@@ -1,4 +1,4 @@
-"""Where a run keeps things, and what is known about how they came about (every chapter).
+"""What a notebook opens: a chapter's inputs, outputs and results (every chapter).
 
 A run is one folder::
 
@@ -6,7 +6,8 @@ A run is one folder::
     runs/demo/group/04_train_teacher/              chapters that run once
     runs/demo/sub-01/05_distill_student/           chapters that run for every subject
         notebook.ipynb                             the chapter as it was executed
-        metrics.json                               scores, outputs, provenance (`Metrics`)
+        metrics.json                               scores, facts, outputs (`Metrics`)
+        provenance.json                            when, where and from what (`Provenance`)
         figures/*.png, *.npz, ...                  what the chapter made
 
 A notebook opens its chapter with `open_chapter`, asks it for inputs and outputs by name, and
@@ -24,11 +25,11 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,20 +41,106 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import eeglib
 from eeglib.datasets import METADATA, Dataset, DatasetWarning, open_dataset
 from eeglib.decoding.splits import Split, SplitError, check_disjoint, split_by_image
-from eeglib.profile import DatasetSettings, Profile, load_profile
+from eeglib.profile import Profile, load_profile
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
 METRICS = "metrics.json"
+PROVENANCE = "provenance.json"
 NOTEBOOK = "notebook.ipynb"
-INPUTS = "inputs.json"
-"""What a finished chapter's results depend on; see `eeglib.workflow.staleness`."""
 FAILURE = "failure.json"
 """Why a chapter stopped, and in which cell and line."""
+INPUTS = "inputs.json"
 RUNNING = "running.json"
-"""Where and since when a chapter runs; left behind only by a job that was killed."""
+FIGURES = "figures"
+DATA_CHAPTER = "01_download_data"
+SCHEMA_VERSION = 2
+PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "open-clip-torch")
+PACKAGES += ("diffusers", "transformers")
+"""Packages whose versions may change a result."""
+TEXT_FILES = {".csv", ".json", ".tsv", ".txt", ".vhdr", ".vmrk"}
+"""Files of a data set that are compared by content, for they are small and edited by hand."""
+NOT_DATA = re.compile(r"(participants|README|CHANGES|checksums|derivatives|sourcedata|code)\b")
+"""Beginnings of the names, at the top of a data set, of what no trial depends on."""
+
+
+class ResultsError(RuntimeError):
+    """Results that are missing or damaged; the message says which chapter makes them."""
+
+
+class Score(BaseModel):
+    """One score: never without its chance level, its n and its interval."""
+
+    model_config = ConfigDict(extra="allow")
+
+    metric: str
+    value: float | None
+    chance: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+class OutputFile(BaseModel):
+    """Size and checksum of a file that later chapters may read."""
+
+    bytes: int
+    sha256: str
+
+
+class Metrics(BaseModel):
+    """Content of ``metrics.json``: what one chapter found. Equal results are equal files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    chapter: str
+    subject: int | None
+    scores: list[Score]
+    facts: dict[str, Any]
+    outputs: dict[str, OutputFile]
+
+
+class Provenance(BaseModel):
+    """Content of ``provenance.json``: how the results came about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    eeglib: str
+    git_revision: str | None
+    modules: dict[str, str]
+    python: str
+    platform: str
+    packages: dict[str, str]
+    profile: dict[str, Any]
+    seeds: dict[str, list[int]]
+    dataset: str
+    device: str
+    seconds: float
+    peak_memory_mb: float
+    peak_gpu_memory_mb: float | None
+    finished_at: str
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one method said about the test trials.
+
+    Attributes
+    ----------
+    probabilities : np.ndarray
+        Float32, shape (n_trials, n_classes).
+    metadata : pandas.DataFrame
+        The trials' `METADATA`, one row per trial.
+    class_names : list of str
+        Names of the columns of ``probabilities``.
+    """
+
+    probabilities: np.ndarray
+    metadata: pandas.DataFrame
+    class_names: list[str]
 
 
 def subject_folder(subject: int | None) -> str:
@@ -90,82 +177,6 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-SCHEMA_VERSION = 1
-
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-learn",
-    "mne",
-    "torch",
-    "open-clip-torch",
-    "diffusers",
-    "transformers",
-)
-"""Packages whose versions may change a result."""
-
-_READABLE = {".csv", ".json", ".tsv", ".vhdr"}
-
-
-class ResultsError(RuntimeError):
-    """Results that are missing or damaged; the message says which chapter makes them."""
-
-
-class Provenance(BaseModel):
-    """How one chapter's results came about; part of ``metrics.json``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    eeglib: str
-    python: str
-    platform: str
-    packages: dict[str, str]
-    git_revision: str | None
-    seeds: dict[str, list[int]]
-    dataset: str
-    device: str
-    seconds: float
-    peak_memory_mb: float
-    peak_gpu_memory_mb: float | None
-    finished_at: str
-
-
-class Score(BaseModel):
-    """One score: never without its chance level, its n and its interval."""
-
-    model_config = ConfigDict(extra="allow")
-
-    metric: str
-    value: float | None
-    chance: float | None
-    n: int
-    low: float | None
-    high: float | None
-
-
-class OutputFile(BaseModel):
-    """Size and checksum of a file that later chapters may read."""
-
-    bytes: int
-    sha256: str
-
-
-class Metrics(BaseModel):
-    """Content of ``metrics.json``, version 1: what one chapter found and how it came about."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: int = SCHEMA_VERSION
-    chapter: str
-    subject: int | None
-    profile: dict[str, Any]
-    scores: list[Score]
-    facts: dict[str, Any]
-    outputs: dict[str, OutputFile]
-    provenance: Provenance
-
-
 def load_metrics(folder: str | Path) -> Metrics:
     """Read and check the ``metrics.json`` of a chapter's folder.
 
@@ -174,78 +185,65 @@ def load_metrics(folder: str | Path) -> Metrics:
     ResultsError
         If there is none, or it does not follow the schema.
     """
-    path = Path(folder) / METRICS
+    return _load(Metrics, Path(folder) / METRICS)
+
+
+def load_provenance(folder: str | Path) -> Provenance:
+    """Read the ``provenance.json`` of a chapter's folder; raises as `load_metrics` does."""
+    return _load(Provenance, Path(folder) / PROVENANCE)
+
+
+def _load(model: type[BaseModel], path: Path) -> Any:
     try:
-        metrics = Metrics.model_validate_json(path.read_text(encoding="utf-8"))
+        content = model.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ResultsError(f"No {path}: that chapter has not finished. Run it first.") from None
     except (ValidationError, UnicodeDecodeError) as error:
         raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
-    if metrics.schema_version != SCHEMA_VERSION:
+    if getattr(content, "schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise ResultsError(
-            f"{path} follows version {metrics.schema_version} of the schema, this eeglib reads "
+            f"{path} follows version {content.schema_version} of the schema, this eeglib reads "
             f"version {SCHEMA_VERSION}. Run the chapter again."
         )
-    return metrics
+    return content
 
 
-def collect_provenance(profile: Profile, data: Path, seconds: float) -> Provenance:
-    """Gather what is known at the end of a chapter.
+def data_folder(profile: Profile, run_dir: Path) -> Path:
+    """Where the data of a run are: ``dataset.root`` or, where it is empty, inside the run."""
+    return profile.dataset.root or chapter_folder(run_dir, DATA_CHAPTER, None) / "data"
 
-    Parameters
-    ----------
-    profile : Profile
-        Settings of the run.
-    data : Path
-        Folder of the data set.
-    seconds : float
-        How long the chapter took, s.
+
+def data_subjects(chapter: str, subject: int | None, profile: Profile) -> tuple[int, ...]:
+    """Subjects whose recordings a chapter reads: its own, or everybody's in chapter 1."""
+    if subject is not None:
+        return (subject,)
+    return profile.dataset.subjects if chapter == DATA_CHAPTER else ()
+
+
+def data_fingerprint(dataset: Dataset, subjects: Iterable[int]) -> str:
+    """Checksum of what some subjects' trials depend on: their own files and those all share.
+
+    Text files (events, channels, stimuli) count by content; signals and pictures, which may be
+    many gigabytes, by size and time of change. Lists of people and descriptions do not count, so
+    that a further subject changes nothing for the others.
     """
-    device, gpu_memory = _device()
-    return Provenance(
-        eeglib=eeglib.__version__,
-        python=platform.python_version(),
-        platform=platform.platform(),
-        packages=_versions(),
-        git_revision=git_revision(),
-        seeds={"profile": [profile.seed], "training": list(profile.training.seeds)},
-        dataset=dataset_fingerprint(profile.dataset, data),
-        device=device,
-        seconds=round(seconds, 3),
-        peak_memory_mb=round(peak_memory_mb(), 1),
-        peak_gpu_memory_mb=gpu_memory,
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def dataset_fingerprint(settings: DatasetSettings, folder: Path) -> str:
-    """Checksum that tells two data sets apart.
-
-    Notes
-    -----
-    Covers the loader's name and options, the name and size of every file, and the content of the
-    text files (events, channels, stimuli); signals count by size only, for they may be many
-    gigabytes. Hidden files do not count: an interrupted writer may have left them.
-    """
-    digest = hashlib.sha256(settings.model_dump_json(include={"name", "options"}).encode())
-    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
-        inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts):
+    digest = hashlib.sha256(dataset.settings.model_dump_json(include={"name", "options"}).encode())
+    for path in [*dataset.files(), *(path for s in subjects for path in dataset.files(s))]:
+        inside = path.relative_to(dataset.folder)
+        if NOT_DATA.match(inside.parts[0]):
             continue
-        digest.update(f"{inside.as_posix()}\0{path.stat().st_size}\0".encode())
-        if path.suffix in _READABLE:
-            digest.update(path.read_bytes())
+        state = path.stat()
+        text = path.suffix in TEXT_FILES and state.st_size < 1e8
+        content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
+        digest.update(f"{inside.as_posix()}\0{content}\0".encode())
     return digest.hexdigest()
 
 
 def peak_memory_mb() -> float:
     """Largest memory of this process or of one of its finished children so far, MB."""
-    peak = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     unit = 1 if sys.platform == "darwin" else 1024
-    return peak * unit / 1e6
+    return max(resource.getrusage(one).ru_maxrss for one in who) * unit / 1e6
 
 
 def git_revision() -> str | None:
@@ -283,45 +281,21 @@ def plain(value: Any) -> Any:
     )
 
 
-@cache
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
-def _device() -> tuple[str, float | None]:
-    # A chapter that never imported torch should not pay seconds for the question.
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return "cpu", None
-    return torch.cuda.get_device_name(), round(torch.cuda.max_memory_allocated() / 1e6, 1)
-
-
-DATA_CHAPTER = "01_download_data"
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What one method said about the test trials.
-
-    Attributes
-    ----------
-    probabilities : np.ndarray
-        Float32, shape (n_trials, n_classes).
-    metadata : pandas.DataFrame
-        The trials' `METADATA`, one row per trial.
-    class_names : list of str
-        Names of the columns of ``probabilities``.
-    """
-
-    probabilities: np.ndarray
-    metadata: pandas.DataFrame
-    class_names: list[str]
+def module_hashes(prefix: str = "eeglib") -> dict[str, str]:
+    """Checksums of the modules that this process has imported, by dotted name."""
+    files = {
+        name: Path(module.__file__)
+        for name, module in sorted(sys.modules.items())
+        if f"{name}.".startswith(f"{prefix}.") and getattr(module, "__file__", None)
+    }
+    return {name: sha256_of(path)[:16] for name, path in files.items() if path.is_file()}
 
 
 class Chapter:
@@ -358,7 +332,7 @@ class Chapter:
         """The data set of the run, opened; chapters 1 and 2 print what it reports."""
         # The same lines as warnings would stand in every chapter, and pages show no warnings.
         warnings.filterwarnings("ignore", category=DatasetWarning)
-        return open_dataset(self.profile.dataset, self._data_folder)
+        return open_dataset(self.profile.dataset, data_folder(self.profile, self.run_dir))
 
     def input(self, chapter: str, name: str, subject: int | None = None) -> Path:
         """Path of something that an earlier chapter made, checked to be there and undamaged.
@@ -414,7 +388,7 @@ class Chapter:
         """
         import matplotlib.pyplot as plt
 
-        with replacing(self.output(f"figures/{name}.png")) as temporary:
+        with replacing(self.output(f"{FIGURES}/{name}.png")) as temporary:
             # Without the writer's name the same figure gives the same file.
             figure.savefig(temporary, format="png", metadata={"Software": None})
         plt.close(figure)
@@ -517,7 +491,7 @@ class Chapter:
     def finish(
         self, scores: pandas.DataFrame | None = None, facts: dict[str, Any] | None = None
     ) -> Metrics:
-        """Close the chapter: write ``metrics.json``.
+        """Close the chapter: write ``metrics.json``, and ``provenance.json`` beside it.
 
         Parameters
         ----------
@@ -531,27 +505,43 @@ class Chapter:
         Metrics
             What was written.
         """
+        outputs = [name for name in sorted(self._outputs) if not name.startswith(f"{FIGURES}/")]
         try:
             metrics = Metrics(
                 chapter=self.name,
                 subject=self.subject,
-                profile=self.profile.model_dump(mode="json"),
                 scores=[] if scores is None else plain(scores.to_dict("records")),
                 facts=plain(facts or {}),
-                outputs={name: _output_file(self.folder / name) for name in sorted(self._outputs)},
-                provenance=collect_provenance(
-                    self.profile, self._data_folder, time.perf_counter() - self._started
-                ),
+                outputs={name: _output_file(self.folder / name) for name in outputs},
             )
         except ValidationError as error:
             raise ResultsError(f"Chapter {self.name} cannot write its metrics: {error}") from None
+        write_text(self.folder / PROVENANCE, self._provenance().model_dump_json(indent=1) + "\n")
         write_text(self.folder / METRICS, metrics.model_dump_json(indent=1) + "\n")
         return metrics
 
-    @property
-    def _data_folder(self) -> Path:
-        inside = chapter_folder(self.run_dir, DATA_CHAPTER, None) / "data"
-        return self.profile.dataset.root or inside
+    def _provenance(self) -> Provenance:
+        # A chapter that never imported torch should not pay seconds for the question.
+        torch = sys.modules.get("torch")
+        on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+        profile = self.profile
+        subjects = data_subjects(self.name, self.subject, profile)
+        return Provenance(
+            eeglib=eeglib.__version__,
+            git_revision=git_revision(),
+            modules=module_hashes(),
+            python=platform.python_version(),
+            platform=platform.platform(),
+            packages={name: _version_of(name) for name in PACKAGES},
+            profile=profile.model_dump(mode="json"),
+            seeds={"profile": [profile.seed], "training": list(profile.training.seeds)},
+            dataset=data_fingerprint(self.dataset, subjects),
+            device=torch.cuda.get_device_name() if on_gpu else "cpu",
+            seconds=round(time.perf_counter() - self._started, 3),
+            peak_memory_mb=round(peak_memory_mb(), 1),
+            peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 1e6) if on_gpu else None,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
 
 def open_chapter(
@@ -673,10 +663,11 @@ def data_notice(chapter: Chapter) -> Notice:
 
 
 def stop_chapter(chapter: Chapter, reason: str) -> None:
-    """End a chapter here: the cells below are shown but not run.
+    """End a chapter here: in a run the cells below are shown but not run.
 
     For chapters that a data set cannot support. ``metrics.json`` is written with the fact
-    ``skipped``, so that a run goes on and the group page can say why.
+    ``skipped``, so that a run goes on and the group page can say why. In a notebook that somebody
+    works in, the cells below still run when asked to.
 
     Parameters
     ----------
@@ -684,12 +675,17 @@ def stop_chapter(chapter: Chapter, reason: str) -> None:
     reason : str
         Shown to the reader.
     """
-    chapter.finish(facts={"skipped": reason})
     from IPython import get_ipython
     from IPython.display import display
 
-    text = f"{reason} The cells below were not run."
-    display(Notice("This chapter ends here", text, "important"))
+    chapter.finish(facts={"skipped": reason})
     shell = get_ipython()
-    if shell is not None:
+    # Papermill begins the cell of the parameters that it puts in with this line. A reader's kernel
+    # goes on: what to run next is for the reader to say.
+    headless = shell is not None and any(
+        source.startswith("# Parameters\n") for source in shell.user_ns.get("In", [])
+    )
+    below = "The cells below were not run." if headless else "The cells below lack their input."
+    display(Notice("This chapter ends here", f"{reason} {below}", "important"))
+    if headless:
         shell.input_transformers_post.append(lambda lines: [])

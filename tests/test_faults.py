@@ -45,7 +45,7 @@ def results(run_dir: Path) -> dict[str, object]:
     for path in sorted(run_dir.glob(f"*/*/{METRICS}")):
         metrics = load_metrics(path.parent)
         found[f"{path.parent.parent.name}/{path.parent.name}"] = (
-            metrics.scores, metrics.facts, metrics.outputs, metrics.provenance.dataset
+            metrics.scores, metrics.facts, metrics.outputs
         )  # fmt: skip
     return found
 

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import tempfile
 import threading
@@ -19,7 +20,16 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eeglib.chapter import FAILURE, INPUTS, METRICS, NOTEBOOK, RUNNING, write_text
+from eeglib.chapter import (
+    FAILURE,
+    INPUTS,
+    METRICS,
+    NOTEBOOK,
+    PROVENANCE,
+    RUNNING,
+    load_provenance,
+    write_text,
+)
 from eeglib.workflow.chapters import PASSED, Chapter, Job, needs_hashes, needs_of
 from eeglib.workflow.gpus import claim_gpus
 from eeglib.workflow.locks import hold_jobs_lock
@@ -100,7 +110,7 @@ def run_job(job: Job, plan: dict, run_dir: Path) -> int:
     finally:
         end_children()
         (folder / RUNNING).unlink(missing_ok=True)
-    memory = metrics["provenance"]["peak_memory_mb"]
+    memory = load_provenance(folder).peak_memory_mb
     _say(job, f"finished in {seconds:.1f} s, {memory:.0f} MB")
     return 0
 
@@ -130,8 +140,9 @@ def _remove_old(folder: Path) -> None:
         outputs = json.loads((folder / INPUTS).read_text(encoding="utf-8")).get("outputs", {})
     except (OSError, ValueError):
         outputs = {}
-    for name in (RUNNING, FAILURE, METRICS, NOTEBOOK, *outputs, INPUTS):
+    for name in (RUNNING, FAILURE, METRICS, PROVENANCE, NOTEBOOK, *outputs, INPUTS):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "figures", ignore_errors=True)
 
 
 def _chapter(values: dict) -> Chapter:

@@ -13,7 +13,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from eeglib.chapter import METRICS, NOTEBOOK, Metrics, load_metrics
+from eeglib.chapter import METRICS, NOTEBOOK, Metrics, Provenance, load_metrics, load_provenance
 from eeglib.workflow.chapters import Job
 from eeglib.workflow.failures import Failure, find_failures
 from eeglib.workflow.notebooks import code_cells, is_from_papermill
@@ -29,6 +29,7 @@ class Result:
     job : Job
         Chapter and subject.
     metrics : Metrics | None
+    provenance : Provenance | None
         None if the chapter did not finish.
     failure : Failure | None
         Why, if it failed.
@@ -38,6 +39,7 @@ class Result:
 
     job: Job
     metrics: Metrics | None
+    provenance: Provenance | None
     failure: Failure | None
     notebook: NotebookNode | None
 
@@ -55,7 +57,7 @@ class Result:
         """From the start of the kernel to its end, s."""
         if self.notebook is not None:
             return self.notebook.metadata.get("papermill", {}).get("duration")
-        return self.metrics.provenance.seconds if self.metrics else None
+        return self.provenance.seconds if self.provenance else None
 
 
 def read_result(job: Job, run_dir: Path, with_notebook: bool = True) -> Result:
@@ -72,7 +74,8 @@ def read_result(job: Job, run_dir: Path, with_notebook: bool = True) -> Result:
         if not failures:
             raise
         notebook = None
-    return Result(job, metrics, failures[0] if failures else None, notebook)
+    provenance = load_provenance(folder) if metrics else None
+    return Result(job, metrics, provenance, failures[0] if failures else None, notebook)
 
 
 def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
@@ -183,8 +186,8 @@ def execution_times(results: list[Result], titles: dict[str, str], one_by_one: b
     """Markdown of the page of execution times: of each job, or of each chapter over subjects."""
     done = [result for result in results if result.metrics]
     total = sum(result.seconds or 0 for result in done)
-    peak = max((result.metrics.provenance.peak_memory_mb for result in done), default=0)
-    devices = sorted({result.metrics.provenance.device for result in done})
+    peak = max((result.provenance.peak_memory_mb for result in done), default=0)
+    devices = sorted({result.provenance.device for result in done})
     return (
         "# Execution times\n\n"
         f"All chapters together took {total:.0f} s, one after the other; the largest needed "
@@ -217,7 +220,7 @@ def _times(results: list[Result], titles: dict[str, str], link: bool) -> str:
         title = titles[job.chapter]
         if link and result.status != "not run":
             title = f"{{doc}}`{title} </subjects/{job.folder}>`"
-        known = result.metrics and result.metrics.provenance
+        known = result.provenance
         cells = [
             title,
             "all" if job.subject is None else str(job.subject),
@@ -235,7 +238,7 @@ def _times_over(results: list[Result], titles: dict[str, str]) -> str:
     head = ["chapter", "n", "median, s", "longest, s", "most memory, MB"]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for chapter, title in titles.items():
-        known = [r.metrics.provenance for r in results if r.metrics and r.job.chapter == chapter]
+        known = [r.provenance for r in results if r.metrics and r.job.chapter == chapter]
         if known:
             seconds = [k.seconds for k in known]
             cells = [title, str(len(known)), f"{median(seconds):.1f}", f"{max(seconds):.1f}"]

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eeglib.chapter import FAILURE, RUNNING, ResultsError, load_metrics, subject_folder
+from eeglib.chapter import (
+    FAILURE,
+    RUNNING,
+    ResultsError,
+    load_metrics,
+    load_provenance,
+    subject_folder,
+)
 from eeglib.workflow.chapters import Chapter, Job, jobs_of
 from eeglib.workflow.locks import is_running
 from eeglib.workflow.planning import Request, find_stale
@@ -108,7 +115,7 @@ def _status(job: Job, reason: str | None, run_dir: Path, works: bool) -> JobStat
     except ResultsError:
         return JobStatus(job, "not yet", reason or "")
     state: State = "skipped" if "skipped" in metrics.facts else "done"
-    known = metrics.provenance
+    known = load_provenance(folder)
     return JobStatus(
         job, "stale" if reason else state, reason or "", known.seconds, known.peak_memory_mb
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -18,9 +20,10 @@ from eeglib.chapter import (
     ResultsError,
     Score,
     chapter_folder,
-    dataset_fingerprint,
+    data_fingerprint,
     load_metrics,
     load_predictions,
+    load_provenance,
     open_chapter,
     plain,
     replacing,
@@ -57,8 +60,9 @@ def test_metrics_say_what_was_found_and_where_it_came_from(chapter):
     assert read.scores[0].model_dump()["p_value"] is None
     assert read.facts == {"n_trials": 80, "share": None, "list": [0, 1]}
     assert read.outputs["weights.bin"].bytes == 3
-    assert read.profile == json.loads(tiny_profile().model_dump_json())
-    known = read.provenance
+    known = load_provenance(chapter.folder)
+    assert known.profile == json.loads(tiny_profile().model_dump_json())
+    assert "eeglib.chapter" in known.modules
     assert known.seeds == {"profile": [0], "training": list(tiny_profile().training.seeds)}
     assert known.packages["numpy"] == np.__version__
     assert known.peak_memory_mb > 10
@@ -165,9 +169,9 @@ def test_the_schema_is_documented_field_by_field():
     documented = re.findall(r"^\| `([a-z0-9_.]+)` \|", section, flags=re.MULTILINE)
     fields = []
     for name in Metrics.model_fields:
-        inner = {"scores": Score, "outputs": OutputFile, "provenance": Provenance}.get(name)
+        inner = {"scores": Score, "outputs": OutputFile}.get(name)
         fields += [f"{name}.{field}" for field in inner.model_fields] if inner else [name]
-    assert documented == fields
+    assert documented == [*fields, *Provenance.model_fields]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -204,22 +208,113 @@ def test_figures_are_the_same_file_each_time(chapter):
     first, again = made
     assert again == first
     assert first.startswith(b"\x89PNG")
-    assert "figures/line.png" in chapter.finish().outputs
+    assert chapter.finish().outputs == {}
 
 
-def test_the_fingerprint_tells_data_sets_apart(tmp_path):
-    settings = tiny_profile().dataset
-    (tmp_path / "events.tsv").write_text("a")
-    first = dataset_fingerprint(settings, tmp_path)
-    assert dataset_fingerprint(settings, tmp_path) == first
-    (tmp_path / "events.tsv").write_text("b")
-    assert dataset_fingerprint(settings, tmp_path) != first
-    (tmp_path / "events.tsv").write_text("a")
-    (tmp_path / ".partial-x").mkdir()
-    (tmp_path / ".partial-x" / "half.eeg").write_bytes(b"1")
-    assert dataset_fingerprint(settings, tmp_path) == first
-    (tmp_path / "more.eeg").write_bytes(b"12")
-    assert dataset_fingerprint(settings, tmp_path) != first
+def test_equal_results_are_equal_files_whatever_the_time_or_the_other_settings(tmp_path):
+    written = []
+    for settings in ({}, {"title": "another", "training__max_epochs": 3}):
+        chapter = open_chapter("02_filter_signals", tiny_profile(**settings), tmp_path, subject=1)
+        chapter.output("epochs.txt").write_text("whole")
+        chapter.finish(facts={"n": 3})
+        files = [chapter.folder / name for name in ("metrics.json", "provenance.json")]
+        written.append([path.read_bytes() for path in files])
+    (first, how), (again, how_again) = written
+    assert again == first
+    assert how_again != how
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set of two subjects and its fingerprint of the first one's trials."""
+    for subject in ("sub-01", "sub-02"):
+        (tmp_path / subject / "eeg").mkdir(parents=True)
+        (tmp_path / subject / "eeg" / "events.tsv").write_text("a")
+        (tmp_path / subject / "eeg" / "channels.tsv").write_text("Fp1 EEG")
+        (tmp_path / subject / "eeg" / "signal.eeg").write_bytes(b"1234")
+    (tmp_path / "stimuli").mkdir()
+    (tmp_path / "stimuli" / "cat.png").write_bytes(b"png")
+    (tmp_path / "participants.tsv").write_text("sub-01")
+    profile = tiny_profile(dataset__root=str(tmp_path))
+    dataset = open_chapter("02_filter_signals", profile, tmp_path / "run", 1).dataset
+    return tmp_path, lambda *subjects: data_fingerprint(dataset, subjects or [1])
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("sub-01/eeg/events.tsv", "b"),
+        ("sub-01/eeg/channels.tsv", "Fp1 EOG"),
+        ("sub-01/eeg/signal.eeg", "4321"),
+        ("sub-01/ses-2/eeg/events.tsv", "a new session"),
+        ("sub-01/eeg/events.tsv", None),
+        ("stimuli/cat.png", "another picture"),
+    ],
+)
+def test_data_that_changed_are_noticed(data, file, content):
+    folder, fingerprint = data
+    before = fingerprint()
+    assert fingerprint() == before
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink() if content is None else path.write_text(content)
+    assert fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "sub-02/eeg/events.tsv",
+        "sub-03/eeg/events.tsv",
+        "participants.tsv",
+        "README",
+        "derivatives/sub-03/truth.json",
+        "sub-01/.partial/half.eeg",
+    ],
+)
+def test_what_no_trial_of_the_subject_depends_on_does_not_count(data, file):
+    folder, fingerprint = data
+    before = fingerprint()
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text("new")
+    assert fingerprint() == before
+
+
+def test_a_subjects_job_looks_at_its_own_files_alone(data, monkeypatch):
+    folder, _ = data
+    profile = tiny_profile(dataset__root=str(folder), dataset__subjects=[1, 2])
+    chapter = open_chapter("02_filter_signals", profile, folder / "run", 1)
+    asked, files = [], type(chapter.dataset).files
+
+    def look(self, subject=None):
+        asked.append(subject)
+        return files(self, subject)
+
+    monkeypatch.setattr(type(chapter.dataset), "files", look)
+    chapter.finish()
+    assert asked == [None, 1]
+
+
+NOTEBOOK = """
+from IPython.core.interactiveshell import InteractiveShell
+from eeglib.chapter import open_chapter, stop_chapter
+import sys
+shell = InteractiveShell.instance()
+shell.run_cell(sys.argv[2] + "subject = 1", store_history=True)
+chapter = open_chapter("07_reconstruct_images", "demo", sys.argv[1], 1)
+stop_chapter(chapter, "No pictures.")
+shell.run_cell("print('the next cell runs')", store_history=True)
+"""
+
+
+@pytest.mark.parametrize(("first", "runs"), [("", True), ("# Parameters\n", False)])
+def test_a_chapter_ends_early_only_where_nobody_works(tmp_path, first, runs):
+    command = [sys.executable, "-c", NOTEBOOK, str(tmp_path), first]
+    done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "No pictures." in done
+    assert ("the next cell runs" in done) == runs
+    folder = chapter_folder(tmp_path, "07_reconstruct_images", 1)
+    assert load_metrics(folder).facts == {"skipped": "No pictures."}
 
 
 def test_subjects_that_have_finished(tmp_path):
