@@ -54,7 +54,8 @@ WORK = {
 }
 STAND_IN = """#!/bin/sh
 # Chapter and subject are the 5th and 6th argument; what subject 1 left is copied.
-mkdir -p "sub-$6/$5" && cp sub-01/"$5"/inputs.json sub-01/"$5"/notebook.ipynb sub-01/"$5"/provenance.json "sub-$6/$5"
+mkdir -p "sub-$6/$5"
+cp "sub-01/$5/inputs.json" "sub-01/$5/notebook.ipynb" "sub-01/$5/provenance.json" "sub-$6/$5"
 sed "s/\\"subject\\": 1,/\\"subject\\": ${6#0},/" "sub-01/$5/metrics.json" >"sub-$6/$5/metrics.json"
 """
 
