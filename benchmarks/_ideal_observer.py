@@ -16,7 +16,7 @@ import numpy as np
 from scipy import linalg, special
 
 from eeglib.datasets.simulation.truth import Truth
-from eeglib.filtering import notch_and_bandpass
+from eeglib.preprocessing import filter_signals
 from eeglib.profile import FilteringSettings
 
 SPLIT_AT = 30.0
@@ -91,7 +91,7 @@ class Observer:
 
     def _filtered(self, traces: np.ndarray) -> np.ndarray:
         how = self.settings
-        return notch_and_bandpass(traces, self.truth.sfreq, how.notch, how.band, how.order)
+        return filter_signals(traces, self.truth.sfreq, how.notch, how.band, how.order)
 
     def _spectra(self, correlations: np.ndarray) -> np.ndarray:
         """Power after the filter at each frequency, from correlations at lags 0, 1, ..."""

@@ -162,7 +162,7 @@ def features(way: str, n_trials: str, path: str) -> dict:
     import mne
     from scipy import signal
 
-    from eeglib import filtering, timefrequency
+    from eeglib import preprocessing, timefrequency
 
     rng = np.random.default_rng(0)
     trials = rng.standard_normal((int(n_trials), 128, 500), dtype=np.float32)
@@ -174,8 +174,9 @@ def features(way: str, n_trials: str, path: str) -> dict:
     for first in range(0, len(trials), at_once):
         part = slice(first, first + at_once)
         if way == "eeglib":
-            clean = filtering.notch_and_bandpass(trials[part], 1000, (49, 51), (14, 70))
-            clean = filtering.standardize(clean)
+            clean = trials[part]
+            preprocessing.filter_trials(clean, 1000, notch=(49, 51), band=(14, 70))
+            clean = (clean - clean.mean(-1, keepdims=True)) / clean.std(-1, keepdims=True)
             result[part] = timefrequency.spectrograms(clean, 1000)
             continue
         clean = trials[first].astype(np.float64)

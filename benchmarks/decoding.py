@@ -216,10 +216,10 @@ def _contributions(trials, sfreq, labels, split, n_classes) -> None:
 
 def _recording(folder: Path, strength: float, options):
     """One subject: trials filtered in volts, the same standardised, and what was put in."""
-    from eeglib.datasets import Recording, simulated
+    from eeglib.datasets import simulated
     from eeglib.datasets.simulation.truth import load_truth
-    from eeglib.filtering import cut_epochs, filter_recording
-    from eeglib.profile import DatasetSettings, FilteringSettings
+    from eeglib.preprocessing import preprocess
+    from eeglib.profile import DatasetSettings
 
     settings = DatasetSettings(
         name="simulated",
@@ -236,14 +236,8 @@ def _recording(folder: Path, strength: float, options):
     )
     loader = simulated.Loader(settings, folder)
     loader.prepare()
-    plain = FilteringSettings(band=BAND, standardize=False)
-    recordings = [
-        Recording(filter_recording(recording.raw, plain), recording.trials)
-        for recording in loader.recordings(1)
-    ]
-    raw = cut_epochs(recordings, plain).get_data(copy=False)
-    epochs = cut_epochs(recordings, plain.model_copy(update={"standardize": True}))
-    return raw, epochs, load_truth(folder, 1)
+    volts = preprocess(loader, 1, band=BAND, standardize=False).epochs.get_data(copy=False)
+    return volts, preprocess(loader, 1, band=BAND).epochs, load_truth(folder, 1)
 
 
 def _row(name: str, probabilities: np.ndarray, labels: np.ndarray, started: float) -> float:

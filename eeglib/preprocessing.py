@@ -1,21 +1,28 @@
-"""From a data set to one subject's clean trials: the steps of chapter 2 in one call."""
+"""From a data set to one subject's clean trials: filters, z-scores, epochs (chapter 2).
+
+The steps are those of the paper (section 3.2): a notch at 49-51 Hz, a second-order Butterworth
+band-pass at 14-70 Hz, standardisation per channel, then trials cut around the images. MNE does
+the work; here is what is done to which data, and in which order.
+"""
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import mne
 import numpy as np
-
-from eeglib.datasets import Dataset, Recording
-from eeglib.filtering import cut_epochs, filter_epochs, filter_recording, filter_response
-from eeglib.profile import FilteringSettings
+from scipy import signal
 
 if TYPE_CHECKING:
-    import mne
+    from eeglib.datasets import Dataset, Recording
 
-logger = logging.getLogger(__name__)
+Band = tuple[float, float]
+
+
+class SignalError(ValueError):
+    """Signals that cannot be processed; the message says what came and what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,9 @@ class Preprocessed:
     evoked : mne.Evoked
         Average of all filtered trials, volts.
     epochs : mne.BaseEpochs
-        The trials that go into the models: filtered, standardised (no unit) if the profile says
-        so, with metadata.
+        The trials that go into the models: filtered, and standardised (no unit) where asked for.
+        Their times count from the onset of the image; event codes are the labels; ``metadata``
+        holds `eeglib.datasets.METADATA`; ``drop_log`` says why a trial was left out.
     report : list of str
         What the data set found and what was done and left out, a line each.
     """
@@ -43,116 +51,266 @@ class Preprocessed:
     report: list[str]
 
 
-def remaining_steps(settings: FilteringSettings, processed: tuple[str, ...]) -> FilteringSettings:
-    """Leave out what a data set has been through before it was distributed.
-
-    Parameters
-    ----------
-    settings : FilteringSettings
-    processed : tuple of str
-        `Dataset.processed`; entries begin with ``notch``, ``band`` or ``standardize``.
-
-    Notes
-    -----
-    Signals that were standardised are standardised anew where a filter still runs on them: it
-    takes away a share of the variance that differs between channels.
-    """
-    done = {step.split()[0] for step in processed}
-    update = {name: None for name in ("notch", "band") if name in done}
-    left = settings.model_copy(update=update)
-    if "standardize" in done and left.notch is None and left.band is None:
-        left = left.model_copy(update={"standardize": False})
-    return left
-
-
-def preprocess(dataset: Dataset, subject: int, settings: FilteringSettings) -> Preprocessed:
+def preprocess(
+    dataset: Dataset,
+    subject: int,
+    notch: Band | None = (49.0, 51.0),
+    band: Band | None = (14.0, 70.0),
+    order: int = 2,
+    standardize: bool = True,
+    epoch: tuple[float, float] = (0.0, 0.5),
+) -> Preprocessed:
     """Filter, standardise and cut the trials of one subject.
 
     Parameters
     ----------
     dataset : Dataset
+        Steps that it has been through already (`Dataset.processed`) are not repeated.
     subject : int
-    settings : FilteringSettings
-        Section ``filtering`` of the profile. Steps that the data set has been through already
-        are not repeated.
+    notch, band : tuple of float | None
+        Edges of the stop band and of the pass band (-6 dB), hertz; None leaves the filter out.
+    order : int
+        Order of both Butterworth filters. They run forwards and backwards: no delay, and the
+        gain is squared.
+    standardize : bool
+        Give each channel zero mean and unit variance over its recording, or over all trials
+        where no recording is distributed.
+    epoch : tuple of float
+        Start and end of a trial after the onset of its image, s; the end is not included.
 
     Raises
     ------
-    SignalError, DatasetError
-        If the data cannot be filtered or hold no trial.
+    SignalError
+        If a filter or the epoch does not fit the data, a channel is not finite, or no trial is
+        left.
 
     Notes
     -----
-    The steps are those of section 3.2 of the paper. Memory: the filtered recordings of the
-    subject and, one after the other, two sets of trials, all in double precision.
+    Recordings are filtered before they are cut, each side of a joint (``EDGE boundary``) by
+    itself. Trials outside their recording, across a joint, or in a stretch annotated ``BAD...``
+    are left out. Trials that are distributed already cut are filtered one by one.
     """
-    settings = remaining_steps(settings, dataset.processed)
-    in_volts = settings.model_copy(update={"standardize": False})
-    if dataset.continuous:
-        recordings = dataset.recordings(subject)
-        before = recordings[0].raw.copy().load_data(verbose=False)
-        n_announced = sum(len(r.trials) for r in recordings)
-        filtered = [Recording(filter_recording(r.raw, settings), r.trials) for r in recordings]
-        after = filtered[0].raw
-        evoked = cut_epochs(filtered, in_volts).average()
-        epochs = cut_epochs(filtered, settings)
-    else:
-        before = dataset.epochs(subject)
-        n_announced = len(dataset.trials(subject))
-        after = filter_epochs(before, in_volts)
-        evoked = after.average()
-        epochs = filter_epochs(before, settings) if settings.standardize else after
-    report = dataset.report() + _report(settings, dataset.processed, n_announced, len(epochs))
+    steps = remaining_steps(
+        {"notch": notch, "band": band, "standardize": standardize}, dataset.processed
+    )
+    filters = {"notch": steps["notch"], "band": steps["band"], "order": order}
+    prepare = _from_recordings if dataset.continuous else _from_trials
+    with mne.use_log_level("error"):
+        before, after, evoked, epochs = prepare(
+            dataset, subject, filters, steps["standardize"], epoch
+        )
+    report = dataset.report() + [f"Before it was distributed: {s}." for s in dataset.processed]
+    for name, bounds in (("Notch", steps["notch"]), ("Band-pass", steps["band"])):
+        if bounds is not None:
+            report.append(
+                f"{name} {bounds[0]:g} to {bounds[1]:g} Hz, Butterworth of order {order}, "
+                "forwards and backwards."
+            )
+    if steps["standardize"]:
+        report.append("Each channel standardised to mean 0 and standard deviation 1.")
+    left_out = _left_out(epochs.drop_log)
+    report.append(
+        f"Trials kept: {len(epochs)} of {len(dataset.trials(subject))}"
+        + (f"; left out: {left_out}." if left_out else ".")
+    )
     return Preprocessed(before, after, evoked, epochs, report)
 
 
-def evoked_response(dataset: Dataset, subject: int, settings: FilteringSettings) -> mne.Evoked:
-    """Average of one subject's trials in a band of its own, volts."""
-    settings = remaining_steps(settings, dataset.processed)
-    settings = settings.model_copy(update={"standardize": False})
-    if not dataset.continuous:
-        return filter_epochs(dataset.epochs(subject), settings).average()
-    filtered = [
-        Recording(filter_recording(r.raw, settings), r.trials) for r in dataset.recordings(subject)
-    ]
-    return cut_epochs(filtered, settings).average()
+def remaining_steps(steps: dict, processed: tuple[str, ...]) -> dict:
+    """Steps, by the parameters of `preprocess`, without those that the data have been through.
+
+    The entries of `processed` begin with ``notch``, ``band`` or ``standardize``. Signals that
+    were standardised are standardised anew where a filter still runs on them: it takes away a
+    share of the variance that differs between channels.
+    """
+    done = {step.split()[0] for step in processed}
+    left = steps | {name: None for name in ("notch", "band") if name in done}
+    if "standardize" in done and left["notch"] is None and left["band"] is None:
+        left["standardize"] = False
+    return left
 
 
-def responses(
-    settings: FilteringSettings, sfreq: float, frequencies: np.ndarray
+def filter_signals(
+    signals: np.ndarray,
+    sfreq: float,
+    notch: Band | None = (49.0, 51.0),
+    band: Band | None = (14.0, 70.0),
+    order: int = 2,
+) -> np.ndarray:
+    """The filters of `preprocess` for an array of shape (..., n_times), by `mne.filter`."""
+    signals = np.array(signals, dtype=float)
+    for design in _designs(sfreq, notch, band, order).values():
+        signals = mne.filter.filter_data(signals, sfreq, **design, copy=False, verbose="error")
+    return signals
+
+
+def filter_trials(trials: np.ndarray, sfreq: float, **filters: Band | int | None) -> None:
+    """`filter_signals` for many short trials, shape (n_trials, n_chans, n_times), in place.
+
+    Filters are linear, what they do at the ends included: filtered impulses make a matrix that
+    does to a trial at once what takes a recursion through each of its channels far longer.
+    """
+    matrix = filter_signals(np.eye(trials.shape[-1]), sfreq, **filters)
+    for trial in trials:
+        trial[:] = trial @ matrix
+
+
+def filter_gains(
+    frequencies: np.ndarray,
+    sfreq: float,
+    notch: Band | None = (49.0, 51.0),
+    band: Band | None = (14.0, 70.0),
+    order: int = 2,
 ) -> dict[str, np.ndarray]:
-    """Gain of each of the profile's filters, by a title for the figure.
+    """Gain of each filter as it is applied, forwards and backwards, by a title for the figure.
 
-    Parameters
-    ----------
-    settings : FilteringSettings
-    sfreq : float
-        Hertz.
-    frequencies : array, shape (n_freqs,)
-        Hertz.
+    `frequencies`, shape (n_freqs,), and `sfreq` are in hertz; a gain of 1 leaves a wave as it is.
     """
     gains = {}
-    for name, bounds, kind in (
-        ("notch", settings.notch, "bandstop"),
-        ("band-pass", settings.band, "bandpass"),
-    ):
-        if bounds is not None:
-            title = f"{name} {bounds[0]:g}–{bounds[1]:g} Hz"
-            gains[title] = filter_response(frequencies, sfreq, *bounds, settings.order, kind)
+    for title, design in _designs(sfreq, notch, band, order).items():
+        sos = mne.filter.create_filter(None, sfreq, **design, verbose="error")["sos"]
+        gains[title] = np.abs(signal.freqz_sos(sos, frequencies, fs=sfreq)[1]) ** 2
     return gains
 
 
-def _report(
-    settings: FilteringSettings, processed: tuple[str, ...], n_announced: int, n_kept: int
-) -> list[str]:
-    lines = [f"Before it was distributed: {step}." for step in processed]
-    for name, bounds in (("Notch", settings.notch), ("Band-pass", settings.band)):
-        if bounds is not None:
-            lines.append(
-                f"{name} {bounds[0]:g} to {bounds[1]:g} Hz, Butterworth of order "
-                f"{settings.order}, forwards and backwards."
+def spread_channels(info: mne.Info, n_chans: int) -> list[str]:
+    """Names of some EEG channels from the front to the back of the head."""
+    picks = mne.pick_types(info, eeg=True)
+    depth = np.array([info["chs"][p]["loc"][1] for p in picks])
+    order = np.argsort(-np.nan_to_num(depth), kind="stable")
+    chosen = np.linspace(0, len(picks) - 1, min(n_chans, len(picks))).round().astype(int)
+    return [info["ch_names"][picks[order[c]]] for c in chosen]
+
+
+def posterior_channel(info: mne.Info) -> str:
+    """The EEG channel over primary visual cortex: Oz, or else the rearmost."""
+    return "Oz" if "Oz" in info["ch_names"] else spread_channels(info, 2)[-1]
+
+
+def _designs(sfreq: float, notch: Band | None, band: Band | None, order: int) -> dict[str, dict]:
+    """How `mne.filter` is called for each filter; a stop band is one whose edges descend."""
+    designs = {}
+    for name, bounds in (("notch", notch), ("band-pass", band)):
+        if bounds is None:
+            continue
+        low, high = bounds
+        if not 0 < low < high < sfreq / 2:
+            raise SignalError(
+                f"The {name} {low:g}-{high:g} Hz does not fit: edges must ascend and lie between "
+                f"0 and half the sampling rate, {sfreq / 2:g} Hz. Change filtering.notch or "
+                "filtering.band."
             )
-    if settings.standardize:
-        lines.append("Each channel standardised to mean 0 and standard deviation 1.")
-    lines.append(f"Trials kept: {n_kept} of {n_announced}.")
-    return lines
+        designs[f"{name} {low:g}–{high:g} Hz"] = {
+            "l_freq": high if name == "notch" else low,
+            "h_freq": low if name == "notch" else high,
+            "method": "iir",
+            "iir_params": {"order": order, "ftype": "butter", "output": "sos"},
+        }
+    return designs
+
+
+def _from_recordings(
+    dataset: Dataset, subject: int, filters: dict, standardize: bool, epoch: tuple[float, float]
+) -> tuple[mne.io.BaseRaw, mne.io.BaseRaw, mne.Evoked, mne.BaseEpochs]:
+    before = after = None
+    evoked, parts, drop_log = [], [], ()
+    for recording in dataset.recordings(subject):
+        raw = _eeg(recording.raw)
+        before = before or raw.copy()
+        for design in _designs(raw.info["sfreq"], **filters).values():
+            raw.filter(**design, picks="all", skip_by_annotation="edge")
+        after = after or raw.copy()
+        part = _cut(raw, recording, epoch)
+        drop_log += part.drop_log
+        if len(part):
+            evoked.append(part.average())
+            if standardize:
+                part = _cut(raw.apply_function(_zscore, picks="all"), recording, epoch)
+            parts.append(part)
+    if not parts:
+        raise SignalError(
+            f"No trial of subject {subject} is left: {_left_out(drop_log)}. Check the onsets "
+            "(seconds after the start of the recording) and filtering.epoch."
+        )
+    epochs = mne.concatenate_epochs(parts)
+    epochs.metadata = epochs.metadata.reset_index(drop=True)
+    return before, after, mne.combine_evoked(evoked, weights="nave"), epochs
+
+
+def _cut(raw: mne.io.BaseRaw, recording: Recording, epoch: tuple[float, float]) -> mne.Epochs:
+    trials, sfreq = recording.trials, raw.info["sfreq"]
+    start = ((trials["onset"] + epoch[0]) * sfreq).round().astype(int) - round(epoch[0] * sfreq)
+    events = np.column_stack([start + raw.first_samp, np.zeros_like(start), trials["label"]])
+    return mne.Epochs(
+        raw,
+        events,
+        dict(zip(trials["class_name"], trials["label"], strict=True)),
+        *_first_and_last_time(epoch, sfreq),
+        baseline=None,
+        metadata=trials.drop(columns="onset"),
+        preload=True,
+    )
+
+
+def _from_trials(
+    dataset: Dataset, subject: int, filters: dict, standardize: bool, epoch: tuple[float, float]
+) -> tuple[mne.BaseEpochs, mne.BaseEpochs, mne.Evoked, mne.BaseEpochs]:
+    before = dataset.epochs(subject)
+    after, sfreq = _eeg(before), before.info["sfreq"]
+    first, last = _first_and_last_time(epoch, sfreq)
+    if first < after.tmin - 0.5 / sfreq or last > after.tmax + 0.5 / sfreq:
+        raise SignalError(
+            f"filtering.epoch is {list(epoch)} s, but the trials run from {after.tmin:g} to "
+            f"{after.tmax + 1 / sfreq:g} s. Choose an epoch within them."
+        )
+    filter_trials(after.get_data(copy=False), sfreq, **filters)
+    after.crop(first, last)
+    epochs = after
+    if standardize:
+        epochs = after.copy()
+        data = epochs.get_data(copy=False)
+        for channel in range(data.shape[1]):
+            data[:, channel] = _zscore(data[:, channel])
+    return before, after, after.average(), epochs
+
+
+def _first_and_last_time(epoch: tuple[float, float], sfreq: float) -> tuple[float, float]:
+    n_times = round((epoch[1] - epoch[0]) * sfreq)
+    if n_times < 1:
+        raise SignalError(
+            f"filtering.epoch {list(epoch)} s holds no time at {sfreq:g} Hz; lengthen it."
+        )
+    return epoch[0], epoch[0] + (n_times - 1) / sfreq
+
+
+def _eeg(signals: mne.io.BaseRaw | mne.BaseEpochs) -> mne.io.BaseRaw | mne.BaseEpochs:
+    """A copy in memory with the EEG channels alone; a joint is a place where no trial may lie."""
+    if "eeg" not in signals:
+        raise SignalError(
+            f"There is no EEG channel among {sorted(set(signals.get_channel_types()))}. Set the "
+            "channels' types (raw.set_channel_types)."
+        )
+    signals = signals.copy().load_data().pick("eeg", exclude=())
+    for name in signals.ch_names:
+        if not np.isfinite(signals.get_data(picks=[name])).all():
+            raise SignalError(
+                f"Channel {name} holds values that are not finite (NaN or infinite). Interpolate "
+                "or leave out the channel or the stretch before filtering."
+            )
+    for mark in signals.annotations or ():
+        if mark["description"].startswith("EDGE"):
+            signals.annotations.append(mark["onset"], 0, "BAD boundary")
+    return signals
+
+
+def _zscore(values: np.ndarray) -> np.ndarray:
+    mean, scale = values.mean(), values.std()
+    flat = scale <= 10 * np.finfo(float).eps * abs(mean)
+    return (values - mean) / (1 if flat else scale)
+
+
+def _left_out(drop_log: tuple[tuple[str, ...], ...]) -> str:
+    words = {"NO_DATA": "outside the recording", "TOO_SHORT": "outside the recording"}
+    words |= {"BAD boundary": "across a joint"}
+    counts = Counter(words.get(reason, reason) for reasons in drop_log for reason in reasons)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())

@@ -139,15 +139,14 @@ def test_published_split_is_none_without_the_file(content, tmp_path):
 
 def test_filtered_variant_is_not_filtered_twice(content, tmp_path):
     from eeglib.preprocessing import remaining_steps
-    from eeglib.profile import FilteringSettings
 
     twins.write_torch(tmp_path / "eeg_14_70_std.pth", content)
     dataset = loader(tmp_path, file="eeg_14_70_std.pth")
     assert dataset.processed == ("notch 49-51 Hz", "band 14-70 Hz", "standardize")
-    left = remaining_steps(FilteringSettings(), dataset.processed)
-    assert (left.notch, left.band, left.standardize) == (None, None, False)
-    left = remaining_steps(FilteringSettings(), ("standardize",))
-    assert (left.notch, left.band, left.standardize) == ((49, 51), (14, 70), True)
+    steps = {"notch": (49, 51), "band": (14, 70), "standardize": True}
+    left = remaining_steps(steps, dataset.processed)
+    assert left == {"notch": None, "band": None, "standardize": False}
+    assert remaining_steps(steps, ("standardize",)) == steps
     raw = of_subject(content, 4)[0]["eeg"].numpy()[:, 20:460]
     assert any(np.array_equal(trial, raw) for trial in dataset.epochs(4).get_data())
 
@@ -202,10 +201,11 @@ def test_other_number_types(tmp_path, dtype):
 def test_filters_run_on_it(folder):
     from eeglib.preprocessing import preprocess
 
-    settings = load_profile("eeg_imagenet").filtering
-    result = preprocess(loader(folder), 4, settings)
+    filtering = load_profile("eeg_imagenet").filtering
+    result = preprocess(loader(folder), 4, **filtering.model_dump())
     assert result.epochs.get_data().shape[1:] == (128, 440)
     assert result.epochs.get_data().std() == pytest.approx(1, abs=0.01)
+    assert result.epochs.tmin == 0.02
 
 
 def test_randomized_trials(tmp_path):

@@ -63,7 +63,7 @@ def test_from_a_recording_to_chapter_2_by_the_words_of_the_page(kind, tmp_path, 
     dataset.prepare()
     assert dataset.class_names == ["banana", "canoe"]
     assert len(dataset.stimuli()) == n_shown
-    done = preprocess(dataset, 1, profile.filtering)
+    done = preprocess(dataset, 1, **profile.filtering.model_dump())
     assert len(done.epochs) == n_shown
     assert set(done.epochs.metadata["image"]) == {p[:-5] for p in pictures}
     assert done.epochs.get_data().std() == pytest.approx(1, abs=0.3)
@@ -130,7 +130,7 @@ def test_the_worked_example(tmp_path, monkeypatch):
     assert np.isfinite([c["loc"][:3] for c in recording.raw.info["chs"]]).all()
     signals = recording.raw.get_data().reshape(61, len(own), 256).swapaxes(0, 1)
     assert np.abs(signals - content["X"][own][:, rows] * 1e-6).max() < 0.03e-6
-    done = preprocess(dataset, 1, profile.filtering)
+    done = preprocess(dataset, 1, **profile.filtering.model_dump())
     assert done.epochs.get_data().shape == (6, 61, 256)
 
 
@@ -177,7 +177,7 @@ def test_the_loader_of_the_page_is_complete(registered, tmp_path):
     assert dataset.subjects() == [1]
     assert tuple(dataset.trials(1).columns) == METADATA
     assert dataset.info(1)["chs"][3]["loc"][1] < -0.05  # Oz is behind
-    done = preprocess(dataset, 1, registered.filtering)
+    done = preprocess(dataset, 1, **registered.filtering.model_dump())
     assert done.epochs.metadata["class_name"].tolist() == ["banana", "canoe"] * 4
     changed = registered.dataset.model_copy(update={"options": {"tmim": 1}})
     with pytest.raises(DatasetError, match=r"tmim: .*Allowed: tmin"):

@@ -18,10 +18,9 @@ from eeglib.audit.phantom import phantom_trials
 from eeglib.audit.student import StudentAnswers, retrained_controls
 from eeglib.audit.trials import AuditError, AuditTrials, audit_trials
 from eeglib.chapter import Predictions, chapter_folder, load_predictions, replacing
-from eeglib.datasets import METADATA, Dataset, Recording
+from eeglib.datasets import METADATA, Dataset
 from eeglib.decoding import teacher
-from eeglib.filtering import cut_epochs, filter_epochs, filter_recording
-from eeglib.preprocessing import remaining_steps
+from eeglib.preprocessing import preprocess, remaining_steps
 
 if TYPE_CHECKING:
     import mne
@@ -51,7 +50,7 @@ def trials_of_chapter(chapter: Chapter, epochs: mne.BaseEpochs) -> AuditTrials:
     """
     dataset, settings = chapter.dataset, chapter.profile.filtering
     metadata = with_time(epochs.metadata, dataset, chapter.subject)
-    band = remaining_steps(settings, dataset.processed).band
+    band = remaining_steps(settings.model_dump(), dataset.processed)["band"]
     trials = audit_trials(
         epochs.get_data(copy=False),
         epochs.info["sfreq"],
@@ -72,15 +71,8 @@ def broadband_trials(
     """The same trials without the band-pass, volts; None where they cannot be had."""
     if settings.band is None or any(step.startswith("band") for step in dataset.processed):
         return None
-    wide = remaining_steps(settings, dataset.processed).model_copy(
-        update={"band": None, "standardize": False}
-    )
-    if dataset.continuous:
-        recordings = dataset.recordings(subject)
-        filtered = [Recording(filter_recording(r.raw, wide), r.trials) for r in recordings]
-        epochs = cut_epochs(filtered, wide)
-    else:
-        epochs = filter_epochs(dataset.epochs(subject), wide)
+    wide = {**settings.model_dump(), "band": None, "standardize": False}
+    epochs = preprocess(dataset, subject, **wide).epochs
     if len(epochs) != n_trials:
         raise AuditError(
             f"Chapter 2 kept {n_trials} trials and the data now give {len(epochs)}. The data have "

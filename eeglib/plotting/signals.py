@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 
-from eeglib.channels import has_position
 from eeglib.plotting.style import COLORS, WIDTH, message_figure, new_figure
 
 if TYPE_CHECKING:
@@ -32,6 +31,12 @@ def _unit(info: mne.Info) -> tuple[float, str]:
     return 1e6, "µV"
 
 
+def _has_position(channel: Mapping) -> bool:
+    """Whether a channel of ``info["chs"]`` has a place on the head."""
+    place = channel["loc"][:3]
+    return bool(np.isfinite(place).all() and place.any())
+
+
 # --- chapter 1 ------------------------------------------------------------------------------
 
 
@@ -43,7 +48,7 @@ def plot_channels(info: mne.Info) -> Figure:
     """
     import mne
 
-    picks = [p for p in mne.pick_types(info, eeg=True) if has_position(info["chs"][p])]
+    picks = [p for p in mne.pick_types(info, eeg=True) if _has_position(info["chs"][p])]
     if not picks:
         return message_figure(f"{len(info['ch_names'])} channels, positions unknown")
     eeg = mne.pick_info(info, picks)
@@ -179,7 +184,7 @@ def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Fig
     """
     if times is None:
         times = np.linspace(evoked.times[0], evoked.times[-1], 6)[1:-1]
-    has_positions = all(has_position(channel) for channel in evoked.info["chs"])
+    has_positions = all(_has_position(channel) for channel in evoked.info["chs"])
     figure = plt.figure(figsize=(WIDTH, 4.6 if has_positions else 2.6), layout="constrained")
     grid = figure.add_gridspec(
         2 if has_positions else 1, len(times) + 1, width_ratios=[1] * len(times) + [0.08]
