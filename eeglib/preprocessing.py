@@ -90,29 +90,20 @@ def preprocess(
     itself. Trials outside their recording, across a joint, or in a stretch annotated ``BAD...``
     are left out. Trials that are distributed already cut are filtered one by one.
     """
-    steps = remaining_steps(
-        {"notch": notch, "band": band, "standardize": standardize}, dataset.processed
-    )
-    filters = {"notch": steps["notch"], "band": steps["band"], "order": order}
+    steps = {"notch": notch, "band": band, "standardize": standardize}
+    filters = remaining_steps(steps, dataset.processed) | {"order": order}
+    standardize = filters.pop("standardize")
     prepare = _from_recordings if dataset.continuous else _from_trials
     with mne.use_log_level("error"):
-        before, after, evoked, epochs = prepare(
-            dataset, subject, filters, steps["standardize"], epoch
-        )
+        before, after, evoked, epochs = prepare(dataset, subject, filters, standardize, epoch)
     report = dataset.report() + [f"Before it was distributed: {s}." for s in dataset.processed]
-    for name, bounds in (("Notch", steps["notch"]), ("Band-pass", steps["band"])):
-        if bounds is not None:
-            report.append(
-                f"{name} {bounds[0]:g} to {bounds[1]:g} Hz, Butterworth of order {order}, "
-                "forwards and backwards."
-            )
-    if steps["standardize"]:
+    for title in _designs(epochs.info["sfreq"], **filters):
+        report.append(f"Butterworth {title}, order {order}, forwards and backwards.")
+    if standardize:
         report.append("Each channel standardised to mean 0 and standard deviation 1.")
-    left_out = _left_out(epochs.drop_log)
-    report.append(
-        f"Trials kept: {len(epochs)} of {len(dataset.trials(subject))}"
-        + (f"; left out: {left_out}." if left_out else ".")
-    )
+    report.append(f"Trials kept: {len(epochs)} of {len(dataset.trials(subject))}.")
+    if left_out := _left_out(epochs.drop_log):
+        report.append(f"Trials left out: {left_out}.")
     return Preprocessed(before, after, evoked, epochs, report)
 
 
@@ -131,36 +122,29 @@ def remaining_steps(steps: dict, processed: tuple[str, ...]) -> dict:
 
 
 def filter_signals(
-    signals: np.ndarray,
-    sfreq: float,
-    notch: Band | None = (49.0, 51.0),
-    band: Band | None = (14.0, 70.0),
-    order: int = 2,
+    signals: np.ndarray, sfreq: float, notch: Band | None, band: Band | None, order: int = 2
 ) -> np.ndarray:
     """The filters of `preprocess` for an array of shape (..., n_times), by `mne.filter`."""
-    signals = np.array(signals, dtype=float)
     for design in _designs(sfreq, notch, band, order).values():
-        signals = mne.filter.filter_data(signals, sfreq, **design, copy=False, verbose="error")
+        signals = mne.filter.filter_data(signals, sfreq, **design, verbose="error")
     return signals
 
 
-def filter_trials(trials: np.ndarray, sfreq: float, **filters: Band | int | None) -> None:
+def filter_trials(
+    trials: np.ndarray, sfreq: float, notch: Band | None, band: Band | None, order: int = 2
+) -> None:
     """`filter_signals` for many short trials, shape (n_trials, n_chans, n_times), in place.
 
     Filters are linear, what they do at the ends included: filtered impulses make a matrix that
     does to a trial at once what takes a recursion through each of its channels far longer.
     """
-    matrix = filter_signals(np.eye(trials.shape[-1]), sfreq, **filters)
+    matrix = filter_signals(np.eye(trials.shape[-1]), sfreq, notch, band, order)
     for trial in trials:
         trial[:] = trial @ matrix
 
 
 def filter_gains(
-    frequencies: np.ndarray,
-    sfreq: float,
-    notch: Band | None = (49.0, 51.0),
-    band: Band | None = (14.0, 70.0),
-    order: int = 2,
+    frequencies: np.ndarray, sfreq: float, notch: Band | None, band: Band | None, order: int = 2
 ) -> dict[str, np.ndarray]:
     """Gain of each filter as it is applied, forwards and backwards, by a title for the figure.
 
@@ -275,21 +259,11 @@ def _from_trials(
 
 
 def _first_and_last_time(epoch: tuple[float, float], sfreq: float) -> tuple[float, float]:
-    n_times = round((epoch[1] - epoch[0]) * sfreq)
-    if n_times < 1:
-        raise SignalError(
-            f"filtering.epoch {list(epoch)} s holds no time at {sfreq:g} Hz; lengthen it."
-        )
-    return epoch[0], epoch[0] + (n_times - 1) / sfreq
+    return epoch[0], epoch[0] + (round((epoch[1] - epoch[0]) * sfreq) - 1) / sfreq
 
 
 def _eeg(signals: mne.io.BaseRaw | mne.BaseEpochs) -> mne.io.BaseRaw | mne.BaseEpochs:
     """A copy in memory with the EEG channels alone; a joint is a place where no trial may lie."""
-    if "eeg" not in signals:
-        raise SignalError(
-            f"There is no EEG channel among {sorted(set(signals.get_channel_types()))}. Set the "
-            "channels' types (raw.set_channel_types)."
-        )
     signals = signals.copy().load_data().pick("eeg", exclude=())
     for name in signals.ch_names:
         if not np.isfinite(signals.get_data(picks=[name])).all():
@@ -310,7 +284,7 @@ def _zscore(values: np.ndarray) -> np.ndarray:
 
 
 def _left_out(drop_log: tuple[tuple[str, ...], ...]) -> str:
-    words = {"NO_DATA": "outside the recording", "TOO_SHORT": "outside the recording"}
-    words |= {"BAD boundary": "across a joint"}
+    words = dict.fromkeys(("NO_DATA", "TOO_SHORT"), "outside the recording")
+    words["BAD boundary"] = "across a joint"
     counts = Counter(words.get(reason, reason) for reasons in drop_log for reason in reasons)
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())

@@ -38,10 +38,10 @@ from eeglib.plotting.signals import (
     plot_evoked,
     plot_filter_response,
     plot_spectra,
-    plot_time_frequency,
+    plot_spectrograms,
     plot_timeline,
     plot_traces,
-    plot_wavelet_image,
+    plot_wavelets,
 )
 
 __all__ = [
@@ -68,12 +68,12 @@ __all__ = [
     "plot_similarity",
     "plot_soft_targets",
     "plot_spectra",
+    "plot_spectrograms",
     "plot_stimuli",
     "plot_strip",
     "plot_sweep",
-    "plot_time_frequency",
     "plot_timeline",
     "plot_traces",
     "plot_training",
-    "plot_wavelet_image",
+    "plot_wavelets",
 ]

@@ -1,9 +1,4 @@
-"""Figures of signals: channels, timeline, filters, spectra, time and frequency (chapters 1 to 3).
-
-Every function takes arrays, tables or MNE objects, and returns the figure. Times are in seconds,
-frequencies in hertz, voltages in microvolts; colours are those of Okabe and Ito, which
-colour-blind readers can tell apart.
-"""
+"""Figures of chapters 1 to 3: channels, timeline, filters, spectra, time and frequency."""
 
 from __future__ import annotations
 
@@ -12,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import mne
 import numpy as np
+from mne.io.constants import FIFF
 
 from eeglib.plotting.style import COLORS, WIDTH, message_figure, new_figure
 
 if TYPE_CHECKING:
-    import mne
     import pandas
     from matplotlib.figure import Figure
+
+    Signals = mne.io.BaseRaw | mne.BaseEpochs
 
 
 def _unit(info: mne.Info) -> tuple[float, str]:
     """Factor and name of the unit in which signals are drawn."""
-    from mne.io.constants import FIFF
-
-    if info["chs"][0]["unit"] == FIFF.FIFF_UNIT_NONE:
-        return 1.0, "no unit"
-    return 1e6, "µV"
+    unitless = info["chs"][0]["unit"] == FIFF.FIFF_UNIT_NONE
+    return (1.0, "no unit") if unitless else (1e6, "µV")
 
 
 def _has_position(channel: Mapping) -> bool:
@@ -37,27 +32,20 @@ def _has_position(channel: Mapping) -> bool:
     return bool(np.isfinite(place).all() and place.any())
 
 
-# --- chapter 1 ------------------------------------------------------------------------------
-
-
 def plot_channels(info: mne.Info) -> Figure:
     """Positions of the channels on the head, seen from above, with their names.
 
     Of more than 64 channels only those of the coarser rows are named: there is no room for all.
     Channels without a position are left out; if there is none with one, the figure says so.
     """
-    import mne
-
     picks = [p for p in mne.pick_types(info, eeg=True) if _has_position(info["chs"][p])]
     if not picks:
         return message_figure(f"{len(info['ch_names'])} channels, positions unknown")
     eeg = mne.pick_info(info, picks)
-    named: bool | list[str] = True
-    if len(eeg["ch_names"]) > 64:
-        pattern = r"(Fp|F|C|P|O|T|AF|PO)(z|[0-9]+)"
-        named = [name for name in eeg["ch_names"] if re.fullmatch(pattern, name)] or True
+    coarse = r"(Fp|F|C|P|O|T|AF|PO)(z|[0-9]+)"
+    names = [n for n in eeg["ch_names"] if len(picks) <= 64 or re.fullmatch(coarse, n)]
     figure, axes = new_figure(WIDTH * 0.75)
-    mne.viz.plot_sensors(eeg, show_names=named, axes=axes[0, 0], show=False, pointsize=14)
+    mne.viz.plot_sensors(eeg, show_names=names or True, axes=axes[0, 0], show=False, pointsize=14)
     for text in axes[0, 0].texts:
         text.set_fontsize(8.5)
     return figure
@@ -82,29 +70,19 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
         1.2 + 0.22 * len(class_names), 1, len(sessions), sharey=True, sharex=True
     )
     for ax, session in zip(axes[0], sessions, strict=True):
-        shown = trials[trials["session"] == session]
-        ax.plot(shown[axis], shown["label"], "|", color=COLORS[0], markersize=7)
+        own = trials[trials["session"] == session]
+        ax.plot(own[axis], own["label"], "|", color=COLORS[0], markersize=7)
         ax.set_title(f"session {session}" if session >= 0 else "session unknown")
         ax.set_xlabel("time (s)" if axis == "onset" else "presentation order (trials)")
         ax.grid(axis="y", color="0.92")
     axes[0, 0].set_yticks(range(len(class_names)), class_names)
+    axes[0, 0].set_ylabel("class")
     axes[0, 0].invert_yaxis()
     return figure
 
 
-# --- chapter 2 ------------------------------------------------------------------------------
-
-
 def plot_filter_response(frequencies: np.ndarray, responses: Mapping[str, np.ndarray]) -> Figure:
-    """Gain of filters against frequency.
-
-    Parameters
-    ----------
-    frequencies : array, shape (n_freqs,)
-        Hertz.
-    responses : mapping of str to array, shape (n_freqs,)
-        Gain of each filter, 1 = unchanged.
-    """
+    """Gain of filters (1 = unchanged), by their names, against frequency in hertz."""
     figure, axes = new_figure(2.6)
     for name, gain in responses.items():
         axes[0, 0].plot(frequencies, 20 * np.log10(np.maximum(gain, 1e-6)), label=name)
@@ -113,11 +91,7 @@ def plot_filter_response(frequencies: np.ndarray, responses: Mapping[str, np.nda
     return figure
 
 
-def plot_spectra(
-    before: mne.io.BaseRaw | mne.BaseEpochs,
-    after: mne.io.BaseRaw | mne.BaseEpochs,
-    fmax: float | None = None,
-) -> Figure:
+def plot_spectra(before: Signals, after: Signals, fmax: float | None = None) -> Figure:
     """Power spectral density before and after filtering: each channel, and the median."""
     figure, axes = new_figure(3.0, 1, 2, sharey=True)
     fmax, (factor, unit) = fmax or before.info["sfreq"] / 2, _unit(before.info)
@@ -139,10 +113,7 @@ def plot_spectra(
 
 
 def plot_traces(
-    before: mne.io.BaseRaw | mne.BaseEpochs,
-    after: mne.io.BaseRaw | mne.BaseEpochs,
-    channels: Sequence[str],
-    seconds: float = 2.0,
+    before: Signals, after: Signals, channels: Sequence[str], seconds: float = 2.0
 ) -> Figure:
     """A stretch of some channels, before and after filtering, in microvolts or without unit.
 
@@ -161,34 +132,24 @@ def plot_traces(
 
 
 def _stretch(
-    signals: mne.io.BaseRaw | mne.BaseEpochs, channels: Sequence[str], seconds: float
+    signals: Signals, channels: Sequence[str], seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    if hasattr(signals, "metadata"):
+    if isinstance(signals, mne.BaseEpochs):
         return signals[:1].get_data(picks=list(channels))[0], signals.times
     n_times = min(int(seconds * signals.info["sfreq"]), signals.n_times)
     start = (signals.n_times - n_times) // 2
-    return signals.get_data(
-        picks=list(channels), start=start, stop=start + n_times, return_times=True
-    )
+    return signals.get_data(list(channels), start, start + n_times, return_times=True)
 
 
-def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Figure:
-    """Average over trials: all channels against time, and the scalp at some moments.
+def plot_evoked(evoked: mne.Evoked) -> Figure:
+    """Average over trials: all channels against time, and the scalp at four moments.
 
-    Parameters
-    ----------
-    evoked : mne.Evoked
-        Volts, or without unit.
-    times : sequence of float | None
-        Moments for the scalp maps, seconds; by default four spread over the trial.
+    Where the position of a channel is unknown there are no maps.
     """
-    if times is None:
-        times = np.linspace(evoked.times[0], evoked.times[-1], 6)[1:-1]
+    times = np.linspace(evoked.times[0], evoked.times[-1], 6)[1:-1]
     has_positions = all(_has_position(channel) for channel in evoked.info["chs"])
     figure = plt.figure(figsize=(WIDTH, 4.6 if has_positions else 2.6), layout="constrained")
-    grid = figure.add_gridspec(
-        2 if has_positions else 1, len(times) + 1, width_ratios=[1] * len(times) + [0.08]
-    )
+    grid = figure.add_gridspec(1 + has_positions, 5, width_ratios=[1, 1, 1, 1, 0.08])
     ax = figure.add_subplot(grid[0, :])
     factor, unit = _unit(evoked.info)
     ax.plot(evoked.times, evoked.data.T * factor, color=COLORS[0], linewidth=0.5, alpha=0.6)
@@ -196,49 +157,35 @@ def plot_evoked(evoked: mne.Evoked, times: Sequence[float] | None = None) -> Fig
         ax.axvline(moment, color="0.75", linewidth=0.8, zorder=0)
     ax.set(xlabel="time after the onset of the image (s)", ylabel=f"average over trials ({unit})")
     if has_positions:
-        maps = [figure.add_subplot(grid[1, column]) for column in range(len(times) + 1)]
-        evoked.plot_topomap(
-            times,
-            axes=maps,
-            show=False,
-            colorbar=True,
-            time_unit="s",
-            contours=4,
-            res=48,
-            scalings=factor,
-            units=unit,
-        )
+        maps = [figure.add_subplot(grid[1, column]) for column in range(5)]
+        drawn = {"contours": 4, "res": 48, "scalings": factor, "units": unit, "show": False}
+        evoked.plot_topomap(times, axes=maps, **drawn)
     return figure
 
 
-# --- chapter 3 ------------------------------------------------------------------------------
-
-
-def plot_time_frequency(
-    images: Sequence[np.ndarray],
-    axes_of_images: Sequence[tuple[np.ndarray, np.ndarray]],
-    titles: Sequence[str],
+def plot_spectrograms(
+    spectrograms: Mapping[str, np.ndarray],
+    grids: Sequence[tuple[np.ndarray, np.ndarray]],
     fmax: float | None = None,
     label: str = "magnitude",
 ) -> Figure:
-    """Time-frequency images side by side, each with its own grid.
+    """Spectrograms side by side, each with its own frequencies and times.
 
     Parameters
     ----------
-    images : sequence of array, shape (n_freqs, n_windows)
-        Magnitudes.
-    axes_of_images : sequence of (frequencies in hertz, times in seconds)
-    titles : sequence of str
+    spectrograms : mapping of str to array, shape (n_freqs, n_windows)
+        Magnitudes, by the title above them.
+    grids : sequence of (frequencies in hertz, times in seconds)
     fmax : float | None
         Highest frequency to draw, hertz.
     label : str
         What the colour shows, with its unit.
     """
-    figure, axes = new_figure(3.0, 1, len(images))
-    for ax, image, (frequencies, times), title in zip(
-        axes[0], images, axes_of_images, titles, strict=True
-    ):
-        mesh = ax.pcolormesh(times, frequencies, image, shading="nearest", rasterized=True)
+    figure, axes = new_figure(3.0, 1, len(spectrograms))
+    for ax, title, (frequencies, times) in zip(axes[0], spectrograms, grids, strict=True):
+        mesh = ax.pcolormesh(
+            times, frequencies, spectrograms[title], shading="nearest", rasterized=True
+        )
         ax.set(title=title, xlabel="time (s)", ylim=(0, fmax or frequencies[-1]))
         figure.colorbar(mesh, ax=ax, label=label, shrink=0.9)
     axes[0, 0].set_ylabel("frequency (Hz)")
@@ -246,43 +193,27 @@ def plot_time_frequency(
 
 
 def plot_energy(frequencies: np.ndarray, shares: np.ndarray) -> Figure:
-    """Share of the energy in each frequency bin of a time-frequency image."""
+    """Share of the energy in each frequency bin of spectrograms."""
     figure, axes = new_figure(2.4)
     axes[0, 0].bar(frequencies, 100 * shares, width=0.7 * frequencies[1], color=COLORS[0])
     axes[0, 0].set(xlabel="frequency (Hz)", ylabel="share of the energy (%)")
     return figure
 
 
-def plot_wavelet_image(image: np.ndarray, bands: Sequence[str], duration: float) -> Figure:
-    """Wavelet coefficients of one channel: level up, time across.
+def plot_wavelets(
+    coefficients: np.ndarray, bands: Sequence[str], start: float, stop: float
+) -> Figure:
+    """Wavelet coefficients of one channel, shape (n_levels, n_times): level up, time across.
 
-    Parameters
-    ----------
-    image : array, shape (n_levels, n_times)
-    bands : sequence of str
-        Name of each level, with its frequencies.
-    duration : float
-        Length of the trial, seconds.
+    `bands` names the levels; the trial runs from `start` to `stop`, seconds after the image.
     """
     figure, axes = new_figure(3.0)
-    size = np.abs(image).max() or 1.0
+    size = np.abs(coefficients).max() or 1.0
     mesh = axes[0, 0].imshow(
-        image,
-        aspect="auto",
-        origin="lower",
-        cmap="RdBu_r",
-        vmin=-size,
-        vmax=size,
-        extent=(0, duration, -0.5, len(image) - 0.5),
-        interpolation="nearest",
-    )
-    axes[0, 0].set_yticks(range(len(image)), bands)
+        coefficients, "RdBu_r", vmin=-size, vmax=size, aspect="auto", origin="lower",
+        extent=(start, stop, -0.5, len(bands) - 0.5), interpolation="nearest",
+    )  # fmt: skip
+    axes[0, 0].set_yticks(range(len(bands)), bands)
     axes[0, 0].set(xlabel="time (s)", ylabel="level")
     figure.colorbar(mesh, ax=axes[0, 0], label="coefficient (standard deviations)")
     return figure
-
-
-# --- chapter 4 ------------------------------------------------------------------------------
-
-
-# --- chapters 5 and 6 -----------------------------------------------------------------------
