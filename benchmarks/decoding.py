@@ -27,11 +27,11 @@ from eeglib.decoding.kernel_decoder import KernelDecoder
 from eeglib.decoding.methods import ROWS
 from eeglib.decoding.source_decoder import SourceDecoder
 from eeglib.decoding.splits import Split, split_by_image
-from eeglib.profile import FilteringSettings, load_profile
+from eeglib.profile import FilteringSettings, Profile
 
 NETWORKS = ("EEGNet", "ShallowFBCSPNet", "Deep4Net", "EEGConformer", "ATCNet")
 RIEMANN = ("tangent space", "xDAWN + tangent space")
-TABLE = ("lr_power", "lr_windowed", "lr_windowed_pca", "lstm", "conv1d", "cnn_stft", "best_network")
+TABLE = ("lr_power", "lr_windowed", "lr_windowed_pca", "lstm", "conv1d", "cnn_stft")
 STRENGTHS = (1.0, 2.0, 4.0)
 BAND = (14.0, 70.0)
 OURS = ("source decoder", "kernel decoder")
@@ -108,10 +108,8 @@ def _network(name: str, epochs: int, seed: int) -> Callable:
     def decode(trials, sfreq, labels, split, n_classes):
         import braindecode.models
 
-        from eeglib.decoding.distillation import fit, predict
-        from eeglib.profile import TrainingSettings
+        from eeglib.decoding.training import fit, predict
 
-        settings = TrainingSettings(learning_rate=1e-3, max_epochs=epochs, device="auto")
         scale = trials[split.training].std(axis=(0, 2), keepdims=True)
         scaled = (trials / scale).astype(np.float32)
         shape = {"n_chans": trials.shape[1], "n_times": trials.shape[2], "n_outputs": n_classes}
@@ -119,7 +117,9 @@ def _network(name: str, epochs: int, seed: int) -> Callable:
         def build():
             return getattr(braindecode.models, name)(**shape, sfreq=sfreq)
 
-        student = fit(build, scaled, labels, split, settings, seed=seed, progress=False)
+        student = fit(
+            build, scaled, labels, split, learning_rate=1e-3, max_epochs=epochs, seed=seed
+        )
         return predict(student.network, scaled[split.test])
 
     return decode
@@ -127,9 +127,7 @@ def _network(name: str, epochs: int, seed: int) -> Callable:
 
 def _table_row(name: str, options) -> Callable:
     def decode(trials, sfreq, labels, split, n_classes):
-        profile = load_profile("best")
-        training = profile.training.model_copy(update={"max_epochs": options.epochs})
-        profile = profile.model_copy(update={"training": training})
+        profile = Profile(name="benchmark", training={"max_epochs": options.epochs})
         return ROWS[name].fit_predict(
             trials, sfreq, labels, split, profile, seed=options.seed, n_classes=n_classes
         )

@@ -27,9 +27,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from eeglib.decoding.distillation import fit, predict, residual_network
-from eeglib.decoding.networks import count_multiplications
+from eeglib.decoding.networks import residual_network
 from eeglib.decoding.splits import Split
+from eeglib.decoding.training import fit, predict
 from eeglib.profile import TrainingSettings
 from eeglib.timefrequency import spectrograms
 
@@ -80,11 +80,20 @@ def _data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _fit(data, epochs: int, device: str) -> float:
     """Seconds of the loop here."""
-    settings = TrainingSettings(max_epochs=epochs, patience=10**6, device=device)
     build = residual_network(SHAPE, N_CLASSES)
     images, labels, teacher = data
-    history = fit(build, images, labels, _split(), settings, teacher, progress=False).history
+    options = {"max_epochs": epochs, "patience": 10**6, "device": device}
+    history = fit(build, images, labels, _split(), teacher_logits=teacher, **options).history
     return float(history["seconds"].iloc[-1])
+
+
+def count_multiplications(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Multiply-adds of one trial's way forward; a training step takes about three times as many."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, *shape))
+    return counter.get_total_flops() // 2
 
 
 def _split() -> Split:

@@ -103,24 +103,6 @@ class TeacherSettings(Settings):
     patience: Count = 20
 
 
-class IngredientSettings(Settings):
-    """Chapter 6: what the row ``best_network`` adds to the paper's recipe; each is off by default.
-
-    `eeglib.decoding.ingredients` describes them.
-    """
-
-    time_shift: int = Field(0, ge=0, description="largest shift in time, columns of the image")
-    channel_dropout: float = Field(0.0, ge=0, lt=1, description="share of channels set to zero")
-    noise: float = Field(0.0, ge=0, description="noise added, standard deviations of a cell")
-    mixup: float = Field(0.0, ge=0, description="both parameters of the beta distribution; 0.2")
-    averaging: float = Field(
-        0.0, ge=0, lt=1, description="share that the average of the weights keeps per step; 0.99"
-    )
-    embedding: float = Field(0.0, ge=0, description="weight of the image's CLIP embedding")
-    attention: bool = Field(False, description="squeeze-and-excitation in every block")
-    calibration: bool = Field(False, description="temperature of the lowest validation loss")
-
-
 class TrainingSettings(Settings):
     """Chapter 5, sections 3.5 and 3.6 of the paper."""
 
@@ -133,9 +115,6 @@ class TrainingSettings(Settings):
     patience: Count = Field(10, description="epochs without a better validation loss")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="a network is trained per seed")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    ingredients: IngredientSettings = Field(
-        IngredientSettings(), description="of the row best_network alone"
-    )
 
 
 class TeacherStudySettings(Settings):

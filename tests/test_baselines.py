@@ -9,7 +9,7 @@ from eeglib.decoding.methods import ROWS, BaselineError, fit_rows
 from eeglib.decoding.splits import Split
 from eeglib.decoding.teacher import Teacher
 from eeglib.decoding.trial_features import power_features, window_features
-from eeglib.profile import IngredientSettings, Profile
+from eeglib.profile import Profile
 
 N_CLASSES, N_TRIALS, SFREQ = 3, 120, 250.0
 LABELS = np.arange(N_TRIALS) % N_CLASSES
@@ -22,10 +22,8 @@ PROFILE = Profile(
         "learning_rate": 1e-3,
         "batch_size": 12,
         "device": "cpu",
-        "ingredients": {"channel_dropout": 0.1, "noise": 0.1, "averaging": 0.5, "embedding": 0.5},
     },
 )
-OFF = IngredientSettings()
 LOGITS = 4 * np.eye(N_CLASSES)[LABELS]
 
 
@@ -92,7 +90,6 @@ def test_the_table_has_the_papers_rows_in_its_order():
         "distillation_stft",
         "kernel_decoder",
         "source_decoder",
-        "best_network",
     ]
     assert [n for n, r in ROWS.items() if r.needs_teacher] == [
         "cebra_knn",
@@ -146,29 +143,6 @@ def test_rows_without_a_teacher_are_left_out_and_seeds_averaged(caplog):
     teacher = Teacher(LOGITS, features(), pandas.DataFrame(), [])
     with_teacher = fit_rows(["distillation_stft"], epochs(), SPLIT, PROFILE, teacher)
     assert with_teacher["distillation_stft"].shape == (36, 3)
-
-
-def test_the_ingredients_are_for_one_row_and_embeddings_need_images(caplog):
-    plain = PROFILE.model_copy(
-        update={"training": PROFILE.training.model_copy(update={"ingredients": OFF})}
-    )
-
-    def found(name, profile, *teacher):
-        return ROWS[name].fit_predict(trials(), SFREQ, LABELS, SPLIT, profile, *teacher)
-
-    with_images = LOGITS, features()
-    for name in ("cnn_stft", "distillation_stft"):
-        np.testing.assert_array_equal(
-            found(name, PROFILE, *with_images), found(name, plain, *with_images)
-        )
-    np.testing.assert_array_equal(
-        found("best_network", plain, *with_images), found("distillation_stft", plain, *with_images)
-    )
-    assert not np.allclose(
-        found("best_network", PROFILE, *with_images), found("best_network", plain, *with_images)
-    )
-    assert found("best_network", PROFILE).shape == (36, N_CLASSES)
-    assert "goes without embeddings" in caplog.text
 
 
 def test_unknown_rows_and_missing_parts_are_refused():

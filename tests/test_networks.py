@@ -8,7 +8,6 @@ from eeglib.decoding.networks import (
     Conv1dClassifier,
     LSTMClassifier,
     ResidualCNN,
-    count_multiplications,
     count_parameters,
 )
 
@@ -49,12 +48,6 @@ def test_lstm_averages_neighbouring_times():
     torch.testing.assert_close(network(stretched), network(jittered), atol=1e-4, rtol=1e-4)
 
 
-def test_cost_of_the_student_is_known():
-    network = ResidualCNN(128, 21, 23, 40)
-    stem = 128 * 31 * 21 * 23
-    assert stem < count_multiplications(network, (128, 21, 23)) < 15e6
-
-
 def test_shortcuts_reach_the_output():
     network = ResidualCNN(4, 9, 9, 3, n_parameters=20_000).eval()
     first, second = network(torch.randn(2, 4, 9, 9))  # at first the other ways add nothing
@@ -92,12 +85,6 @@ def test_all_parameters_learn():
 
 
 def test_impossible_shapes_are_refused():
-    with pytest.raises(ValueError, match="n_outputs must be a positive integer, got 0"):
-        ResidualCNN(3, 8, 8, 0)
-    with pytest.raises(ValueError, match=r"n_chans must be a positive integer, got 3\.5"):
-        LSTMClassifier(3.5, 8, 2)
-    with pytest.raises(ValueError, match="step is 9"):
-        LSTMClassifier(3, 8, 2, step=9)
     with pytest.raises(ValueError, match="No width gives"):
         Conv1dClassifier(1_000_000, 8, 2)
     with pytest.raises(ValueError, match=r"images \(n_trials, 3, 8, n_times\), got \(2, 3, 1, 8\)"):

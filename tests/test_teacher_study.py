@@ -5,7 +5,6 @@ import pytest
 
 from eeglib.decoding.networks import ResidualCNN
 from eeglib.decoding.splits import Split
-from eeglib.decoding.teacher import softmax
 from eeglib.decoding.teacher_study import (
     ALONE,
     TEACHER,
@@ -17,9 +16,7 @@ from eeglib.decoding.teacher_study import (
     train_with_teachers,
     verdict,
 )
-from eeglib.profile import EvaluationSettings, TrainingSettings
 
-SETTINGS = EvaluationSettings(n_bootstrap=500)
 LABELS = np.arange(60) % 5
 
 
@@ -49,16 +46,12 @@ def test_each_rival_lacks_one_thing():
 def test_smoothing_at_its_limits():
     assert smoothed_labels(np.array([1]), 4, 0.0)[0] == pytest.approx([0, 1, 0, 0], abs=1e-9)
     assert smoothed_labels(np.array([1]), 4, np.log(4))[0] == pytest.approx([0.25] * 4, abs=1e-4)
-    with pytest.raises(ValueError, match=r"entropy must lie in 0 \.\.\. 1.386"):
-        smoothed_labels(np.array([1]), 4, 1.5)
 
 
-def test_two_classes_have_no_likenesses_to_shuffle_and_one_is_refused():
+def test_two_classes_have_no_likenesses_to_shuffle():
     labels = np.arange(8) % 2
     found = rival_teachers(3 * np.eye(2)[labels], labels)
     assert list(found) == ["random targets", "label smoothing"]
-    with pytest.raises(ValueError, match="at least 2 classes"):
-        rival_teachers(np.zeros((4, 1)), np.zeros(4, int))
 
 
 def predictions(rates, n_seeds=3, n_trials=200, n_classes=4):
@@ -75,14 +68,14 @@ def predictions(rates, n_seeds=3, n_trials=200, n_classes=4):
 
 def test_gains_by_hand_and_their_verdicts():
     found, labels = predictions({ALONE: 0.5, TEACHER: 0.7, "label smoothing": 0.7})
-    table = gains(found, labels, SETTINGS)
+    table = gains(found, labels, n_bootstrap=500)
     assert table.loc[TEACHER, "gain"] == pytest.approx(0.2)
     assert table.loc[TEACHER, "accuracy"] == pytest.approx(0.7)
     assert 0.1 < table.loc[TEACHER, "low"] < 0.2 < table.loc[TEACHER, "high"] < 0.3
     assert table.loc[ALONE, ["gain", "low", "high"]].tolist() == [0, 0, 0]
     assert "also gained with label smoothing" in verdict(table)
     found, labels = predictions({ALONE: 0.5, TEACHER: 0.5})
-    assert "within the noise" in verdict(gains(found, labels, SETTINGS))
+    assert "within the noise" in verdict(gains(found, labels, n_bootstrap=500))
 
 
 def test_training_under_teachers_and_the_sweep():
@@ -90,18 +83,18 @@ def test_training_under_teachers_and_the_sweep():
     images = rng.standard_normal((60, 4, 5, 6)).astype(np.float32)
     images[np.arange(60), LABELS % 4] += 2
     split = Split(np.arange(30), np.arange(30, 45), np.arange(45, 60))
-    training = TrainingSettings(max_epochs=2, batch_size=10, device="cpu")
+    training = {"max_epochs": 2, "batch_size": 10, "device": "cpu"}
+    training |= {"alpha": 0.5, "temperature": 1.0}
 
     def build():
         return ResidualCNN(4, 5, 6, 5, n_parameters=20_000)
 
     found = train_with_teachers(
-        build, images, LABELS, split, training, {ALONE: None, TEACHER: logits()}, (0, 1)
+        build, images, LABELS, split, {ALONE: None, TEACHER: logits()}, (0, 1), **training
     )
     assert found[TEACHER].shape == (2, 15, 5)
     assert not np.array_equal(found[TEACHER], found[ALONE])
-    np.testing.assert_allclose(softmax(logits()).sum(axis=1), 1)
-    table = sweep(build, images, LABELS, split, training, logits(), (0,), (0.5, 1.0), (1.0, 4.0))
+    table = sweep(build, images, LABELS, split, logits(), (0,), (0.5, 1.0), (1.0, 4.0), **training)
     assert table["parameter"].tolist() == ["alpha", "alpha", "T", "T"]
     assert table["accuracy"].iloc[0] == table["accuracy"].iloc[2]  # the same training
     assert (table["n"] == 15).all()

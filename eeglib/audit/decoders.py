@@ -8,13 +8,9 @@ given the labels of all trials and may look at those of ``train`` only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-
-if TYPE_CHECKING:
-    from eeglib.profile import TrainingSettings
 
 # Small matrices, many of them: threads of the linear algebra would only wait for each other.
 one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
@@ -70,16 +66,18 @@ def logistic(
     return model.fit(flat[train], labels[train]).predict_proba(flat[test])
 
 
-def network_decoder(settings: TrainingSettings, seed: int = 0) -> Decoder:
+def network_decoder(seed: int = 0, **settings) -> Decoder:
     """The profile's own student without its teacher, as a decoder of time-frequency images.
 
     Parameters
     ----------
-    settings : TrainingSettings
     seed : int
         Of the network's weights and of the validation trials, a tenth of the training trials.
+    settings
+        Of `eeglib.decoding.training.fit`.
     """
-    from eeglib.decoding import distillation
+    from eeglib.decoding import training
+    from eeglib.decoding.networks import residual_network
     from eeglib.decoding.splits import Split
 
     def fit_predict(images, labels, train, test):
@@ -96,9 +94,9 @@ def network_decoder(settings: TrainingSettings, seed: int = 0) -> Decoder:
             )
         )
         split = Split(np.setdiff1d(train, validation), validation, np.asarray(test))
-        build = distillation.residual_network(images.shape[1:], len(known))
-        student = distillation.fit(build, images, index, split, settings, seed=seed, progress=False)
-        return distillation.predict(student.network, images[test])
+        build = residual_network(images.shape[1:], len(known))
+        student = training.fit(build, images, index, split, seed=seed, **settings)
+        return training.predict(student.network, images[test])
 
     return fit_predict
 

@@ -124,7 +124,9 @@ def audit_chapter(chapter: Chapter, trials: AuditTrials, epochs: mne.BaseEpochs)
         images = timefrequency.spectrograms(
             epochs.get_data(copy=False), epochs.info["sfreq"], grid.window, grid.step
         )
-        decoder = network_decoder(profile.training, profile.seed)
+        decoder = network_decoder(
+            profile.seed, **profile.training.model_dump(exclude={"seeds"})
+        )
         for control in retrained_controls(trials, images, decoder, profile.seed):
             card = card.with_control(control)
     return card

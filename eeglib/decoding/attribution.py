@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from eeglib.decoding.training_data import on_device
+from eeglib.decoding.training import on_device
 
 STEPS = 16
 """Points on the way from the reference to the trial; the rest of completeness is reported."""

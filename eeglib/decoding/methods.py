@@ -278,26 +278,23 @@ def _fit_network(
     images: np.ndarray,
     given: Trials,
     with_teacher: bool,
-    **options,
 ) -> np.ndarray:
-    from eeglib.decoding.distillation import fit, predict
+    from eeglib.decoding.training import fit, predict
 
-    logits = given.teacher_logits if with_teacher else None
     student = fit(
         build,
         images,
         given.labels,
         given.split,
-        given.profile.training,
-        logits,
-        given.seed,
-        **options,
+        teacher_logits=given.teacher_logits if with_teacher else None,
+        seed=given.seed,
+        **given.profile.training.model_dump(exclude={"seeds"}),
     )
     return predict(student.network, images[given.split.test])
 
 
 def _residual(images: np.ndarray, given: Trials, with_teacher: bool) -> np.ndarray:
-    from eeglib.decoding.distillation import residual_network
+    from eeglib.decoding.networks import residual_network
 
     build = residual_network(images.shape[1:], given.n_classes)
     return _fit_network(build, images, given, with_teacher)
@@ -345,24 +342,6 @@ def _cnn_stft(given: Trials) -> np.ndarray:
 
 def _distillation_stft(given: Trials) -> np.ndarray:
     return _residual(_stft(given), given, with_teacher=True)
-
-
-def _best_network(given: Trials) -> np.ndarray:
-    from eeglib.decoding.distillation import residual_network
-
-    images, ingredients = _stft(given), given.profile.training.ingredients
-    if given.teacher_features is None and ingredients.embedding:
-        logger.warning("best_network goes without embeddings: there are no images.")
-        ingredients = ingredients.model_copy(update={"embedding": 0.0})
-    build = residual_network(images.shape[1:], given.n_classes, ingredients.attention)
-    return _fit_network(
-        build,
-        images,
-        given,
-        with_teacher=True,
-        ingredients=ingredients,
-        teacher_features=given.teacher_features,
-    )
 
 
 def _cebra_knn(given: Trials) -> np.ndarray:
@@ -438,12 +417,6 @@ ROWS: dict[str, Row] = {
         "power and waves of sources that joint diagonalisation has found",
         partial(_in_closed_form, SourceDecoder),
         seeded=False,
-    ),
-    "best_network": Row(
-        "Network with more ingredients (not in the paper)",
-        f"time-frequency images of each channel, {_IMAGE} where there are images, with the "
-        "profile's training.ingredients",
-        _best_network,
     ),
 }
 """All rows by name: those of the paper's table in its order, then ours."""

@@ -7,7 +7,7 @@ it has 1.1 to 1.2 million parameters (section 3.6 of the paper): no method wins 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,29 +26,6 @@ MAP_SIZE = 32
 def count_parameters(network: nn.Module) -> int:
     """Number of trained parameters of a network."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def count_multiplications(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one trial's way through a network.
-
-    Parameters
-    ----------
-    network : nn.Module
-    shape : tuple of int
-        Of one trial, without the batch.
-
-    Returns
-    -------
-    int
-        Half of the floating-point operations that PyTorch counts. A training step takes about
-        three times as many per trial as this, the way forward.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device = next(network.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, *shape, device=device))
-    return counter.get_total_flops() // 2
 
 
 class ResidualCNN(nn.Module):
@@ -71,8 +48,6 @@ class ResidualCNN(nn.Module):
         Share of features set to zero in training, before the linear layer.
     n_parameters : int
         Size to come close to.
-    attention : bool
-        Whether each block weighs its filters by the trial (`SqueezeExcitation`).
 
     Raises
     ------
@@ -96,17 +71,15 @@ class ResidualCNN(nn.Module):
         n_outputs: int,
         dropout: float = 0.25,
         n_parameters: int = N_PARAMETERS,
-        attention: bool = False,
     ):
         super().__init__()
-        _check_counts(n_chans=n_chans, n_freqs=n_freqs, n_times=n_times, n_outputs=n_outputs)
         patch = tuple(-(-side // MAP_SIZE) for side in (n_freqs, n_times))
 
         def build(width: int) -> nn.Sequential:
             widths = [width, width, 2 * width, 4 * width, 8 * width]
             return nn.Sequential(
                 nn.Conv2d(n_chans, width, patch, stride=patch, bias=False),
-                *(ResidualBlock(a, b, attention) for a, b in itertools.pairwise(widths)),
+                *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths)),
                 _norm(nn.BatchNorm2d, 8 * width),
                 nn.AdaptiveAvgPool2d(1),
                 nn.Flatten(),
@@ -120,6 +93,12 @@ class ResidualCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits, shape (n_trials, n_outputs), of images (n_trials, n_chans, n_freqs, n_times)."""
         return self.layers(self.standardize(images))
+
+
+def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], ResidualCNN]:
+    """Builder of the paper's student for inputs of a shape (n_chans, n_freqs, n_times)."""
+    n_chans, n_freqs, n_times = (int(side) for side in shape)
+    return lambda: ResidualCNN(n_chans, n_freqs, n_times, n_classes)
 
 
 class CellNorm(nn.Module):
@@ -165,7 +144,7 @@ class ResidualBlock(nn.Module):
     what few trials can teach, and grows its non-linear parts from there.
     """
 
-    def __init__(self, n_in: int, n_out: int, attention: bool = False):
+    def __init__(self, n_in: int, n_out: int):
         super().__init__()
         self.way = nn.Sequential(
             _norm(nn.BatchNorm2d, n_in),
@@ -177,8 +156,6 @@ class ResidualBlock(nn.Module):
             _norm(nn.BatchNorm2d, n_out),
         )
         nn.init.zeros_(self.way[-1].weight)
-        if attention:
-            self.way.append(SqueezeExcitation(n_out))
         self.shortcut = nn.Sequential(
             nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
             nn.Conv2d(n_in, n_out, 1, bias=False),
@@ -188,28 +165,6 @@ class ResidualBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (n_trials, n_out, half the height, half the width)."""
         return self.way(maps) + self.shortcut(maps)
-
-
-class SqueezeExcitation(nn.Module):
-    """Weigh the filters of a map, each trial by its own averages (Hu et al. 2018).
-
-    Between the averages and the weights stand an eighth as many hidden units, at least 4.
-    """
-
-    def __init__(self, n_filters: int):
-        super().__init__()
-        n_hidden = max(4, n_filters // 8)
-        self.weights = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(n_filters, n_hidden, 1),
-            nn.ReLU(),
-            nn.Conv2d(n_hidden, n_filters, 1),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Maps of the same shape, each filter's times a number from 0 to 1."""
-        return maps * self.weights(maps)
 
 
 class LSTMClassifier(nn.Module):
@@ -240,9 +195,6 @@ class LSTMClassifier(nn.Module):
         n_parameters: int = N_PARAMETERS,
     ):
         super().__init__()
-        _check_counts(n_chans=n_chans, n_times=n_times, n_outputs=n_outputs, step=step)
-        if step > n_times:
-            raise ValueError(f"step is {step}, but a trial has only {n_times} times.")
 
         def build(width: int) -> nn.ModuleDict:
             return nn.ModuleDict(
@@ -281,7 +233,6 @@ class Conv1dClassifier(nn.Module):
         n_parameters: int = N_PARAMETERS,
     ):
         super().__init__()
-        _check_counts(n_chans=n_chans, n_times=n_times, n_outputs=n_outputs)
         strides = [4 if n_times > 128 else 2, 2, 2, 2]
 
         def build(width: int) -> nn.Sequential:
@@ -340,9 +291,3 @@ def fitting_width(build: Callable[[int], nn.Module], n_parameters: int = N_PARAM
 
 def _norm(kind: type[nn.Module], n_features: int) -> nn.Module:
     return kind(n_features, momentum=MOMENTUM)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be a positive integer, got {count!r}.")

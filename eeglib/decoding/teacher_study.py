@@ -7,15 +7,15 @@ classes look alike, its targets are merely soft, or the seed was lucky. Each con
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pandas
 from scipy import optimize, special
 from torch import nn
 
-from eeglib.decoding.distillation import fit, predict
 from eeglib.decoding.splits import Split
-from eeglib.profile import EvaluationSettings, TrainingSettings
+from eeglib.decoding.training import fit, predict
 
 ALONE = "labels only"
 TEACHER = "CLIP teacher"
@@ -43,17 +43,8 @@ def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dic
         nothing. ``label smoothing``: the true class, and the same little for every other; as soft
         on average, but knows no likenesses.
 
-    Raises
-    ------
-    ValueError
-        If logits and labels do not go together.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
-        raise ValueError(
-            "Expected logits (n_trials, n_classes) of at least 2 classes and as many labels, got "
-            f"{logits.shape} and {labels.shape}."
-        )
     n_trials, n_classes = logits.shape
     rng = np.random.default_rng(seed)
     shuffled = logits.copy()
@@ -96,9 +87,6 @@ def smoothed_labels(labels: np.ndarray, n_classes: int, entropy: float) -> np.nd
     array, shape (n_trials, n_classes)
         ``1 - e`` for the true class and ``e / (n_classes - 1)`` for each other.
     """
-    largest = np.log(n_classes)
-    if not 0 <= entropy <= largest + 1e-9:
-        raise ValueError(f"entropy must lie in 0 ... {largest:.3f} nats, got {entropy:g}.")
 
     def excess(share: float) -> float:
         rest = share / (n_classes - 1)
@@ -115,20 +103,20 @@ def smoothed_labels(labels: np.ndarray, n_classes: int, entropy: float) -> np.nd
 
 
 def train_with_teachers(
-    build: Callable[[], nn.Module],
-    images: np.ndarray,
+    build_network: Callable[[], nn.Module],
+    inputs: np.ndarray,
     labels: np.ndarray,
     split: Split,
-    settings: TrainingSettings,
     teachers: Mapping[str, np.ndarray | None],
     seeds: Sequence[int],
+    **training,
 ) -> dict[str, np.ndarray]:
     """Train the same network under several teachers, from the same seeds.
 
     Parameters
     ----------
-    build, images, labels, split, settings
-        As in `eeglib.decoding.distillation.fit`.
+    build_network, inputs, labels, split, training
+        As in `eeglib.decoding.training.fit`.
     teachers : mapping of str to array, shape (n_trials, n_classes), or None
         Logits; None where the labels alone teach.
     seeds : sequence of int
@@ -138,35 +126,36 @@ def train_with_teachers(
     dict of str to array, shape (n_seeds, n_test_trials, n_classes)
         Probabilities of the test trials.
     """
-    found = {}
-    for name, logits in teachers.items():
-        fitted = (
-            fit(build, images, labels, split, settings, logits, seed, progress=False)
-            for seed in seeds
-        )
-        found[name] = np.stack([predict(s.network, images[split.test]) for s in fitted])
-    return found
+
+    def answers(logits: np.ndarray | None, seed: int) -> np.ndarray:
+        options = {"teacher_logits": logits, "seed": seed} | training
+        trained = fit(build_network, inputs, labels, split, **options)
+        return predict(trained.network, inputs[split.test])
+
+    return {
+        name: np.stack([answers(logits, seed) for seed in seeds])
+        for name, logits in teachers.items()
+    }
 
 
 def gains(
     predictions: Mapping[str, np.ndarray],
     labels: np.ndarray,
-    settings: EvaluationSettings,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
     seed: int = 0,
-    reference: str = ALONE,
 ) -> pandas.DataFrame:
     """Accuracy under each teacher, and its gain over the labels alone.
 
     Parameters
     ----------
     predictions : mapping of str to array, shape (n_seeds, n_trials, n_classes)
-        From `train_with_teachers`.
+        From `train_with_teachers`; `ALONE` among them.
     labels : array of int, shape (n_trials,)
-    settings : EvaluationSettings
+    n_bootstrap : int
+    confidence : float
     seed : int
         Of the bootstrap.
-    reference : str
-        Teacher that the others are compared with.
 
     Returns
     -------
@@ -181,15 +170,15 @@ def gains(
     network that started from the same weights with it.
     """
     hits = {name: p.argmax(axis=2) == labels for name, p in predictions.items()}
-    n_seeds, n_trials = hits[reference].shape
+    n_seeds, n_trials = hits[ALONE].shape
     rng = np.random.default_rng(seed)
-    tails = [(1 - settings.confidence) / 2, (1 + settings.confidence) / 2]
-    of_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), settings.n_bootstrap)
-    of_trials = rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), settings.n_bootstrap)
+    of_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), n_bootstrap)
+    of_trials = rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), n_bootstrap)
     rows = {}
     for name, hit in hits.items():
-        difference = hit.astype(float) - hits[reference]
+        difference = hit.astype(float) - hits[ALONE]
         drawn = np.einsum("bs,st,bt->b", of_seeds, difference, of_trials, optimize=True)
+        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
         low, high = np.quantile(drawn / (n_seeds * n_trials), tails)
         accuracies = hit.mean(axis=1)
         rows[name] = {
@@ -198,11 +187,16 @@ def gains(
             "gain": difference.mean(),
             "low": low,
             "high": high,
-            "chance": 1 / predictions[name].shape[2],
+            "chance": _chance(labels),
             "n": n_trials,
             "n_seeds": n_seeds,
         }
     return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("teacher")
+
+
+def _chance(labels: np.ndarray) -> float:
+    """Accuracy of always naming the commonest class."""
+    return np.bincount(labels).max() / len(labels)
 
 
 def verdict(table: pandas.DataFrame, teacher: str = TEACHER) -> str:
@@ -224,27 +218,25 @@ def verdict(table: pandas.DataFrame, teacher: str = TEACHER) -> str:
 
 
 def sweep(
-    build: Callable[[], nn.Module],
-    images: np.ndarray,
+    build_network: Callable[[], nn.Module],
+    inputs: np.ndarray,
     labels: np.ndarray,
     split: Split,
-    settings: TrainingSettings,
-    logits: np.ndarray,
+    teacher_logits: np.ndarray,
     seeds: Sequence[int],
     alphas: Sequence[float],
     temperatures: Sequence[float],
+    **training,
 ) -> pandas.DataFrame:
     """Change alpha, then T, and keep the rest.
 
     Parameters
     ----------
-    build, images, labels, split, settings
-        As in `eeglib.decoding.distillation.fit`.
-    logits : array, shape (n_trials, n_classes)
-        Of the teacher, for the image of each trial.
+    build_network, inputs, labels, split, teacher_logits, training
+        As in `eeglib.decoding.training.fit`; `training` must hold ``alpha`` and ``temperature``.
     seeds : sequence of int
     alphas, temperatures : sequence of float
-        The values to try; while one is changed, the other is the profile's.
+        The values to try; while one is changed, the other is that of `training`.
 
     Returns
     -------
@@ -252,18 +244,23 @@ def sweep(
         Columns ``parameter`` (alpha or T), ``value, seed, accuracy, chance, n``: accuracy on the
         *validation* trials, since whoever picks a setting by the test trials has used them up.
     """
-    rows, known = [], {}
-    tried = [("alpha", a, a, settings.temperature) for a in alphas]
-    tried += [("T", t, settings.alpha, t) for t in temperatures]
-    for name, value, alpha, temperature in tried:
-        own = settings.model_copy(update={"alpha": alpha, "temperature": temperature})
-        for seed in seeds:
-            if (alpha, temperature, seed) not in known:
-                student = fit(build, images, labels, split, own, logits, seed, progress=False)
-                named = predict(student.network, images[split.validation]).argmax(axis=1)
-                right = named == labels[split.validation]
-                known[alpha, temperature, seed] = float(right.mean())
-            accuracy = known[alpha, temperature, seed]
-            rows.append((name, value, seed, accuracy, 1 / logits.shape[1], len(split.validation)))
+
+    @cache  # the values of `training` themselves are in both lists
+    def accuracy(alpha: float, temperature: float, seed: int) -> float:
+        options = training | {"alpha": alpha, "temperature": temperature, "seed": seed}
+        trained = fit(
+            build_network, inputs, labels, split, teacher_logits=teacher_logits, **options
+        )
+        named = predict(trained.network, inputs[split.validation]).argmax(axis=1)
+        return float((named == labels[split.validation]).mean())
+
+    tried = [("alpha", alpha, alpha, training["temperature"]) for alpha in alphas]
+    tried += [("T", t, training["alpha"], t) for t in temperatures]
+    chance, n = _chance(labels[split.validation]), len(split.validation)
+    rows = [
+        (name, value, seed, accuracy(alpha, temperature, seed), chance, n)
+        for name, value, alpha, temperature in tried
+        for seed in seeds
+    ]
     columns = ["parameter", "value", "seed", "accuracy", "chance", "n"]
     return pandas.DataFrame(rows, columns=columns)

@@ -1,33 +1,50 @@
-"""The training loop of every network here: data on the device, checkpoints (chapter 5)."""
+"""Train a student on EEG, with or without a teacher that saw the images (chapter 5)."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import pickle
+import shutil
 import sys
+import tempfile
 import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
+import pandas
+import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
-from eeglib.decoding.ingredients import augment, embedding_head, embedding_loss, mixed
 from eeglib.decoding.networks import ResidualCNN
-from eeglib.decoding.training_data import TrainingData, TrainingError, TrainingPart
-from eeglib.profile import IngredientSettings
+from eeglib.decoding.splits import Split
 
 logger = logging.getLogger(__name__)
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its tips and banners
+
+
+class TrainingError(ValueError):
+    """Data or settings that no network can be trained on; the message says what to do."""
 
 
 def distillation_loss(
     student_logits: Tensor,
     labels: Tensor,
-    teacher_logits: Tensor | None,
+    teacher_logits: Tensor | None = None,
     alpha: float = 0.5,
     temperature: float = 1.0,
 ) -> Tensor:
@@ -69,222 +86,281 @@ def distillation_loss(
     by_labels = functional.cross_entropy(student_logits, labels)
     if teacher_logits is None:
         return by_labels
-    if teacher_logits.shape != student_logits.shape:
-        raise TrainingError(
-            f"Teacher and student must have logits of one shape, got "
-            f"{tuple(teacher_logits.shape)} and {tuple(student_logits.shape)}."
-        )
     soft_targets = functional.softmax(teacher_logits / temperature, dim=1)
     by_teacher = functional.cross_entropy(student_logits / temperature, soft_targets)
     return alpha * by_labels + (1 - alpha) * by_teacher
 
 
-class TrainingRun:
-    """Everything that changes during training, and its checkpoint."""
+class Student(lightning.LightningModule):
+    """A network that learns from labels and, where a batch has its logits, from a teacher."""
 
-    def __init__(self, network, settings, data, seed, checkpoint, ingredients=None):
-        self.network, self.settings, self.checkpoint = network, settings, checkpoint
-        self.ingredients = ingredients or IngredientSettings()
-        self.head = embedding_head(network, data) if self.ingredients.embedding else None
-        self.learned = nn.ModuleList([network] if self.head is None else [network, self.head])
-        self.average = None
-        if decay := self.ingredients.averaging:
-            # Running means of batch normalisation are averaged like the weights they belong to.
-            self.average = AveragedModel(
-                network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
-            )
-        self.optimizer = torch.optim.Adam(
-            self.learned.parameters(), lr=settings.learning_rate, fused=True
+    def __init__(self, network, alpha, temperature, learning_rate, weight_decay=0.0):
+        super().__init__()
+        self.network = network
+        self.alpha, self.temperature = alpha, temperature
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def forward(self, inputs):
+        return self.network(inputs)
+
+    def training_step(self, batch, batch_index):
+        inputs, labels, *teacher = batch
+        loss = distillation_loss(self(inputs), labels, *teacher, **self.weights())
+        self.log("training_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch, batch_index):
+        inputs, labels, *teacher = batch
+        logits = self(inputs)
+        loss = distillation_loss(logits, labels, *teacher, **self.weights())
+        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        values = {"validation_loss": loss, "validation_accuracy": accuracy}
+        self.log_dict(values, batch_size=len(labels))
+
+    def weights(self):
+        return {"alpha": self.alpha, "temperature": self.temperature}
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(
+            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        self.shuffle = torch.Generator().manual_seed(seed)
-        self.history: list[dict[str, float]] = []
-        self.best_state: dict[str, Tensor] = {}
-        self.best_epoch = 0
-        self.seconds_before = 0.0
-        if checkpoint is not None:
-            left_out = {"seeds", "device", "max_epochs", "ingredients"}
-            asked = settings.model_dump(mode="json", exclude=left_out)
-            self.identity = f"{data.fingerprint()} seed {seed} {asked} {self.ingredients} {network}"
-            if Path(checkpoint).exists():
-                self._resume()
 
-    @property
-    def finished(self) -> bool:
-        """Whether the epochs or the patience are used up."""
-        epochs = len(self.history)
-        waited = epochs - self.best_epoch
-        return epochs >= self.settings.max_epochs or waited >= self.settings.patience
 
-    @property
-    def judged(self) -> nn.Module:
-        """The network that validation judges: the trained one, or the average over its steps."""
-        return self.network if self.average is None else self.average.module
+class _Epochs(Callback):
+    """Seed each epoch, note its losses, and stop if they are no numbers."""
 
-    def add(self, row: dict[str, float]) -> None:
-        """Note an epoch; keep the weights if its validation loss is the lowest so far."""
-        lowest = min((r["validation_loss"] for r in self.history), default=float("inf"))
-        self.history.append(row)
-        if row["validation_loss"] < lowest:
-            self.best_epoch = int(row["epoch"])
-            self.best_state = {k: v.clone() for k, v in self.judged.state_dict().items()}
-        if self.checkpoint is not None:
-            self._save()
+    def __init__(self, seed: int):
+        self.seed, self.rows, self.started = seed, [], time.perf_counter()
 
-    def _save(self) -> None:
-        state = {
-            "identity": self.identity,
-            "history": self.history,
-            "best_epoch": self.best_epoch,
-            "best_state": self.best_state,
-            "learned": self.learned.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "shuffle": self.shuffle.get_state(),
-            "random": torch.get_rng_state(),
-        }
-        if self.average is not None:
-            state["average"] = self.average.state_dict()
-        if torch.cuda.is_available():
-            state["random_cuda"] = torch.cuda.get_rng_state()
-        path = Path(self.checkpoint)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        torch.save(state, temporary)
-        temporary.replace(path)
+    def on_train_epoch_start(self, trainer, student):
+        # A training that is taken up in some epoch draws what the whole one would have drawn.
+        torch.manual_seed(1_000_003 * (self.seed + 1) + trainer.current_epoch)
 
-    def _resume(self) -> None:
-        advice = f"Delete {self.checkpoint} to train from the start."
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            identity = state["identity"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
-            raise TrainingError(f"The checkpoint cannot be read. {advice}") from None
-        if identity != self.identity:
+    def on_train_epoch_end(self, trainer, student):
+        names = ["training_loss", "validation_loss", "validation_accuracy"]
+        row = {"epoch": trainer.current_epoch + 1}
+        row |= {name: float(trainer.callback_metrics[name]) for name in names}
+        row["seconds"] = time.perf_counter() - self.started
+        if not np.isfinite([row["training_loss"], row["validation_loss"]]).all():
             raise TrainingError(
-                f"The checkpoint is of another network, seed, setting or data. {advice}"
-            )
-        self.learned.load_state_dict(state["learned"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history, self.best_epoch = state["history"], state["best_epoch"]
-        self.best_state = state["best_state"]
-        self.shuffle.set_state(state["shuffle"])
-        torch.set_rng_state(state["random"])
-        if "random_cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["random_cuda"])
-        self.seconds_before = self.history[-1]["seconds"]
-
-
-def train(run: TrainingRun, data: TrainingData, progress: bool) -> None:
-    """Go through the training trials, epoch by epoch, until the run is finished."""
-    started = time.perf_counter()
-    bar = _bar(run.settings.max_epochs, len(run.history)) if progress else None
-    _standardize_once(run, data)
-    while not run.finished:
-        epoch = len(run.history) + 1
-        found = torch.stack([_one_epoch(run, data.training), *_validate(run, data.validation)])
-        training_loss, validation_loss, accuracy = found.tolist()  # a GPU is waited for only here
-        if not np.isfinite([training_loss, validation_loss]).all():
-            raise TrainingError(
-                f"The loss is {training_loss} in epoch {epoch}: training diverged. Lower "
+                f"The loss is {row['training_loss']} in training and {row['validation_loss']} in "
+                f"validation, epoch {row['epoch']}: training diverged. Lower "
                 "training.learning_rate, or look for extreme values in the trials."
             )
-        seconds = run.seconds_before + time.perf_counter() - started
-        run.add(
-            {
-                "epoch": epoch,
-                "training_loss": training_loss,
-                "validation_loss": validation_loss,
-                "validation_accuracy": accuracy,
-                "seconds": seconds,
-            }
+        self.rows.append(row)
+        values = (f"{name.replace('_', ' ')} {row[name]:.3f}" for name in names)
+        logger.info("Epoch %d: %s, %.1f s", row["epoch"], ", ".join(values), row["seconds"])
+
+    def state_dict(self):
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state):
+        self.rows = state["rows"]
+        self.started -= self.rows[-1]["seconds"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes
+    ----------
+    network : nn.Module
+        With the weights of the epoch that had the lowest validation loss; in evaluation mode.
+    history : pandas.DataFrame
+        One row per epoch: ``epoch`` (from 1), ``training_loss``, ``validation_loss`` (nats),
+        ``validation_accuracy``, ``seconds`` since the start.
+    best_epoch : int
+        Epoch whose weights were kept.
+    seed : int
+    """
+
+    network: nn.Module
+    history: pandas.DataFrame
+    best_epoch: int
+    seed: int
+
+
+def fit(
+    build_network: Callable[[], nn.Module],
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    split: Split,
+    *,
+    teacher_logits: np.ndarray | None = None,
+    seed: int = 0,
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+    learning_rate: float = 3e-4,
+    weight_decay: float = 0.0,
+    batch_size: int = 64,
+    gradient_clip: float | None = 1.0,
+    max_epochs: int = 50,
+    patience: int = 10,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Train a network on a subject's training trials, stopping by the validation trials.
+
+    Parameters
+    ----------
+    build_network : callable
+        Gives a new network; called once, after the seed is set.
+    inputs : array, shape (n_trials, ...)
+        Input of all trials; test trials are not looked at.
+    labels : array of int, shape (n_trials,)
+        Those of test trials are not looked at.
+    split : Split
+    teacher_logits : array, shape (n_trials, n_classes) | None
+        For the image of each trial. None: training on labels alone.
+    seed : int
+        Of the initial weights, the order of the trials, and dropout.
+    alpha, temperature : float
+        See `distillation_loss`.
+    learning_rate, weight_decay : float
+        Of Adam.
+    batch_size : int
+        Trials per step. A single trial that is left over sits out, since batch normalisation
+        needs two; it is another one in each epoch.
+    gradient_clip : float | None
+        Largest norm of the gradient of all weights together.
+    max_epochs, patience : int
+        Training ends after so many epochs, or so many without a better validation loss.
+    device : str
+        ``cpu``, ``cuda``, or ``auto``: the GPU where there is one.
+    checkpoint : Path | None
+        Begin of the name of a folder where the state is kept after every epoch, until training
+        has finished. The same call goes on from there if it was interrupted; a training with
+        other trials, settings or seed has a folder of its own and starts anew.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    TrainingError
+        If trials, labels and teacher differ in number, or the loss diverges.
+
+    Notes
+    -----
+    Section 3.6 of the paper: Adam, gradients clipped by norm, early stopping on the validation
+    loss, which is the same loss (1) on the validation trials. All trials lie on the device,
+    standardised there once, and a batch is one indexing of them.
+    """
+    arrays = [array for array in (inputs, labels, teacher_logits) if array is not None]
+    if len({len(array) for array in arrays}) > 1:
+        raise TrainingError(
+            f"Trials, labels and teacher's logits must be as many, got "
+            f"{', '.join(str(len(array)) for array in arrays)}. Give each trial those of its image."
         )
-        if bar is not None:
-            bar.set_postfix(training=f"{training_loss:.3f}", validation=f"{validation_loss:.3f}")
-            bar.update()
-        logger.info(
-            "Epoch %d: training loss %.3f, validation loss %.3f, validation accuracy %.3f, %.1f s",
-            epoch,
-            training_loss,
-            validation_loss,
-            accuracy,
-            seconds,
+    device = find_device(device)
+    options = {"alpha": alpha, "temperature": temperature, "learning_rate": learning_rate}
+    with isolate_rng(), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|lightning_fabric")
+        torch.manual_seed(seed)
+        network = build_network().to(device)
+        parts = {
+            part: [on_device(array[getattr(split, part)], device) for array in arrays]
+            for part in ("training", "validation")
+        }
+        if checkpoint is not None:
+            settings = (options, weight_decay, batch_size, gradient_clip, patience, seed)
+            arrays = [tensor.cpu().numpy() for part in parts.values() for tensor in part]
+            folder = f"{checkpoint}-{joblib.hash([arrays, settings, str(network)])}"
+        trained = network
+        if isinstance(network, ResidualCNN):
+            trained = network.layers.to(memory_format=torch.channels_last)
+            network.standardize.fit(parts["training"][0])
+            for tensors in parts.values():
+                tensors[0] = network.standardize(tensors[0])
+        student = Student(trained, **options, weight_decay=weight_decay)
+        epochs, last = _Epochs(seed), Path(folder, "last.ckpt")
+        trainer = lightning.Trainer(
+            max_epochs=max_epochs,
+            gradient_clip_val=gradient_clip,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            plugins=[LightningEnvironment()],  # else, under Slurm, it would ask for Slurm's tasks
+            callbacks=[
+                epochs,
+                EarlyStopping("validation_loss", patience=patience, check_on_train_epoch_end=True),
+                ModelCheckpoint(
+                    folder,
+                    "best",
+                    "validation_loss",
+                    save_last=checkpoint is not None,
+                    save_weights_only=checkpoint is None,
+                    save_on_train_epoch_end=True,
+                    enable_version_counter=False,
+                ),
+            ],
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),
         )
-    if bar is not None:
-        bar.close()
+        try:
+            trainer.fit(
+                student,
+                _batches(parts["training"], batch_size, shuffle=True),
+                _batches(parts["validation"], 256, shuffle=False),
+                ckpt_path=str(last) if last.exists() else None,
+                weights_only=True,
+            )
+        except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stopped
+        best = torch.load(Path(folder, "best.ckpt"), map_location="cpu", weights_only=True)
+        student.load_state_dict(best["state_dict"])
+        if checkpoint is not None:
+            shutil.rmtree(folder)
+    history = pandas.DataFrame(epochs.rows)
+    best_epoch = int(history["epoch"][history["validation_loss"].idxmin()])
+    return Trained(network.to(device).eval(), history, best_epoch, seed)
 
 
-@torch.no_grad()
-def _standardize_once(run: TrainingRun, data: TrainingData) -> None:
-    """Do with all trials, once, what a network does with its input without learning."""
-    if not isinstance(run.network, ResidualCNN):
-        return
-    run.network.standardize.fit(data.training.images)
-    for part in (data.training, data.validation):
-        for images in part.images.split(256):
-            images.copy_(run.network.standardize(images))
+def _batches(tensors: Sequence[Tensor], batch_size: int, shuffle: bool) -> DataLoader:
+    """Loader that takes a whole batch by one indexing."""
+    trials = TensorDataset(*tensors)
+    order = RandomSampler(trials) if shuffle else SequentialSampler(trials)
+    leave_one_out = shuffle and len(trials) % batch_size == 1
+    sampler = BatchSampler(order, batch_size, drop_last=leave_one_out)
+    # With a generator of its own, the loader does not draw from the seed of the epoch.
+    return DataLoader(trials, batch_size=None, sampler=sampler, generator=torch.Generator())
 
 
-def _layers(network: nn.Module) -> nn.Module:
-    """What is left of a network when its trials are standardised."""
-    return network.layers if isinstance(network, ResidualCNN) else network
+def fit_seeds(*args, seeds: Sequence[int] = (0,), **options) -> list[Trained]:
+    """Train one network, from new weights, for each seed; arguments as in `fit`."""
+    return [fit(*args, seed=seed, **options) for seed in seeds]
 
 
-def _one_epoch(run: TrainingRun, part: TrainingPart) -> Tensor:
-    run.learned.train()
-    n_trials, device = len(part.labels), part.labels.device
-    order = torch.randperm(n_trials, generator=run.shuffle, pin_memory=device.type == "cuda")
-    batches = list(order.to(device, non_blocking=True).split(run.settings.batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    total = torch.zeros((), device=device)
-    for rows, images in part.batches(batches):
-        loss = _loss_of_batch(run, part, rows, images)
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(run.learned.parameters(), run.settings.gradient_clip)
-        run.optimizer.step()
-        if run.average is not None:
-            run.average.update_parameters(run.network)
-        total += loss.detach() * len(rows)
-    return total / n_trials
+@torch.inference_mode()
+def predict(network: nn.Module, inputs: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """Probabilities of the classes.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Used on the device where it is.
+    inputs : array, shape (n_trials, ...)
+    batch_size : int
+        Trials at a time; without influence on the result but for rounding.
+
+    Returns
+    -------
+    array of float32, shape (n_trials, n_classes)
+        Each trial's sum to 1.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    starts = range(0, len(inputs), batch_size)
+    batches = (on_device(inputs[start : start + batch_size], device) for start in starts)
+    return torch.cat([network(batch).float().softmax(dim=1).cpu() for batch in batches]).numpy()
 
 
-def _loss_of_batch(run: TrainingRun, part: TrainingPart, rows: Tensor, images: Tensor) -> Tensor:
-    augment(images, run.ingredients)
-    parts = [(1.0, rows)]
-    if run.ingredients.mixup:
-        images, share, order = mixed(images, run.ingredients.mixup)
-        parts = [(share, rows), (1 - share, rows[order])]
-    layers = _layers(run.network)
-    if run.head is None:
-        logits = layers(images)
-        return sum(share * _loss(run, part, logits, own) for share, own in parts)
-    features = layers[:-1](images)
-    logits, embedding = layers[-1](features), run.head(features)
-    return sum(
-        share
-        * (
-            _loss(run, part, logits, own)
-            + run.ingredients.embedding * embedding_loss(embedding, part.embeddings[own])
-        )
-        for share, own in parts
-    )
-
-
-def _loss(run: TrainingRun, part: TrainingPart, logits: Tensor, rows) -> Tensor:
-    teacher = None if part.teacher is None else part.teacher[rows]
-    alpha, temperature = run.settings.alpha, run.settings.temperature
-    return distillation_loss(logits, part.labels[rows], teacher, alpha, temperature)
-
-
-def _validate(run: TrainingRun, part: TrainingPart) -> tuple[Tensor, Tensor]:
-    layers = _layers(run.judged.eval())
-    with torch.no_grad():
-        logits = torch.cat([layers(batch) for batch in part.images.split(256)])
-        loss = _loss(run, part, logits, slice(None))
-        accuracy = (logits.argmax(dim=1) == part.labels).float().mean()
-    return loss, accuracy
+def average_predictions(trained: Sequence[Trained], inputs: np.ndarray) -> np.ndarray:
+    """Mean of the probabilities of several networks, shape (n_trials, n_classes)."""
+    return np.mean([predict(one.network, inputs) for one in trained], axis=0)
 
 
 def find_device(name: str) -> torch.device:
@@ -296,51 +372,9 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def check_outputs(network: nn.Module, data: TrainingData) -> None:
-    """Make sure that network, labels and teacher agree on the classes."""
-    network.eval()
-    with torch.no_grad():
-        n_outputs = network(data.training.images[:1]).shape[1]
-    labels = torch.cat([data.training.labels, data.validation.labels])
-    if int(labels.min()) < 0 or int(labels.max()) >= n_outputs:
-        raise TrainingError(
-            f"The network has {n_outputs} outputs, but labels run from {int(labels.min())} to "
-            f"{int(labels.max())}."
-        )
-    teacher = data.training.teacher
-    if teacher is not None and teacher.shape[1] != n_outputs:
-        raise TrainingError(
-            f"The network has {n_outputs} outputs, the teacher {teacher.shape[1]} classes."
-        )
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device):
-    """Set PyTorch's seed inside, and leave the caller's random numbers as they were."""
-    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def determinism(wanted: bool):
-    """Allow only deterministic algorithms inside, where wanted."""
-    if not wanted:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by cuBLAS
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def _bar(total: int, initial: int):
-    if not sys.stderr.isatty():
-        return None
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=initial, unit="epoch")
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Labels as int64, all else as float32; images with channels last, as convolutions like it."""
+    array = np.asarray(array)
+    dtype = np.int64 if array.dtype.kind in "iu" else np.float32
+    tensor = torch.as_tensor(np.ascontiguousarray(array, dtype=dtype), device=device)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
