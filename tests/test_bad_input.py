@@ -2,11 +2,8 @@
 
 import copy
 import gzip
-import io
 import os
 import pickle
-import tarfile
-import zipfile
 
 import numpy as np
 import pytest
@@ -16,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eeglib.datasets import DatasetError, DatasetWarning, open_dataset
-from eeglib.datasets.safe_files import read_pickled_numpy, read_torch
-from eeglib.datasets.safe_pickle import UnsafeFileError
+from eeglib.datasets.files import load_numpy, load_torch
 from eeglib.profile import DatasetSettings
 
 RAW = "eeg_signals_raw_with_mean_std.pth"
@@ -47,45 +43,23 @@ def use(folder, **options):
 
 
 def refused(folder, match, **options):
-    before = {path for path in folder.rglob("*") if path.name != "checksums.json"}
+    before = set(folder.glob("[!.]*"))
     with pytest.raises(DatasetError, match=match) as caught:
         use(folder, **options)
     assert len(str(caught.value)) < 1200
-    after = {path for path in folder.rglob("*") if path.name != "checksums.json"}
-    assert after == before  # nothing half-written
+    assert set(folder.glob("[!.]*")) - before <= {folder / "checksums.json"}
+    assert not list(folder.rglob(".*.converted-*"))  # nothing half-written
     return caught.value
-
-
-def tar_of(name):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo(name))
-    return buffer.getvalue()
-
-
-def zip_of(names, method=zipfile.ZIP_STORED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in names.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 FILES = {
     "empty": (b"", "is empty"),
-    "web page": (b"<!DOCTYPE html><html>Sign in to Drive</html>", "is an HTML page"),
-    "web page after a blank line": (b"\n  <html><head>", "is an HTML page"),
+    "web page": (b"\n<!DOCTYPE html><html>Sign in to Drive</html>", "is an HTML page"),
     "pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
     "packed with gzip": (gzip.compress(b"x" * 100), "packed with gzip"),
-    "tar archive": (tar_of("a.pth"), "tar archive"),
-    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
-    "zip of something else": (zip_of({"a.txt": "x"}), "torch.save did not write it"),
     "text": (b"not a data file at all\n", "is damaged"),
     "noise": (np.random.default_rng(0).bytes(5000), "is damaged"),
-    "a pickled number": (pickle.dumps(3), "not a file that torch.save wrote"),
-    "only the magic number": (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "is damaged"),
-    "zip with a broken table": (zip_of({"a/data.pkl": b"rubbish"}), "is damaged"),
-    "stack without an end": (zip_of({"a/data.pkl": b"\x80\x02]q\x00"}), "is damaged"),
+    "a pickled number": (pickle.dumps(3), "is damaged or another file"),
 }
 
 
@@ -151,40 +125,22 @@ def drop(key):
 
 
 STRUCTURES = {
-    "labels missing": (drop("labels"), r"its keys are .*allowed: dataset, labels and images"),
-    "dataset missing": (drop("dataset"), "its keys are"),
-    "dataset empty": (change("dataset", []), "a list of at least one trial"),
-    "dataset a dict": (change("dataset", {"a": 1}), "its dataset is a dict"),
-    "trial no dict": (lambda c: c["dataset"].append(7), "trial 12 is a int"),
-    "trial without eeg": (lambda c: c["dataset"][2].pop("eeg"), "trial 2 lacks eeg"),
-    "trial without subject": (lambda c: c["dataset"][2].pop("subject"), "lacks subject"),
-    "eeg a list": (change_trial("eeg", [[1.0]]), "the eeg of trial 2 is a list of length 1"),
-    "eeg of one axis": (change_trial("eeg", torch.zeros(128)), r"shape \(128,\)"),
-    "eeg of three axes": (change_trial("eeg", torch.zeros(1, 128, 500)), r"\(1, 128, 500\)"),
-    "eeg empty": (change_trial("eeg", torch.zeros(128, 0)), r"shape \(128, 0\)"),
-    "eeg of booleans": (change_trial("eeg", torch.zeros(128, 500) > 0), "dtype bool"),
-    "eeg of bfloat16": (
-        change_trial("eeg", torch.zeros(128, 500, dtype=torch.bfloat16)), "BFloat16Storage",
-    ),
+    "labels missing": (drop("labels"), "labels: Field required; allowed: a dict with dataset"),
+    "dataset empty": (change("dataset", []), "dataset: List should have at least 1 item"),
+    "trial no dict": (lambda c: c["dataset"].append(7), r"dataset\.12"),
+    "trial without subject": (lambda c: c["dataset"][2].pop("subject"), r"dataset\.2\.subject"),
+    "eeg a list": (change_trial("eeg", [[1.0]]), r"dataset\.2\.eeg: .*\(channels, samples\)"),
+    "eeg of one axis": (change_trial("eeg", torch.zeros(128)), r"dataset\.2\.eeg"),
+    "eeg empty": (change_trial("eeg", torch.zeros(128, 0)), r"dataset\.2\.eeg"),
     "eeg transposed": (change_trial("eeg", torch.zeros(500, 128)), "128: 11, 500: 1"),
-    "label too high": (change_trial("label", 2), "the label of trial 2 is 2; allowed: 0 to 1"),
-    "label negative": (change_trial("label", -1), "the label of trial 2 is -1"),
-    "label a fraction": (change_trial("label", 0.5), "is 0.5; allowed: a whole number"),
-    "label a boolean": (change_trial("label", True), "is True; allowed: a whole number"),
-    "label a name": (change_trial("label", "n02389026"), "a whole number"),
-    "image too high": (change_trial("image", 6), "the image of trial 2 is 6; allowed: 0 to 5"),
-    "image nothing": (change_trial("image", None), "the image of trial 2 is None"),
-    "subject 0": (change_trial("subject", 0), "the subject of trial 2 is 0"),
-    "subject a name": (change_trial("subject", "four"), "the subject of trial 2 is 'four'"),
-    "labels empty": (change("labels", []), "its labels are a list of length 0"),
-    "labels twice": (change("labels", ["n1", "n1"]), "'n1' twice"),
-    "labels numbers": (change("labels", [1, 2]), "its labels hold 1"),
-    "images blank": (lambda c: c["images"].__setitem__(0, " "), "its images hold ' '"),
-    "means too few": (change("means", torch.zeros(3, 1)), r"its means have shape \(3, 1\)"),
-    "means no numbers": (change("means", torch.full((128, 1), float("nan"))), "no numbers"),
-    "stddevs zero": (change("stddevs", torch.zeros(128, 1)), "not all above zero"),
-    "stddevs a name": (change("stddevs", "one"), "its stddevs have shape str of length 3"),
-}  # fmt: skip
+    "label too high": (change_trial("label", 2), "label 2; allowed: 0 to 1"),
+    "label negative": (change_trial("label", -1), r"dataset\.2\.label"),
+    "label a boolean": (change_trial("label", True), "label: Input should be a valid integer"),
+    "image too high": (change_trial("image", 6), "image 6; allowed: 0 to 5"),
+    "subject 0": (change_trial("subject", 0), r"dataset\.2\.subject"),
+    "labels twice": (change("labels", ["n1", "n1"]), "not so 'n1'"),
+    "images blank": (lambda c: c["images"].__setitem__(0, " "), "not so ' '"),
+}
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -197,7 +153,7 @@ def test_wrong_structure(tmp_path, content, name):
 
 def test_list_instead_of_a_dict(tmp_path, content):
     twins.write_torch(tmp_path / RAW, content["dataset"])
-    refused(tmp_path, "it holds a list; allowed: a dict")
+    refused(tmp_path, "allowed: a dict")
 
 
 def test_channel_count_of_another_data_set(tmp_path):
@@ -259,7 +215,7 @@ OPTIONS = {
     "sampling rate 0": ({"sfreq": 0}, "greater than 0"),
     "unit unknown": ({"unit": "millivolt"}, "counts"),
     "no such order": ({"image_order": "nowhere.txt"}, r"There is no nowhere\.txt"),
-    "no such pictures": ({"images": "nowhere"}, "There is no folder"),
+    "no such pictures": ({"images": "nowhere"}, "There is no nowhere"),
 }
 
 
@@ -281,16 +237,14 @@ def same_image_twice(splits):
 
 
 SPLITS = {
-    "no list": (drop("splits"), "no list called splits"),
-    "empty list": (change("splits", []), "no list called splits"),
-    "part missing": (lambda s: s["splits"][0].pop("val"), "split 0 is dict of length 2"),
+    "no list": (drop("splits"), "splits: Field required"),
+    "part missing": (lambda s: s["splits"][0].pop("val"), r"splits\.0\.val"),
     "parts overlap": (lambda s: s["splits"][0]["val"].append(s["splits"][0]["test"][0]), "share"),
-    "an image in two parts": (same_image_twice, "is in training and test"),
-    "row too high": (lambda s: s["splits"][0]["test"].append(99), "row 99, but the data have 12"),
-    "row negative": (lambda s: s["splits"][0]["test"].append(-1), "names row -1"),
-    "part empty": (change_split("test", []), "not empty"),
-    "names instead of rows": (change_split("test", ["n02389026_1"]), "list of row numbers"),
-    "fractions": (change_split("test", [0.5]), "list of row numbers"),
+    "an image in two parts": (same_image_twice, "is in several parts"),
+    "row too high": (lambda s: s["splits"][0]["test"].append(99), "others than 0 to 11"),
+    "row negative": (lambda s: s["splits"][0]["test"].append(-1), r"splits\.0\.test"),
+    "part empty": (change_split("test", []), r"splits\.0\.test"),
+    "fractions": (change_split("test", [0.5]), r"splits\.0\.test"),
     "too few trials": (lambda s: s["splits"][0]["train"].__delitem__(slice(2)), "10 of 12 trials"),
 }
 
@@ -349,24 +303,19 @@ def things_with(**changes):
 RNG = np.random.default_rng(0)
 THINGS_FILES = {
     "keys": (things_keys("ch_names", "times"), "it holds .'ch_names', 'times'.; allowed: a dict"),
-    "list": (lambda c: [1, 2, None], "it holds list"),
-    "a plain array": (lambda c: c["preprocessed_eeg_data"], "a plain array of shape"),
     "three axes": (things_with(preprocessed_eeg_data=RNG.random((2, 3, 4))), r"\(2, 3, 4\)"),
     "no image": (things_with(preprocessed_eeg_data=np.empty((0, 4, 17, 100))), "none empty"),
     "whole numbers": (things_with(preprocessed_eeg_data=np.ones((2, 4, 17, 100), int)), "int64"),
-    "text": (things_with(preprocessed_eeg_data="abc"), r"shape \(\)"),
     "Fortran order": (
         things_with(preprocessed_eeg_data=np.asfortranarray(RNG.random((12, 4, 17, 100)))),
         "Fortran order",
     ),
-    "too few channel names": (things_with(ch_names=["Cz"]), "names 1 channels for 17"),
     "channel named twice": (things_with(ch_names=["Cz"] * 17), "names 1 channels for 17"),
-    "channel names a number": (things_with(ch_names=17), "names 0 channels"),
-    "too few times": (things_with(times=np.arange(5.0)), r"times of shape \(5,\) for 100"),
+    "too few times": (things_with(times=np.arange(5.0)), "at least 100"),
     "times that fall": (things_with(times=np.arange(100.0)[::-1]), "equal steps"),
     "times in milliseconds": (things_with(times=np.arange(100.0) * 10), "equal steps"),
-    "times no numbers": (things_with(times=["a"] * 100), "its times are no numbers"),
-    "times not finite": (things_with(times=np.full(100, np.nan)), "times of shape"),
+    "times no numbers": (things_with(times=["a"] * 100), "seconds that rise"),
+    "times not finite": (things_with(times=np.full(100, np.nan)), "seconds that rise"),
 }
 
 
@@ -374,14 +323,12 @@ THINGS_FILES = {
 @pytest.mark.parametrize("name", THINGS_FILES)
 def test_wrong_things_file(tmp_path, name, form):
     apply, match = THINGS_FILES[name]
-    if (name, form) == ("a plain array", "pickle"):
-        match = "it holds"
     twins.write_things(tmp_path / THINGS, apply(twins.things(12)), form)
     with pytest.raises(DatasetError, match=match):
         loader(tmp_path, "things_eeg2").prepare()
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if "zip" not in n and "number" not in n])
+@pytest.mark.parametrize("name", [n for n in FILES if "number" not in n])
 def test_things_file_that_is_none(tmp_path, name):
     data, match = FILES[name]
     (tmp_path / THINGS).parent.mkdir()
@@ -399,11 +346,9 @@ def test_truncated_things_file(tmp_path, share):
 
 
 IMAGE_LISTS = {
-    "keys": ({"a": 1}, "its keys are not those"),
+    "keys": ({"a": 1}, "lack or differ"),
     "lengths": ({"train_img_files": ["a.jpg"], "train_img_concepts": []}, "differ in length"),
-    "nothing": ({"train_img_files": None, "train_img_concepts": None}, "differ in length"),
     "numbers": ({"train_img_files": [1, 2], "train_img_concepts": ["c", "c"]}, "lists hold 1;"),
-    "no name": ({"train_img_files": ["a.jpg"], "train_img_concepts": [" "]}, "lists hold ' '"),
     "twice": ({"train_img_files": ["a.jpg"] * 2, "train_img_concepts": ["c"] * 2}, "'a' is listed"),
 }
 
@@ -456,8 +401,8 @@ def test_nothing_in_a_file_is_run(tmp_path, content, attack, form):
             np.save(file, {"preprocessed_eeg_data": evil}, allow_pickle=True)
     else:
         path.write_bytes(pickle.dumps([evil], protocol=0 if form == "protocol 0" else 4))
-    read = read_torch if form in ("zip", "legacy") else read_pickled_numpy
-    with pytest.raises(UnsafeFileError, match="nothing was run"):
+    read = load_torch if form in ("zip", "legacy") else load_numpy
+    with pytest.raises(DatasetError, match="nothing was run"):
         read(path)
     assert not marker.exists()
 
@@ -482,7 +427,7 @@ JUNK = st.one_of(
 THINGS_KEYS = ["preprocessed_eeg_data", "ch_names", "times"]
 LIST_KEYS = ["train_img_files", "train_img_concepts", "more"]
 PLACES = st.one_of(
-    st.tuples(st.sampled_from(["dataset", "labels", "images", "means", "stddevs", "more"])),
+    st.tuples(st.sampled_from(["dataset", "labels", "images", "more"])),
     st.tuples(
         st.just("dataset"), st.integers(0, 5),
         st.sampled_from(["eeg", "image", "label", "subject", "more"]),
@@ -492,7 +437,7 @@ PLACES = st.one_of(
 
 
 @settings(
-    max_examples=150, deadline=None, derandomize=True,
+    max_examples=80, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(changes=st.lists(st.tuples(PLACES, JUNK), min_size=1, max_size=3), zipped=st.booleans())
@@ -521,7 +466,7 @@ def test_any_change_of_the_dict_gives_one_clear_error_or_usable_trials(tmp_path,
 
 
 @settings(
-    max_examples=100, deadline=None, derandomize=True,
+    max_examples=60, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(
@@ -554,7 +499,7 @@ def test_any_change_of_a_things_dict_gives_one_clear_error_or_usable_trials(
 
 
 @settings(
-    max_examples=150, deadline=None, derandomize=True,
+    max_examples=80, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(data=st.data(), form=st.sampled_from(["zip", "legacy", "npy"]))
@@ -568,9 +513,10 @@ def test_any_change_of_the_bytes_gives_one_clear_error_or_a_result(tmp_path, dat
         twins.write_torch(path, small, form == "zip")
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        place = data.draw(st.floats(0, 1, exclude_max=True))  # of a file whose length varies
+        content[int(place * len(content))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    read = read_pickled_numpy if form == "npy" else read_torch
+    read = load_numpy if form == "npy" else load_torch
     try:
         read(path)
     except DatasetError:

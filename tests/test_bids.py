@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import mne
 import mne_bids
@@ -12,7 +13,7 @@ from PIL import Image
 from uci import SHARED, write_uci_bids
 
 from eeglib.datasets import METADATA, DatasetError, open_dataset
-from eeglib.datasets.bids_tables import image_names, numbers_of, sort_key
+from eeglib.datasets.bids import numbers_of, sort_key
 from eeglib.datasets.bids_writer import write_recording
 from eeglib.profile import DatasetSettings
 
@@ -104,6 +105,79 @@ def test_runs_count_as_sessions_where_there_are_none(tmp_path):
     assert sorted(set(load(tmp_path).trials(1)["session"])) == [1, 2]
 
 
+def test_the_runs_of_a_session_follow_each_other(tmp_path):
+    for session, run in (("1", "1"), ("1", "2"), ("2", "1")):
+        make(tmp_path, session=session, run=run)
+    dataset = load(tmp_path)
+    assert [r.trials["onset"].tolist() for r in dataset.recordings(1)] == [list(range(9))] * 3
+    trials = dataset.trials(1)  # a recording lasts 10 s
+    assert trials["onset"].tolist() == [*range(9), *range(10, 19), *range(9)]
+    assert trials["session"].tolist() == [1] * 18 + [2] * 9
+
+
+def opened(use):
+    """Names of the subjects whose files are opened, or folders listed, while ``use`` runs."""
+    seen = set()
+
+    def hook(event, arguments):
+        if active and event in ("open", "os.listdir", "os.scandir"):
+            seen.update(re.findall(r"sub-\w+?(?=/|_|$)", str(arguments[0])))
+
+    active = []
+    sys.addaudithook(hook)
+    active.append(True)
+    use()
+    active.clear()
+    return seen
+
+
+def test_one_subjects_job_reads_one_subjects_files(tmp_path):
+    for subject in ("01", "02", "03"):
+        make(tmp_path, subject=subject)
+    sidecar(tmp_path / "sub-02", "_events.tsv").write_text("rubbish")
+    dataset = load(tmp_path, subjects=(1, 3))
+
+    def use():
+        dataset.prepare()
+        dataset.recordings(3)
+        dataset.stimuli()
+
+    assert opened(use) == {"sub-01", "sub-03"}
+    dataset = load(tmp_path, subjects=(3, 2, 1))
+    assert opened(lambda: dataset.trials(3)) == {"sub-03"}
+
+
+def test_subjects_who_show_other_classes_are_named(tmp_path):
+    make(tmp_path)
+    make(tmp_path, subject="02", trial_type=["cat", "car"] * 4 + ["cat"])
+    dataset = load(tmp_path, subjects=(1, 2))
+    dataset.prepare()
+    assert set(dataset.trials(2)["label"]) == {0, 1}
+    make(tmp_path, subject="02", trial_type="bird")
+    with pytest.raises(DatasetError, match=r"bird.*trial_types=\['bird', 'car', 'cat', 'dog'\]"):
+        load(tmp_path, subjects=(1, 2)).prepare()
+
+
+def test_files_that_a_subjects_trials_depend_on(tmp_path):
+    for subject in ("a", "b"):
+        make(tmp_path, subject=subject)
+    pictures(tmp_path, ["set/a_0.png"])
+    for other in ("derivatives/x/sub-b/eeg/1.edf", ".git/config", "sub-b/.cache"):
+        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / other).write_text("x")
+    dataset = load(tmp_path, subjects=(1, 2), trial_types=("cat", "dog", "car"))
+    own = dataset.files(2)
+    assert {path.relative_to(tmp_path).parts[0] for path in own} == {"sub-b"}
+    endings = {path.name.rpartition("_")[2] for path in own if "_task-" in path.name}
+    assert {"eeg.vhdr", "eeg.eeg", "events.tsv", "channels.tsv", "eeg.json"} <= endings
+    shared = {path.relative_to(tmp_path).as_posix() for path in dataset.files()}
+    assert {"stimuli/set/a_0.png", "dataset_description.json"} <= shared
+    assert not [name for name in shared if "sub-" in name or "participants" in name]
+    assert not [path for path in [*own, *dataset.files()] if "/." in path.as_posix()]
+    by_first = load(tmp_path, subjects=(1, 2)).files(2)
+    assert [path.name for path in set(by_first) - set(own)] == ["sub-a_task-look_events.tsv"]
+
+
 def test_labels_of_subjects_that_are_no_numbers_are_numbered(tmp_path):
     for subject in ("co3", "ca1"):
         make(tmp_path, subject=subject)
@@ -122,10 +196,13 @@ def test_numbers_of_labels(labels, numbers):
     assert numbers_of(labels) == numbers
 
 
-def test_small_helpers():
+def test_labels_are_sorted_as_people_do():
     assert sorted(["10", "2", "b1", None], key=sort_key) == [None, "2", "10", "b1"]
-    assert image_names(pandas.Series(["a/1.png", "b/2.png", ""])).tolist() == ["1", "2", ""]
-    assert image_names(pandas.Series(["a/1.png", "b/1.png"])).tolist() == ["a/1", "b/1"]
+
+
+def test_images_of_one_name_in_two_folders_are_two(tmp_path):
+    make(tmp_path, stim_file=["a/1.png", "b/1.png", "n/a"] * 3)
+    assert load(tmp_path).trials(1)["image"].tolist()[:3] == ["a/1", "b/1", ""]
 
 
 def test_chosen_columns_and_types(tmp_path):
@@ -229,6 +306,16 @@ def test_joints_are_marked(tmp_path, kind):
     marks = recording.raw.annotations
     assert set(marks.description) == {"EDGE boundary"}
     assert np.allclose(marks.onset, [2.5, 5, 7.5] if kind == "epoched" else [2, 5, 8])
+
+
+def test_bad_stretches_stay_marked(tmp_path):
+    make(tmp_path, trial_type=["cat", "dog", "BAD_jump"] * 3)
+    (recording,) = load(tmp_path).recordings(1)
+    marks = recording.raw.annotations
+    assert list(marks.description) == ["BAD_jump"] * 3
+    assert np.allclose(marks.onset, [2, 5, 8])
+    assert np.allclose(marks.duration, 0.5)
+    assert len(recording.trials) == 6
 
 
 def test_other_formats_are_read(tmp_path):

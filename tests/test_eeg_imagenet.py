@@ -6,7 +6,6 @@ import twins
 
 from eeglib.datasets import METADATA, DatasetError, DatasetWarning, available, open_dataset
 from eeglib.datasets.eeg_imagenet import CHANNELS, MICROVOLTS_PER_COUNT
-from eeglib.datasets.safe_files import read_torch
 from eeglib.decoding.splits import Split, check_disjoint
 from eeglib.profile import DatasetSettings, load_profile
 
@@ -52,18 +51,6 @@ def test_channels_are_distinct_and_have_positions(folder):
     assert all(np.isfinite(c["loc"][:3]).all() and c["loc"][:3].any() for c in info["chs"])
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_reads_what_torch_reads(content, tmp_path, zipped):
-    import torch
-
-    path = twins.write_torch(tmp_path / "file.pth", content, zipped)
-    ours, theirs = read_torch(path), torch.load(path, weights_only=True)
-    assert ours["images"] == theirs["images"]
-    for a, b in zip(ours["dataset"], theirs["dataset"], strict=True):
-        assert np.array_equal(a["eeg"].read(), b["eeg"].numpy())
-        assert (a["image"], a["label"], a["subject"]) == (b["image"], b["label"], b["subject"])
-
-
 def test_trials_in_volts_cut_and_in_the_order_of_presentation(folder, content):
     dataset = loader(folder)
     epochs = dataset.epochs(4)
@@ -92,6 +79,25 @@ def test_order_is_unknown_without_the_list(content, tmp_path):
     dataset = loader(tmp_path)
     assert (dataset.trials(4)[["order", "block", "session"]] == -1).all(axis=None)
     assert any("order of presentation is not known" in line for line in dataset.report())
+
+
+def test_the_file_is_converted_once_and_anew_when_it_changes(tmp_path, monkeypatch):
+    first = loader_of(tmp_path, twins.eeg_imagenet(2, 3)).epochs(4).get_data()
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.load", None)  # as it must not be called
+        assert np.array_equal(loader(tmp_path).epochs(4).get_data(), first)
+    other = loader_of(tmp_path, twins.eeg_imagenet(2, 4, seed=1)).epochs(4).get_data()
+    assert len(other) == 8
+    assert [path.name for path in tmp_path.glob(".*")] == [f".{RAW}.converted"]
+
+
+def test_all_share_the_file_the_lists_and_the_pictures(folder):
+    dataset = loader(folder)
+    dataset.prepare()
+    names = [path.relative_to(folder).parts[0] for path in dataset.files()]
+    lists = [RAW, "block_splits_by_image_all.pth", "image_order.txt"]
+    assert names == lists + ["images"] * len(dataset.stimuli())
+    assert dataset.files(1) == []
 
 
 def test_epochs_stay_right_when_trials_are_taken_out(folder):

@@ -14,27 +14,27 @@ NAMES = ["n02389026_1", "n02389026_22", "n03888257_7"]
 @pytest.mark.parametrize("nested", [True, False])
 def test_nested_and_flat(tmp_path, nested):
     twins.write_pictures(tmp_path, NAMES, nested)
-    pictures = find_pictures(tmp_path, NAMES)
-    assert list(pictures.files) == NAMES
-    assert all(path.stem == name for name, path in pictures.files.items())
-    assert pictures.missing == []
+    pictures = find_pictures(tmp_path, NAMES, print)
+    assert list(pictures) == NAMES
+    assert all(path.stem == name for name, path in pictures.items())
 
 
 def test_missing_are_listed_in_order_and_others_do_not_matter(tmp_path):
     twins.write_pictures(tmp_path, [*NAMES, "n09999999_1"])
     (tmp_path / "n02389026" / "n02389026_22.JPEG").unlink()
-    pictures = find_pictures(tmp_path, [*NAMES, "n00000001_1", *NAMES])
-    assert pictures.missing == ["n02389026_22", "n00000001_1"]
-    assert pictures.unreadable == []
-    assert list(pictures.files) == ["n02389026_1", "n03888257_7"]
+    notes = []
+    pictures = find_pictures(tmp_path, [*NAMES, "n0_1", *NAMES], lambda n, warn: notes.append(n))
+    assert notes[0].startswith("2 pictures are missing")
+    assert notes[0].endswith("left out: n02389026_22, n0_1")
+    assert list(pictures) == ["n02389026_1", "n03888257_7"]
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\xff\xd8\xff\xe0rubbish"])
 def test_files_that_are_no_pictures(tmp_path, content):
     twins.write_pictures(tmp_path, NAMES, nested=False)
     (tmp_path / f"{NAMES[0]}.JPEG").write_bytes(content)
-    pictures = find_pictures(tmp_path, NAMES)
-    assert pictures.missing == pictures.unreadable == [NAMES[0]]
+    assert not can_open(tmp_path / f"{NAMES[0]}.JPEG")
+    assert list(find_pictures(tmp_path, NAMES, lambda *_, **__: None)) == NAMES[1:]
 
 
 @pytest.mark.parametrize("extension", [".png", ".JPEG"])
@@ -56,18 +56,19 @@ def test_a_picture_that_ends_too_early_counts_as_missing(tmp_path, extension):
 @pytest.mark.parametrize("extension", [".png", ".jpg", ".JPG", ".PNG", ".jpeg"])
 def test_extensions(tmp_path, extension):
     Image.new("RGB", (4, 4)).save(tmp_path / f"a.b c ü{extension}")
-    assert find_pictures(tmp_path, ["a.b c ü"]).missing == []
+    assert list(find_pictures(tmp_path, ["a.b c ü"], print)) == ["a.b c ü"]
 
 
 def test_the_folder_of_the_class_counts_first(tmp_path):
     twins.write_pictures(tmp_path / "a copy", NAMES[:1], nested=False)
     twins.write_pictures(tmp_path, NAMES[:1])
-    assert find_pictures(tmp_path, NAMES[:1]).files[NAMES[0]].parent.name == "n02389026"
+    assert find_pictures(tmp_path, NAMES[:1], print)[NAMES[0]].parent.name == "n02389026"
 
 
 def test_no_folder_and_no_picture(tmp_path):
-    with pytest.raises(DatasetError, match="There is no folder"):
-        find_pictures(tmp_path / "images", NAMES)
+    notes = []
+    assert find_pictures(tmp_path / "images", NAMES, notes.append) is None
+    assert notes == [f"No pictures in {tmp_path / 'images'}: chapters 4 and 7 will end early."]
     (tmp_path / "readme.txt").write_text("x")
     with pytest.raises(DatasetError, match="holds no picture"):
-        find_pictures(tmp_path, NAMES)
+        find_pictures(tmp_path, NAMES, notes.append)

@@ -12,7 +12,7 @@ from uci import SHARED
 
 from eeglib import datasets
 from eeglib.datasets import METADATA, DatasetError, open_dataset
-from eeglib.datasets.remote_files import FILES
+from eeglib.datasets.download import FILES
 from eeglib.preprocessing import preprocess
 from eeglib.profile import load_profile
 

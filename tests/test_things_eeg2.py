@@ -5,9 +5,10 @@ import pytest
 import twins
 
 from eeglib.datasets import METADATA, DatasetError, open_dataset
-from eeglib.datasets.safe_pickle import FileArray
+from eeglib.datasets.files import StoredArray
 from eeglib.datasets.things_eeg2 import read_things
-from eeglib.profile import DatasetSettings
+from eeglib.preprocessing import preprocess
+from eeglib.profile import DatasetSettings, load_profile
 
 CONCEPTS = ["aardvark", "bat", "cat house", "dune"]
 
@@ -51,12 +52,33 @@ def test_official_form(folder, content):
     assert epochs.metadata["image"].nunique() == 12
 
 
+def test_the_shipped_profile_asks_for_what_both_forms_can_give(tmp_path):
+    settings = load_profile("things_eeg2").filtering
+    forms = {"official": {}, "nice": {"n_chans": 63, "n_times": 250, "sfreq": 250.0}}
+    for name, form in forms.items():
+        write(tmp_path / name, twins.things(12, extra_times=50 * bool(form), **form))
+        twins.write_image_metadata(tmp_path / name / "image_metadata.npy", CONCEPTS, 3)
+        dataset = loader(tmp_path / name)
+        done = preprocess(dataset, 1, **settings.model_dump())
+        assert len(done.epochs) == 48
+        assert done.epochs.get_data().std() == pytest.approx(1, abs=0.01)
+        assert f"{settings.band[0]:g}-{settings.band[1]:g} Hz" in dataset.card()["band"]
+
+
+def test_a_subjects_file_and_what_all_share(folder):
+    dataset = loader(folder)
+    dataset.prepare()
+    assert [path.name for path in dataset.files(1)] == ["preprocessed_eeg_training.npy"]
+    assert dataset.files(2) == []
+    assert [path.name for path in dataset.files()] == ["image_metadata.npy"]
+
+
 def test_form_of_nice_and_atm(tmp_path):
     content = twins.things(4, n_chans=63, n_times=250, sfreq=250.0, extra_times=50)
     read = read_things(write(tmp_path, content, form="pickle"))
     assert read["sfreq"] == 250
     assert read["tmin"] == pytest.approx(0.0, abs=1e-9)
-    assert isinstance(read["eeg"], FileArray)  # two megabytes stay in the file
+    assert isinstance(read["eeg"], StoredArray)  # two megabytes stay in the file
     assert np.array_equal(read["eeg"].read(1, 3), content["preprocessed_eeg_data"][1:3])
 
 
@@ -67,7 +89,7 @@ def test_every_pickle_protocol(tmp_path, content, protocol):
     path = tmp_path / "file.npy"
     path.write_bytes(pickle.dumps(content, protocol))
     eeg = read_things(path)["eeg"]
-    eeg = eeg.read() if isinstance(eeg, FileArray) else eeg
+    eeg = eeg.read(0, 12) if isinstance(eeg, StoredArray) else eeg
     assert np.array_equal(eeg, content["preprocessed_eeg_data"])
 
 

@@ -12,6 +12,7 @@ import pkgutil
 import re
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -126,15 +127,22 @@ class Dataset(ABC):
     def trials(self, subject: int) -> pandas.DataFrame:
         """Metadata of one subject's trials, in the order of presentation where it is known.
 
-        Columns `METADATA`, and ``onset`` (seconds after the start of its recording) where the
-        recordings are continuous.
+        Columns `METADATA`; where the recordings are continuous also ``onset``, seconds after the
+        start of the session. The runs of a session follow each other without a gap: how long the
+        pauses between them were is not in the files.
         """
         import pandas
 
-        if self.continuous:
-            tables = [recording.trials for recording in self.recordings(subject)]
-            return pandas.concat(tables, ignore_index=True)
-        return self.epochs(subject).metadata.reset_index(drop=True)
+        if not self.continuous:
+            return self.epochs(subject).metadata.reset_index(drop=True)
+        tables, elapsed = [], Counter()
+        for recording in self.recordings(subject):
+            sessions = recording.trials["session"]
+            start = sessions.map(elapsed).astype(float)
+            tables.append(recording.trials.assign(onset=recording.trials["onset"] + start))
+            raw = recording.raw
+            elapsed.update(dict.fromkeys(sessions.unique(), raw.n_times / raw.info["sfreq"]))
+        return pandas.concat(tables, ignore_index=True)
 
     def info(self, subject: int) -> mne.Info:
         """Channels, their positions where known, and the sampling rate."""
@@ -152,21 +160,23 @@ class Dataset(ABC):
     def files(self, subject: int | None = None) -> list[Path]:
         """Files that one subject's trials depend on; without a subject, those that all share.
 
-        What is stale after a change on disk is decided by these alone: a subject's job reads no
-        other subject's files. Hidden files do not count: an interrupted writer may have left them.
+        What is stale after a change on disk is decided by these alone, so that a subject's job
+        looks at no other subject's files. Hidden files do not count: an interrupted writer may
+        have left them.
         """
-        own = {path for path in self.folder.glob("sub-*") if path.is_dir()}
-        if subject is not None:
-            tops = [path for path in own if re.fullmatch(rf"sub-0*{subject}", path.name)]
-        else:
-            tops = [path for path in self.folder.glob("*") if path not in own]
-        found = [p for top in tops for p in ([top] if top.is_file() else top.rglob("*"))]
-        return sorted(
-            path
-            for path in found
-            if path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(self.folder).parts)
-        )
+        tops = self.folder.glob("[!.]*")
+        return self._below([path for path in tops if self._owner(path.name) == subject])
+
+    def _below(self, tops: list[Path]) -> list[Path]:
+        """These files, and those in these folders, but for hidden ones."""
+        paths = {path for top in tops for path in (top, *top.rglob("*")) if path.is_file()}
+        parts = {path: path.relative_to(self.folder).parts for path in paths}
+        return sorted(p for p in paths if not any(part.startswith(".") for part in parts[p]))
+
+    def _owner(self, name: str) -> int | None:
+        """Subject whose file or folder this is, by its name; None for what all share."""
+        number = re.match(r"sub-(\d+)", name)
+        return int(number[1]) if number else None
 
     @property
     def processed(self) -> tuple[str, ...]:
@@ -176,8 +186,8 @@ class Dataset(ABC):
     def published_split(self, metadata: pandas.DataFrame) -> dict[str, np.ndarray] | None:
         """Parts that the authors of the data published, as row numbers of ``metadata``.
 
-        Keys ``training``, ``validation`` and ``test``, to be passed to `eeglib.decoding.splits.Split`; None
-        where nothing was published. The chapters split by image themselves.
+        Keys ``training``, ``validation`` and ``test``, those of `eeglib.decoding.splits.Split`;
+        None where nothing was published. The chapters split by image themselves.
         """
         return None
 
@@ -204,20 +214,7 @@ def available() -> list[str]:
 
 
 def open_dataset(settings: DatasetSettings, folder: Path) -> Dataset:
-    """Open the data set that a profile names.
-
-    Parameters
-    ----------
-    settings : DatasetSettings
-        Section ``dataset`` of the profile.
-    folder : Path
-        Where the data are when ``settings.root`` is empty.
-
-    Raises
-    ------
-    DatasetError
-        If there is no such data set, or an option is unknown to it.
-    """
+    """Open the data set that a profile names, in ``folder`` unless ``settings.root`` is set."""
     try:
         module = importlib.import_module(f"{__name__}.{settings.name}")
     except ModuleNotFoundError as error:

@@ -6,7 +6,6 @@ are read only when they are asked for.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +17,12 @@ from pydantic import Field, field_validator
 
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
-from eeglib.datasets.images import Pictures, find_pictures
+from eeglib.datasets.images import find_pictures
 from eeglib.datasets.stimuli import CLASSES
-from eeglib.datasets.trial_dict import TrialFile, read_split, read_trial_file
+from eeglib.datasets.trial_dict import TrialFile, open_trials, read_split
 
 if TYPE_CHECKING:
     import mne
-
-    from eeglib.datasets.file_epochs import Inspection
 
 CHANNELS = (
     "Fp1 Fp2 F7 F3 Fz F4 F8 FC5 FC1 FC2 FC6 T7 C3 Cz C4 T8 TP9 CP5 CP1 CP2 CP6 TP10 P7 P3 Pz P4 "
@@ -95,17 +92,16 @@ class Loader(Dataset):
             If the data file is not there (the message says where to get it and where to put it),
             is not what it was when first used, or has another structure.
         """
-        path = self._path(self.options.file)
-        known = download.known_sha256(self.download_name, self.options.file)
-        record = download.verify(path, known)
-        if "findings" not in record:
-            record["findings"] = self._duplicates()
-            download.remember(path, record)
-        for line in record["findings"]:
+        download.verify(self._path("file"), self.folder)
+        for line in self._file.duplicates:
             self._note(line, warn=True)
         counts = self._file.rows["subject"].value_counts().sort_index()
         self._note("Trials by subject: " + ", ".join(f"{s}: {n}" for s, n in counts.items()) + ".")
-        self._note(self._missing_images())
+        images = self._file.rows.groupby("label")["image"].nunique()
+        images = images.reindex(range(len(self.class_names)), fill_value=0)
+        fewer = images[images < images.max()]
+        but = ", ".join(f"{self.class_names[label]} {n}" for label, n in fewer.items())
+        self._note(f"Images of each class: {images.max()}" + (f", but {but}." if but else "."))
         self.stimuli()
         self.published_split(self._table)
 
@@ -126,8 +122,7 @@ class Loader(Dataset):
         band = re.fullmatch(r"eeg_(\d+)_(\d+)_std", Path(self.options.file).stem)
         if band is None:
             return ()
-        low, high = band.groups()
-        return ("notch 49-51 Hz", f"band {low}-{high} Hz", "standardize")
+        return ("notch 49-51 Hz", f"band {band[1]}-{band[2]} Hz", "standardize")
 
     def trials(self, subject: int) -> pd.DataFrame:
         """Metadata of the trials that are long enough, before their signals are looked at."""
@@ -137,7 +132,8 @@ class Loader(Dataset):
         """Channels with positions, and the sampling rate."""
         from eeglib.datasets.file_epochs import channel_info
 
-        return channel_info(self._ch_names, self.options.sfreq, self._unit == "none")
+        names = self.channels or [f"EEG{n + 1:03d}" for n in range(self._file.n_chans)]
+        return channel_info(list(names), self.options.sfreq, self._unit == "none")
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
         """Trials of one subject, still in the file, without those that cannot be used.
@@ -145,60 +141,77 @@ class Loader(Dataset):
         Volts in the raw file, unitless in the filtered ones. Trials with values that are no
         numbers and with flat or saturated channels are left out and counted in `report`.
         """
-        from eeglib.datasets.file_epochs import file_epochs
+        from eeglib.datasets.file_epochs import usable_epochs
 
-        metadata = self._of(subject)
-        inspection = self._inspect(subject, metadata)
+        if self._unit == "counts" and self.resolution is None:
+            raise DatasetError(
+                "The amplifier's resolution is not known for this data set. Set "
+                "dataset.options.unit to microvolt or none."
+            )
+        factor = {"microvolt": 1e-6, "none": 1.0}.get(self._unit)
+        factor = np.float32(self.resolution[:, None] * 1e-6 if factor is None else factor)
         start, stop = self.options.cut
-        return file_epochs(
-            self._reader(), inspection, metadata, self.info(subject),
-            start / self.options.sfreq, stop - start,
-        )  # fmt: skip
+        file, metadata = self._file, self._of(subject)
+
+        def read(row: int) -> np.ndarray:
+            return file.read(row)[:, start:stop] * factor
+
+        typical = 1e6 * np.nanmedian([read(row).std(axis=1) for row in metadata["row"][:50]])
+        if self._unit != "none" and not PLAUSIBLE[0] <= typical <= PLAUSIBLE[1]:
+            self._note(
+                f"Subject {subject}: the channels' standard deviation is {typical:.3g} microvolts, "
+                "which EEG never has: the unit is in doubt. Set dataset.options.unit.",
+                warn=True,
+            )
+        tmin = start / self.options.sfreq
+        return usable_epochs(read, self.info(subject), metadata, tmin, stop - start, self._note)
 
     def stimuli(self) -> pd.DataFrame:
         """Pictures that were found; empty where there is no folder of pictures."""
-        pictures = self._pictures
-        known = self._file.rows.drop_duplicates("image").set_index("image")["label"]
-        names = sorted(pictures.files) if pictures else []
-        labels = [int(known[name]) for name in names]
-        return pd.DataFrame(
-            {
-                "image": names,
-                "label": labels,
-                "class_name": [self.class_names[label] for label in labels],
-                "file": [pictures.files[name] for name in names],
-            }
-        )
+        table = self._table.drop_duplicates("image").sort_values("image")
+        table = table.assign(file=table["image"].map(self._pictures or {}))
+        table = table[table["file"].notna()]
+        return table[["image", "label", "class_name", "file"]].reset_index(drop=True)
+
+    def files(self, subject: int | None = None) -> list[Path]:
+        """All subjects' signals lie in one file, so that they share what there is."""
+        if subject is not None:
+            return []
+        options = self.options
+        single = [self.folder / n for n in (options.file, options.split_file, options.image_order)]
+        pictures = (self.folder / options.images).rglob("*")
+        return [path for path in (*single, *sorted(pictures)) if path.is_file()]
 
     def published_split(self, metadata: pd.DataFrame) -> dict[str, np.ndarray] | None:
         """Parts of the file of splits, for these trials; None where there is no such file."""
-        path = self.folder / self.options.split_file
-        if not path.is_file():
-            if "split_file" in self.options.model_fields_set:
-                self._path(self.options.split_file)
+        path = self._path("split_file", optional=True)
+        if path is None:
             return None
-        parts = read_split(path, self.options.split_index, self._file.rows)
-        part_of = np.full(len(self._file.rows), "", dtype=object)
-        for name, rows in parts.items():
-            part_of[rows] = name
-        unnamed = int((part_of == "").sum())
+        rows = self._file.rows
+        parts = read_split(path, self.options.split_index, rows)
+        # Within one subject an image was shown once, and a split by image treats all alike.
+        part_of = {
+            image: name for name, numbers in parts.items() for image in rows["image"].iloc[numbers]
+        }
+        unnamed = len(rows) - sum(map(len, parts.values()))
         if unnamed:
             self._note(f"{unnamed} trials are in no part of {path.name}.", warn=True)
-        # Within one subject an image was shown once, and a split by image treats all alike.
-        by_image = dict(zip(self._file.rows["image"], part_of, strict=True))
-        parts_here = np.array([by_image.get(image, "") for image in metadata["image"]])
+        parts_here = metadata["image"].map(part_of).to_numpy()
         return {name: np.flatnonzero(parts_here == name) for name in parts}
 
     def card(self) -> dict[str, str]:
         """Facts for the data card."""
-        unit = {"counts": "volts, from counts by the amplifier's resolution (inferred)",
-                "microvolt": "volts", "none": "standard deviations"}[self._unit]  # fmt: skip
+        unit = {
+            "counts": "volts, from counts by the amplifier's resolution (inferred)",
+            "microvolt": "volts",
+            "none": "standard deviations",
+        }
         return {
             "title": self.title,
             "source": "https://github.com/perceivelab/eeg_visual_classification",
             "licence": "none stated; for research, cite the papers",
             "recording": "128 channels (actiCAP, BrainVision), 1000 Hz, mains 50 Hz",
-            "unit": unit,
+            "unit": unit[self._unit],
             "processed": "; ".join(self.processed) or "nothing",
             "design": "each class is one block of 50 images, 0.5 s each; 4 sessions of 10 blocks",
             "known defects": "class and block cannot be told apart; 35 trials and 4 images are "
@@ -207,10 +220,10 @@ class Loader(Dataset):
 
     @cached_property
     def _file(self) -> TrialFile:
-        file = read_trial_file(self._path(self.options.file))
+        file = open_trials(self._path("file"))
         if self.channels is not None and file.n_chans != len(self.channels):
             raise DatasetError(
-                f"{file.path.name} has {file.n_chans} channels; this data set has "
+                f"{self.options.file} has {file.n_chans} channels; this data set has "
                 f"{len(self.channels)}. Check that it is the file you meant."
             )
         return file
@@ -218,38 +231,20 @@ class Loader(Dataset):
     @cached_property
     def _table(self) -> pd.DataFrame:
         """Metadata of all trials of the file, with ``row`` and ``length``."""
-        table = self._file.rows.copy()
-        table["row"] = np.arange(len(table))
+        table = self._file.rows.assign(row=range(len(self._file.rows)), session=-1, block=-1)
         table["class_name"] = np.array(self.class_names, dtype=object)[table["label"]]
-        for column in ("session", "block", "order"):
-            table[column] = -1
         order = self._presentation()
-        if order is not None:
-            for column in ("session", "block", "order"):
-                table[column] = table["image"].map(order[column]).fillna(-1).astype(int)
+        table["order"] = table["image"].map(order["order"]).fillna(-1).astype(int)
+        for column in ("block", "session"):
+            table[column] = table["image"].map(order[column]).fillna(-1).astype(int)
         return table
 
     @cached_property
-    def _pictures(self) -> Pictures | None:
+    def _pictures(self) -> dict[str, Path] | None:
+        if "images" in self.options.model_fields_set:
+            self._path("images")
         folder = self.folder / self.options.images
-        if not folder.is_dir():
-            if "images" in self.options.model_fields_set:
-                find_pictures(folder, [])
-            self._note(f"No pictures in {folder}: chapters 4 and 7 will end early.")
-            return None
-        pictures = find_pictures(folder, self._file.rows["image"])
-        if pictures.missing:
-            self._note(
-                f"{len(pictures.missing)} pictures are missing or cannot be opened; trials of "
-                f"these images are left out: {', '.join(pictures.missing[:5])}"
-                f"{' ...' if len(pictures.missing) > 5 else ''}",
-                warn=True,
-            )
-        return pictures
-
-    @property
-    def _ch_names(self) -> list[str]:
-        return list(self.channels or [f"EEG{n + 1:03d}" for n in range(self._file.n_chans)])
+        return find_pictures(folder, self._file.rows["image"], self._note)
 
     @property
     def _unit(self) -> str:
@@ -257,20 +252,23 @@ class Loader(Dataset):
             return self.options.unit
         return "none" if "standardize" in self.processed else "counts"
 
-    def _path(self, name: str) -> Path:
+    def _path(self, option: str, optional: bool = False) -> Path | None:
+        """The file that an option names; None where it is optional and was not asked for."""
+        name = getattr(self.options, option)
         path = self.folder / name
-        if not path.is_file():
-            raise DatasetError(download.how_to_get(self.download_name, self.folder, name))
-        return path
-
-    def _presentation(self) -> pd.DataFrame | None:
-        """Order, block and session of each image, by name; None where they are not known."""
-        path = self.folder / self.options.image_order
-        if not path.is_file():
-            if "image_order" in self.options.model_fields_set:
-                self._path(self.options.image_order)
-            self._note(f"The order of presentation is not known: there is no {path.name}.")
+        if path.is_file() or (option == "images" and path.is_dir()):
+            return path
+        if optional and option not in self.options.model_fields_set:
             return None
+        raise DatasetError(download.how_to_get(self.download_name, self.folder, name))
+
+    def _presentation(self) -> pd.DataFrame:
+        """Order, block and session of each image, by name; empty where they are not known."""
+        path = self._path("image_order", optional=True)
+        if path is None:
+            name = self.options.image_order
+            self._note(f"The order of presentation is not known: there is no {name}.")
+            return pd.DataFrame(columns=["order", "block", "session"])
         try:
             lines = path.read_text(encoding="utf-8-sig").split()
         except UnicodeDecodeError:
@@ -288,9 +286,9 @@ class Loader(Dataset):
         if unknown:
             self._note(f"{unknown} trials show images that {path.name} does not list.", warn=True)
         self._note(f"Order, blocks and sessions are those of {path.name}, for all subjects alike.")
-        return pd.DataFrame(
-            {"order": range(len(names)), "block": block, "session": block // BLOCKS_PER_SESSION}
-        ).set_index(pd.Index(names))
+        session = block // BLOCKS_PER_SESSION
+        table = pd.DataFrame({"order": range(len(names)), "block": block, "session": session})
+        return table.set_index(names)
 
     def _of(self, subject: int) -> pd.DataFrame:
         """Trials of one subject that can be cut, in the order of presentation if known."""
@@ -300,92 +298,26 @@ class Loader(Dataset):
                 f"{self.options.file} has no trials of subject {subject}; it has subjects "
                 f"{', '.join(map(str, self.subjects()))}. Set dataset.subjects."
             )
-        low, high = self.options.lengths
-        fits = table["length"].between(max(low, self.options.cut[1]), high)
-        if not fits.all():
-            self._note(
-                f"Subject {subject}: {(~fits).sum()} trials left out, their length is not "
-                f"{max(low, self.options.cut[1])} to {high} samples.",
-                warn=True,
-            )
+        low, high = max(self.options.lengths[0], self.options.cut[1]), self.options.lengths[1]
+        fits = table["length"].between(low, high)
         if not fits.any():
             raise DatasetError(
-                f"No trial of subject {subject} has {max(low, self.options.cut[1])} to {high} "
-                f"samples; they have {table['length'].min()} to {table['length'].max()}. Change "
+                f"No trial of subject {subject} has {low} to {high} samples; they have "
+                f"{table['length'].min()} to {table['length'].max()}. Change "
                 "dataset.options.cut or lengths."
+            )
+        if not fits.all():
+            self._note(
+                f"Subject {subject}: {(~fits).sum()} trials left out, their length is not {low} to "
+                f"{high} samples.",
+                warn=True,
             )
         table = table[fits]
         if self._pictures is not None:
-            table = table[table["image"].isin(list(self._pictures.files))]
-            if table.empty:
-                raise DatasetError(
-                    f"None of subject {subject}'s images has a picture in {self.options.images}. "
-                    "Put the pictures there, or remove the folder to go on without pictures."
-                )
-        return table.sort_values(["order", "row"])
-
-    def _reader(self):
-        start, stop = self.options.cut
-        if self._unit == "counts" and self.resolution is None:
+            table = table[table["image"].isin(list(self._pictures))]
+        if table.empty:
             raise DatasetError(
-                "The amplifier's resolution is not known for this data set. Set "
-                "dataset.options.unit to microvolt or none."
+                f"None of subject {subject}'s images has a picture in {self.options.images}. "
+                "Put the pictures there, or remove the folder to go on without pictures."
             )
-        scale = {"microvolt": 1e-6, "none": 1.0}
-        factor = np.float32(scale.get(self._unit, 0))
-        if self._unit == "counts":
-            factor = (self.resolution[:, None] * 1e-6).astype(np.float32)
-
-        def read(row: int) -> np.ndarray:
-            return self._file.eeg[row].read()[:, start:stop].astype(np.float32) * factor
-
-        return read
-
-    def _inspect(self, subject: int, metadata: pd.DataFrame) -> Inspection:
-        from eeglib.datasets.file_epochs import inspect_trials
-
-        read, spread = self._reader(), []
-
-        def watched():
-            for row in metadata["row"]:
-                trial = read(row)
-                if len(spread) < 50 and np.isfinite(trial).all():
-                    spread.append(trial.std(axis=1))
-                yield trial
-
-        result = inspect_trials(watched(), len(metadata), len(self._ch_names))
-        for reason, count in result.reasons.items():
-            self._note(f"Subject {subject}: {count} trials left out for {reason}.", warn=True)
-        if result.bad_channels:
-            names = ", ".join(self._ch_names[c] for c in result.bad_channels)
-            self._note(f"Subject {subject}: channels set to zero as bad: {names}.", warn=True)
-        typical = float(np.median(spread)) * 1e6 if spread else 1.0
-        if self._unit != "none" and not PLAUSIBLE[0] <= typical <= PLAUSIBLE[1]:
-            self._note(
-                f"Subject {subject}: the channels' standard deviation is {typical:.3g} microvolts, "
-                "which EEG never has: the unit is in doubt. Set dataset.options.unit.",
-                warn=True,
-            )
-        return result
-
-    def _missing_images(self) -> str:
-        """Say which classes have fewer images than the others."""
-        images = self._file.rows.groupby("label")["image"].nunique()
-        images = images.reindex(range(len(self.class_names)), fill_value=0)
-        fewer = images[images < images.max()]
-        but = ", ".join(f"{self.class_names[label]} {n}" for label, n in fewer.items())
-        return f"Images of each class: {images.max()}" + (f", but {but}." if but else ".")
-
-    def _duplicates(self) -> list[str]:
-        """Look for trials with the same signals, such as one subject stored twice."""
-        subjects, seen, pairs = self._file.rows["subject"].to_numpy(), {}, {}
-        for row, eeg in enumerate(self._file.eeg):
-            key = hashlib.blake2b(eeg.read().tobytes(), digest_size=16).digest()
-            first = seen.setdefault(key, row)
-            if first != row:
-                pair = (int(subjects[first]), int(subjects[row]))
-                pairs[pair] = pairs.get(pair, 0) + 1
-        return [
-            f"{n} trials of subject {b} have the same signals as trials of subject {a}."
-            for (a, b), n in sorted(pairs.items())
-        ]
+        return table.sort_values(["order", "row"])

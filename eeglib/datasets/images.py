@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -14,26 +13,9 @@ from eeglib.datasets import DatasetError
 EXTENSIONS = (".jpeg", ".jpg", ".png")
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """What a search found.
-
-    Attributes
-    ----------
-    files : dict
-        Path of the picture, by the image's name.
-    missing : list of str
-        Names without a picture, in order.
-    unreadable : list of str
-        Names whose file is not a picture that can be opened; also among ``missing``.
-    """
-
-    files: dict[str, Path]
-    missing: list[str]
-    unreadable: list[str]
-
-
-def find_pictures(folder: Path, names: Iterable[str]) -> Pictures:
+def find_pictures(
+    folder: Path, names: Iterable[str], note: Callable[..., None]
+) -> dict[str, Path] | None:
     """Find pictures by name, in a flat folder or in folders of classes, at any depth.
 
     Parameters
@@ -43,57 +25,60 @@ def find_pictures(folder: Path, names: Iterable[str]) -> Pictures:
         Pictures that were not asked for do not matter.
     names : iterable of str
         Names without extension; upper and lower case count.
+    note : callable
+        `eeglib.datasets.Dataset._note`: is told what is missing.
 
     Returns
     -------
-    Pictures
+    dict | None
+        Path by name, of the pictures that can be opened; None where there is no such folder. Where
+        a name occurs more than once, a file in a folder whose name begins like the image's counts
+        first, then the first in alphabetical order.
 
     Raises
     ------
     DatasetError
-        If the folder does not exist, cannot be read, or holds no picture at all.
-
-    Notes
-    -----
-    Where a name occurs more than once, a file in a folder
-    whose name begins like the image's counts first, then the first in alphabetical order.
+        If the folder cannot be read or holds no picture at all.
     """
-    found = _index(Path(folder))
-    if not found:
-        raise DatasetError(
-            f"{folder} holds no picture ({', '.join(EXTENSIONS)}). Unpack the pictures there, or "
-            "set dataset.options.images to the folder that holds them."
-        )
-    files, missing, unreadable = {}, [], []
-    for name in dict.fromkeys(names):
-        path = min(found.get(name, ()), key=lambda p: _rank(p, name), default=None)
-        if path is not None and can_open(path):
-            files[name] = path
-            continue
-        missing.append(name)
-        if path is not None:
-            unreadable.append(name)
-    return Pictures(files, missing, unreadable)
-
-
-def _index(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
-        raise DatasetError(f"There is no folder {folder}. Set dataset.options.images.")
+        note(f"No pictures in {folder}: chapters 4 and 7 will end early.")
+        return None
 
     def refuse(error: OSError) -> None:
         raise DatasetError(f"{error.filename} cannot be read: {error.strerror}.") from None
 
-    found: dict[str, list[Path]] = {}
-    for place, _, names in os.walk(folder, onerror=refuse, followlinks=False):
-        for name in names:
-            stem, extension = os.path.splitext(name)
+    paths: dict[str, list[Path]] = {}
+    for place, _, files in os.walk(folder, onerror=refuse):
+        for file in files:
+            stem, extension = os.path.splitext(file)
             if extension.lower() in EXTENSIONS:
-                found.setdefault(stem, []).append(Path(place, name))
-    return found
+                paths.setdefault(stem, []).append(Path(place, file))
+    if not paths:
+        raise DatasetError(
+            f"{folder} holds no picture ({', '.join(EXTENSIONS)}). Unpack the pictures there, or "
+            "remove the folder to go on without them."
+        )
+    pictures, missing = {}, []
+    for name in dict.fromkeys(names):
+        candidates = sorted(
+            paths.get(name, ()), key=lambda p, n=name: (not n.startswith(p.parent.name), str(p))
+        )
+        if candidates and can_open(candidates[0]):
+            pictures[name] = candidates[0]
+        else:
+            missing.append(name)
+    report_missing(missing, folder, note)
+    return pictures
 
 
-def _rank(path: Path, name: str) -> tuple[bool, str]:
-    return not name.startswith(path.parent.name), str(path)
+def report_missing(missing: list[str], folder: Path, note: Callable[..., None]) -> None:
+    """Say which pictures are missing, if any."""
+    if missing:
+        note(
+            f"{len(missing)} pictures are missing in {folder} or cannot be opened; trials of these "
+            f"images are left out: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
+            warn=True,
+        )
 
 
 def can_open(path: Path) -> bool:
@@ -102,16 +87,11 @@ def can_open(path: Path) -> bool:
     Only its head and end are read; it is decoded where the end is not that of a picture.
     """
     try:
-        with Image.open(path) as image:
-            if not _is_complete(path):
+        with Image.open(path) as image, open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 64))
+            end = file.read()
+            if b"\xff\xd9" not in end and b"IEND" not in end:
                 image.load()
             return min(image.size) > 0
     except (OSError, SyntaxError, Image.DecompressionBombError):
         return False
-
-
-def _is_complete(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 64))
-        end = file.read()
-    return b"\xff\xd9" in end or b"IEND" in end

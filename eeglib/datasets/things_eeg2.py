@@ -18,9 +18,9 @@ from pydantic import Field
 
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
-from eeglib.datasets.images import Pictures, find_pictures
-from eeglib.datasets.safe_files import read_pickled_numpy
-from eeglib.datasets.safe_pickle import FileArray
+from eeglib.datasets.files import StoredArray, load_numpy
+from eeglib.datasets.images import find_pictures
+from eeglib.datasets.trial_dict import wrong_structure
 
 if TYPE_CHECKING:
     import mne
@@ -57,15 +57,14 @@ class Loader(Dataset):
         ------
         DatasetError
             If a file is not there (the message says where to get it and where to put it), is not
-            the published one, or has another structure.
+            what it was when first used, or has another structure.
         """
         for subject in self.settings.subjects:
             path = self._path(subject)
             name = path.relative_to(self.folder).as_posix()
             # Preprocessed anew, the same file may rightly differ: then it is recorded, not refused.
             published = download.known_sha256("things_eeg2", name)
-            record = download.verify(path, None, self.folder)
-            if published is not None and record["sha256"] != published:
+            if download.verify(path, self.folder) != published:
                 self._note(
                     f"{name} is not the file of the public mirror: another preprocessing, or "
                     "damage. Its checksum is recorded now."
@@ -75,9 +74,8 @@ class Loader(Dataset):
 
     def subjects(self) -> list[int]:
         """Subjects whose file of the chosen part is there."""
-        found = self.folder.glob(f"sub-*/preprocessed_eeg_{self.options.part}.npy")
-        numbers = [path.parent.name.removeprefix("sub-") for path in found]
-        return sorted(int(number) for number in numbers if number.isdigit())
+        paths = self.folder.glob(f"sub-*/preprocessed_eeg_{self.options.part}.npy")
+        return sorted(n for path in paths if (n := self._owner(path.parent.name)) is not None)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -110,45 +108,46 @@ class Loader(Dataset):
         Unitless: whitened by multivariate noise normalisation. Trials with values that are no
         numbers and with flat or saturated channels are left out and counted in `report`.
         """
-        from eeglib.datasets.file_epochs import file_epochs, inspect_trials
+        from eeglib.datasets.file_epochs import usable_epochs
 
-        content, metadata = self._content(subject), self._metadata(subject)
-        eeg: FileArray | np.ndarray = content["eeg"]
+        content, average = self._content(subject), self.options.repetitions == "average"
+        eeg = content["eeg"]
         n_repetitions = eeg.shape[1]
 
         @lru_cache(maxsize=1)
         def image(number: int) -> np.ndarray:
-            rows = slice(number, number + 1)
-            block = eeg.read(rows.start, rows.stop) if isinstance(eeg, FileArray) else eeg[rows]
+            rows = number, number + 1
+            block = eeg.read(*rows) if isinstance(eeg, StoredArray) else eeg[slice(*rows)]
             return block[0].astype(np.float32)
 
         def read(row: int) -> np.ndarray:
-            if self.options.repetitions == "average":
+            if average:
                 return image(row).mean(axis=0)
             return image(row // n_repetitions)[row % n_repetitions].copy()
 
-        inspection = inspect_trials(
-            (read(row) for row in metadata["row"]), len(metadata), eeg.shape[2]
-        )
-        for reason, count in inspection.reasons.items():
-            self._note(f"Subject {subject}: {count} trials left out for {reason}.", warn=True)
-        if inspection.bad_channels:
-            names = ", ".join(content["ch_names"][c] for c in inspection.bad_channels)
-            self._note(f"Subject {subject}: channels set to zero as bad: {names}.", warn=True)
-        return file_epochs(
-            read, inspection, metadata, self.info(subject), content["tmin"], eeg.shape[3]
+        return usable_epochs(
+            read,
+            self.info(subject),
+            self._metadata(subject),
+            content["tmin"],
+            eeg.shape[3],
+            self._note,
         )
 
     def stimuli(self) -> pd.DataFrame:
         """Pictures that were found; empty where there is no folder of pictures."""
-        images = self._images
-        pictures = self._pictures
-        if pictures is None:
-            images = images.iloc[:0]
+        table = self._images.assign(file=self._images["image"].map(self._pictures or {}))
+        table = table[table["file"].notna()]
+        return table[["image", "label", "class_name", "file"]].reset_index(drop=True)
+
+    def files(self, subject: int | None = None) -> list[Path]:
+        """The subject's file of the chosen part; for all, the lists and the part's pictures."""
+        if subject is not None:
+            paths = [self.folder / self._name(subject)]
         else:
-            images = images[images["image"].isin(list(pictures.files))]
-        table = images[["image", "label", "class_name"]].reset_index(drop=True)
-        return table.assign(file=[pictures.files[name] for name in table["image"]])
+            pictures = (self.folder / f"{self.options.part}_images").rglob("*")
+            paths = [self.folder / self.options.metadata, *sorted(pictures)]
+        return [path for path in paths if path.is_file()]
 
     def card(self) -> dict[str, str]:
         """Facts for the data card."""
@@ -159,6 +158,8 @@ class Loader(Dataset):
             "recording": "64 electrodes (actiCHamp), 1000 Hz, distributed at 100 or 250 Hz",
             "unit": "none: whitened by multivariate noise normalisation",
             "processed": "; ".join(self.processed),
+            "band": "the files at 100 Hz hold nothing above 50 Hz, so that the paper's 14-70 Hz "
+            "cannot be had; the shipped profile takes 14-40 Hz, which both forms give",
             "design": "5 images per second in random order, 4 sessions; training and test concepts "
             "do not overlap",
             "known defects": "order and session of a repetition were shuffled away; the whitening "
@@ -168,25 +169,20 @@ class Loader(Dataset):
     @cached_property
     def _lists(self) -> pd.DataFrame:
         """All images of the part, in the order of the signals: image, folder."""
-        path = self.folder / self.options.metadata
+        name, part = self.options.metadata, self.options.part.removesuffix("ing")
+        path = self.folder / name
         if not path.is_file():
-            raise DatasetError(
-                download.how_to_get("things_eeg2", self.folder, self.options.metadata)
-            )
-        content, part = read_pickled_numpy(path), self.options.part.removesuffix("ing")
-        keys = [f"{part}_img_files", f"{part}_img_concepts"]
-        if not isinstance(content, dict) or not set(keys) <= set(content):
-            raise _structure(path, "its keys are not those of the image lists", " and ".join(keys))
-        columns = [_listed(content[key]) for key in keys]
-        odd = [value for column in columns for value in column if not _is_name(value)]
-        if odd:
-            raise _structure(path, f"its lists hold {odd[0]!r}", "names of images and concepts")
-        if len(columns[0]) != len(columns[1]) or not columns[0]:
-            raise _structure(path, "its lists differ in length", "one concept for each image")
+            raise DatasetError(download.how_to_get("things_eeg2", self.folder, name))
+        content, keys = load_numpy(path), [f"{part}_img_files", f"{part}_img_concepts"]
+        columns = [_listed(content[key]) for key in keys] if _has(content, keys) else [[]]
+        wrong = [v for column in columns for v in column if not isinstance(v, str) or not v.strip()]
+        if len(set(map(len, columns))) > 1 or not columns[0] or wrong:
+            what = f"its lists hold {wrong[0]!r}" if wrong else "its lists lack or differ in length"
+            raise wrong_structure(path, what, f"names, one concept for each image: {keys}")
         table = pd.DataFrame({"image": [Path(n).stem for n in columns[0]], "folder": columns[1]})
         if table["image"].duplicated().any():
             twice = table["image"][table["image"].duplicated()].iloc[0]
-            raise _structure(path, f"image {twice!r} is listed twice", "each image once")
+            raise wrong_structure(path, f"image {twice!r} is listed twice", "each image once")
         return table
 
     @cached_property
@@ -223,19 +219,9 @@ class Loader(Dataset):
         return table.assign(label=labels, class_name=names).reset_index(drop=True)
 
     @cached_property
-    def _pictures(self) -> Pictures | None:
+    def _pictures(self) -> dict[str, Path] | None:
         folder = self.folder / f"{self.options.part}_images"
-        if not folder.is_dir():
-            self._note(f"No pictures in {folder}: chapters 4 and 7 will end early.")
-            return None
-        pictures = find_pictures(folder, self._images["image"])
-        if pictures.missing:
-            self._note(
-                f"{len(pictures.missing)} pictures are missing or cannot be opened; trials of "
-                f"these images are left out: {', '.join(pictures.missing[:5])}",
-                warn=True,
-            )
-        return pictures
+        return find_pictures(folder, self._images["image"], self._note)
 
     def _metadata(self, subject: int) -> pd.DataFrame:
         """One row per trial, with ``row``: the image, or the image's presentation."""
@@ -248,7 +234,7 @@ class Loader(Dataset):
             )
         images = self._images
         if self._pictures is not None:
-            images = images[images["image"].isin(list(self._pictures.files))]
+            images = images[images["image"].isin(list(self._pictures))]
         if self.options.repetitions == "average":
             table = images.assign(row=images["number"])
         else:
@@ -257,20 +243,25 @@ class Loader(Dataset):
             table = table.assign(row=table["number"] * n_repetitions + within)
         return table.assign(subject=subject, session=-1, block=-1, order=-1).reset_index(drop=True)
 
+    def _name(self, subject: int) -> str:
+        return f"sub-{subject:02d}/preprocessed_eeg_{self.options.part}.npy"
+
     def _path(self, subject: int) -> Path:
-        name = f"sub-{subject:02d}/preprocessed_eeg_{self.options.part}.npy"
-        path = self.folder / name
+        path = self.folder / self._name(subject)
         if not path.is_file():
-            raise DatasetError(download.how_to_get("things_eeg2", self.folder, name))
+            message = download.how_to_get("things_eeg2", self.folder, self._name(subject))
+            raise DatasetError(message)
         return path
 
     def _content(self, subject: int) -> dict[str, Any]:
         """Signals (in the file), channel names, sampling rate and first time of one subject."""
-        path = self._path(subject)
-        cache = self.__dict__.setdefault("_contents", {})
-        if path not in cache:
-            cache[path] = read_things(path)
-        return cache[path]
+        if subject not in self._contents:
+            self._contents[subject] = read_things(self._path(subject))
+        return self._contents[subject]
+
+    @cached_property
+    def _contents(self) -> dict[int, dict[str, Any]]:
+        return {}
 
 
 def read_things(path: Path) -> dict[str, Any]:
@@ -283,7 +274,7 @@ def read_things(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``eeg`` (FileArray or array, shape (n_images, n_repetitions, n_chans, n_times)),
+        ``eeg`` (StoredArray or array, shape (n_images, n_repetitions, n_chans, n_times)),
         ``ch_names`` (list of str), ``sfreq`` (hertz), ``tmin`` (s after the onset).
 
     Raises
@@ -296,52 +287,40 @@ def read_things(path: Path) -> dict[str, Any]:
     The form of NICE and ATM cuts the signals from -0.2 to 0 s off but leaves ``times`` whole: then
     its last entries hold.
     """
-    content = read_pickled_numpy(path)
-    if not isinstance(content, dict) or not set(KEYS) <= set(content):
+    content = load_numpy(path)
+    if not _has(content, KEYS):
         keys = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise _structure(path, f"it holds {keys}", f"a dict with {', '.join(KEYS)}")
-    eeg, times = content["preprocessed_eeg_data"], content["times"]
-    shape = getattr(eeg, "shape", ())
-    if len(shape) != 4 or 0 in shape:
-        raise _structure(path, f"its signals have shape {shape}", "four axes, none empty")
-    if eeg.dtype.newbyteorder("=").name not in ("float64", "float32", "float16"):
-        raise _structure(path, f"its signals have dtype {eeg.dtype}", "floating-point numbers")
-    if isinstance(eeg, FileArray) and eeg.strides != _c_strides(shape):
-        raise _structure(path, "its signals are in Fortran order", "C order; save them again")
-    ch_names = [str(name) for name in _listed(content["ch_names"])]
+        raise wrong_structure(path, f"it holds {keys}", f"a dict with {', '.join(KEYS)}")
+    eeg, ch_names = content["preprocessed_eeg_data"], list(map(str, _listed(content["ch_names"])))
+    shape, dtype = getattr(eeg, "shape", ()), getattr(eeg, "dtype", np.dtype(object))
+    if len(shape) != 4 or 0 in shape or dtype.kind != "f":
+        what = f"its signals have shape {shape} and dtype {dtype}"
+        raise wrong_structure(path, what, "four axes of floating-point numbers, none empty")
     if len(ch_names) != shape[2] or len(set(ch_names)) < len(ch_names):
-        raise _structure(
-            path, f"it names {len(set(ch_names))} channels for {shape[2]}", "each channel once"
-        )
-    times = times.read() if isinstance(times, FileArray) else np.asarray(_listed(times), object)
+        what = f"it names {len(set(ch_names))} channels for {shape[2]}"
+        raise wrong_structure(path, what, "each channel once")
     try:
-        times = times.astype(np.float64)
+        times = np.array(_listed(content["times"]), dtype=float)
+        steps = np.diff(times)
+        enough = times.ndim == 1 and len(times) >= max(2, shape[3])
+        sfreq = 1 / steps.mean() if enough and steps.mean() > 0 else 0.0
+        wrong = not SFREQS[0] <= sfreq <= SFREQS[1] or np.ptp(steps) > 0.1 * steps.mean()
     except (TypeError, ValueError):
-        raise _structure(path, "its times are no numbers", "seconds") from None
-    if times.ndim != 1 or len(times) < max(2, shape[3]) or not np.isfinite(times).all():
-        raise _structure(path, f"it has times of shape {times.shape} for {shape[3]}", "seconds")
-    steps = np.diff(times)
-    sfreq = 1 / steps.mean() if steps.mean() > 0 else 0.0
-    if not SFREQS[0] <= sfreq <= SFREQS[1] or np.ptp(steps) > 0.1 * steps.mean():
-        raise _structure(
-            path, f"its times rise by {steps.min():g} to {steps.max():g} s", "equal steps"
-        )
-    return {
-        "eeg": eeg, "ch_names": ch_names, "sfreq": float(round(sfreq, 3)),
-        "tmin": float(times[-shape[3]]),
-    }  # fmt: skip
+        wrong = True
+    if wrong:
+        allowed = f"seconds that rise by equal steps, at least {shape[3]}"
+        raise wrong_structure(path, f"its times are {content['times']!r:.80}", allowed)
+    tmin = float(times[-shape[3]])
+    return {"eeg": eeg, "ch_names": ch_names, "sfreq": float(round(sfreq, 3)), "tmin": tmin}
 
 
-def _c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _has(content: Any, keys: list[str] | tuple[str, ...]) -> bool:
+    return isinstance(content, dict) and set(keys) <= set(content)
 
 
 def _listed(values: Any) -> list:
-    values = values.read() if isinstance(values, FileArray) else values
+    if isinstance(values, StoredArray):
+        values = values.read(0, values.shape[0])
     return list(values) if isinstance(values, (list, tuple, np.ndarray)) else []
 
 
@@ -349,10 +328,3 @@ def _plain(folder: str) -> str:
     """``01175_roller_coaster`` becomes ``roller coaster``."""
     number, _, name = folder.partition("_")
     return (name if number.isdigit() and name else folder).replace("_", " ")
-
-
-def _structure(path: Path, what: str, allowed: str) -> DatasetError:
-    return DatasetError(
-        f"{path.name} does not have the structure of this data set: {what}; allowed: {allowed}. "
-        "Check that it is the file that the data set's page names."
-    )
