@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg, special
 
-from eeglib.datasets.simulation.truth import Truth
+from benchmarks._truth import Truth
 from eeglib.preprocessing import filter_signals
 from eeglib.profile import FilteringSettings
 
@@ -127,7 +127,7 @@ class Observer:
     def _waves(self, start: int) -> np.ndarray:
         """Every image's filtered wave from a sample on, (n_images, n_seen)."""
         found = []
-        for image in range(len(self.truth.images)):
+        for image in range(len(self.truth.labels)):
             wave = self.filters @ self.truth.evoked_response(image)
             padded = self._filtered(np.pad(wave, ((0, 0), (self.n_times, 2 * self.n_times))))
             first = self.n_times + start

@@ -214,8 +214,9 @@ def _contributions(trials, sfreq, labels, split, n_classes) -> None:
 
 def _recording(folder: Path, strength: float, options):
     """One subject: trials filtered in volts, the same standardised, and what was put in."""
+    from benchmarks._truth import truth_of
     from eeglib.datasets import simulated
-    from eeglib.datasets.simulation.truth import load_truth
+    from eeglib.datasets.simulation.subject import SimulatedSubject
     from eeglib.preprocessing import preprocess
     from eeglib.profile import DatasetSettings
 
@@ -235,7 +236,9 @@ def _recording(folder: Path, strength: float, options):
     loader = simulated.Loader(settings, folder)
     loader.prepare()
     volts = preprocess(loader, 1, band=BAND, standardize=False).epochs.get_data(copy=False)
-    return volts, preprocess(loader, 1, band=BAND).epochs, load_truth(folder, 1)
+    stimuli, features = simulated.draw_stimuli(folder, loader.options)
+    truth = truth_of(SimulatedSubject(loader.options, 1, stimuli, features))
+    return volts, preprocess(loader, 1, band=BAND).epochs, truth
 
 
 def _row(name: str, probabilities: np.ndarray, labels: np.ndarray, started: float) -> float:

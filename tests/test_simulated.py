@@ -1,8 +1,13 @@
 """The simulated recording: what is put in comes out, and nothing else does."""
 
 import json
+import os
+import tempfile
+import time
+from pathlib import Path
 
 import mne
+import mne_bids
 import numpy as np
 import pandas
 import pytest
@@ -13,13 +18,16 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks._truth import autocorrelation, truth_of
 from eeglib.datasets import METADATA, DatasetError, open_dataset
-from eeglib.datasets.simulated import Options, simulate
+from eeglib.datasets.bids_writer import write_recording
+from eeglib.datasets.montage import ACTICAP_128, montage_1005
+from eeglib.datasets.parallel import each
+from eeglib.datasets.simulated import Options, draw_stimuli, simulate
 from eeglib.datasets.simulation import ongoing
-from eeglib.datasets.simulation.forward_model import ACTICAP_128, build_head
+from eeglib.datasets.simulation.forward_model import build_head
 from eeglib.datasets.simulation.response import similarity_scores
 from eeglib.datasets.simulation.subject import SimulatedSubject, draw_schedule
-from eeglib.datasets.simulation.truth import load_truth
 from eeglib.profile import DatasetSettings
 
 CHANNELS = ("Fp1", "Fp2", "Fz", "Cz", "T7", "T8", "P7", "P8", "Pz", "PO7", "PO8", "O1", "Oz", "O2")
@@ -169,16 +177,6 @@ def test_randomized_design_keeps_the_slots_and_mixes_the_classes():
     assert mixed.groupby("block")["stimulus"].agg(lambda s: len(set(classes[s]))).min() > 4
 
 
-def test_a_class_may_have_several_blocks():
-    options = Options(n_classes=4, images_per_class=10, trials_per_block=4, classes_per_session=4)
-    classes = np.repeat(np.arange(4), 10)
-    table = draw_schedule(classes, options, np.random.default_rng(0))
-    sizes = table.groupby("block").size()
-    assert sizes.tolist() == [4] * 8 + [2] * 4
-    assert table["session"].max() == 2
-    assert sorted(table["stimulus"]) == list(range(40))
-
-
 # --- signals --------------------------------------------------------------------------------
 
 
@@ -200,7 +198,7 @@ def test_spectrum_falls_and_has_mains_and_alpha():
 def test_noise_forgets_itself_within_half_a_second():
     head = build_head(CHANNELS)
     for component in ongoing.noise_components(head, np.random.default_rng(0)):
-        correlation = component.autocorrelation(250, 400)
+        correlation = autocorrelation(component.spectrum, 250, 400)
         assert correlation[0] == 1
         assert np.abs(correlation[150:]).max() < 0.05, component.name
 
@@ -210,7 +208,8 @@ def test_drawn_noise_has_the_stated_covariance():
     components = ongoing.noise_components(head, np.random.default_rng(0))
     spectra = ongoing.draw_spectra(components, 2**17, 250.0, np.random.default_rng(1))
     data = np.fft.irfft(spectra, 2**17)
-    stated = sum(c.mixing @ c.mixing.T for c in components)
+    mixings = [np.diag(c.mixing) if c.mixing.ndim == 1 else c.mixing for c in components]
+    stated = sum(mixing @ mixing.T for mixing in mixings)
     drawn = np.cov(data)
     assert np.abs(drawn - stated).max() < 0.1 * np.abs(stated).max()
 
@@ -247,8 +246,7 @@ def test_classes_that_look_alike_answer_alike():
 
 def test_nothing_is_driven_before_60_ms_and_much_after():
     subject = subject_of(stimulus_strength=1, drift_strength=0)
-    subject.signals(0)
-    response = subject.truth().evoked_response(0)
+    response = truth_of(subject).evoked_response(0)
     assert response.shape == (len(CHANNELS), 200)
     assert not response[:, :15].any()  # 60 ms at 250 Hz
     assert not subject.response.envelopes[..., :15].any()
@@ -262,33 +260,19 @@ def test_truth_adds_up():
     world = {"drift_strength": 0, "image_share": 0.5}
     with_pictures = subject_of(stimulus_strength=2, **world)
     added = with_pictures.signals(0) - subject_of(stimulus_strength=0, **world).signals(0)
-    truth = with_pictures.truth()
+    truth, trials = truth_of(with_pictures), with_pictures.trials(0)
     evoked = np.zeros((len(CHANNELS), added.shape[1] + 200))
     power = np.zeros((truth.response.induced.shape[1], added.shape[1] + 200))
-    for onset, image in zip(truth.trial_onset, truth.trial_image, strict=True):
+    for onset, image in zip(trials["onset"], trials["stimulus"], strict=True):
         window = slice(round(onset * 250), round(onset * 250) + 200)
         evoked[:, window] += truth.evoked_response(image)
         bursts = truth.response.induced[image].T[:, :, None] ** 2
         power[:, window] += (bursts * truth.response.envelopes.swapaxes(0, 1) ** 2).sum(axis=0)
     rest = added - evoked[:, : added.shape[1]]
-    before = round(truth.trial_onset[0] * 250) + 15
+    before = round(trials["onset"].iloc[0] * 250) + 15
     assert np.abs(rest[:, :before]).max() < 1e-9
     expected = (truth.response.topographies**2 @ power[:, : added.shape[1]]).mean()
     assert (rest**2).mean() == pytest.approx(expected, rel=0.1)
-    table = truth.variance_table()
-    assert table.loc["drift"].max() < 1e-3
-    assert table.loc["evoked"].min() > 0
-    assert table.loc["induced"].min() > 0
-
-
-def test_drift_is_what_the_knob_adds():
-    world = {"stimulus_strength": 0}
-    moved = subject_of(drift_strength=1, **world)
-    still = subject_of(drift_strength=0, **world)
-    with_drift, without = moved.signals(0), still.signals(0)
-    ratio = np.log(with_drift.std(axis=1) / without.std(axis=1))
-    assert 0.003 < np.abs(ratio).max() < 0.2
-    assert moved.truth().variance_table().loc["drift", "all frequencies"] > 0.1
 
 
 # --- seeds ----------------------------------------------------------------------------------
@@ -300,11 +284,18 @@ def test_same_seed_same_signals_other_seed_others():
     assert not np.array_equal(first, subject_of(seed=4).signals(0))
 
 
-def test_subjects_differ_and_do_not_depend_on_each_other(small_folder):
-    folder, _ = small_folder
-    one, two = (load_truth(folder, s) for s in (1, 2))
+def test_drift_is_what_the_knob_adds():
+    moved, still = (subject_of(stimulus_strength=0, drift_strength=d) for d in (1, 0))
+    ratio = np.log(moved.signals(0).std(axis=1) / still.signals(0).std(axis=1))
+    assert 0.003 < np.abs(ratio).max() < 0.2
+
+
+def test_subjects_differ():
+    options = Options(**SMALL)
+    one = subject_of()
+    two = SimulatedSubject(options, 2, one.stimuli, np.eye(200))
     assert not np.allclose(one.response.topographies, two.response.topographies)
-    assert one.images.tolist() == two.images.tolist()
+    assert not one.schedule.equals(two.schedule)
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -324,7 +315,9 @@ TINY = {
 def small_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated") / "data"
     options = Options(**TINY)
-    simulate(folder, options, (1, 2), progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOKY_MAX_CPU_COUNT", "1")
+        simulate(folder, options, (1, 2), progress=False)
     return folder, options
 
 
@@ -338,12 +331,7 @@ def test_round_trip_of_signals_and_metadata(small_folder):
     dataset = open_tiny(folder)
     recordings = dataset.recordings(1)
     assert [len(r.trials) for r in recordings] == [8, 4]
-    stimuli = pandas.read_csv(folder / "stimuli" / "stimuli.tsv", sep="\t")
-    from PIL import Image
-
-    from eeglib.datasets.stimuli import visual_features
-
-    features = visual_features([Image.open(folder / "stimuli" / f) for f in stimuli["file"]])
+    stimuli, features = draw_stimuli(folder, options)
     subject = SimulatedSubject(options, 1, stimuli, features)
     for session, recording in enumerate(recordings):
         error = recording.raw.get_data() - subject.signals(session)
@@ -372,11 +360,9 @@ def test_files_say_that_they_are_simulated_and_where_electrodes_are(small_folder
     info = dataset.info(1)
     positions = np.array([c["loc"][:3] for c in info["chs"]])
     expected = mne.create_info(list(info["ch_names"]), 200.0, "eeg")
-    from eeglib.datasets.montage import montage_1005
-
     expected.set_montage(montage_1005())
     assert np.allclose(positions, [c["loc"][:3] for c in expected["chs"]], atol=1e-3)
-    assert not list(folder.glob(".partial*"))
+    assert not list(folder.glob(".*"))
 
 
 def test_stimuli_are_files_with_their_classes(small_folder):
@@ -410,11 +396,6 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_truth_of_a_subject_that_is_not_there(small_folder):
-    with pytest.raises(FileNotFoundError, match="simulate the subject first"):
-        load_truth(small_folder[0], 9)
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -423,7 +404,7 @@ def test_truth_of_a_subject_that_is_not_there(small_folder):
         ({"n_classes": 41}, "n_classes"),
         ({"drift_strength": -1}, "drift_strength"),
         ({"channels": ("Oz", "Ozz")}, "Ozz"),
-        ({"image_duration": 0.5001}, "whole number of samples"),
+        ({"sfreq": 251}, "multiple of 2"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, options, words):
@@ -432,6 +413,53 @@ def test_wrong_options_are_named(tmp_path, options, words):
 
 
 def test_nothing_is_clipped(tmp_path):
+    path = mne_bids.BIDSPath(root=tmp_path, subject="01", task="look", datatype="eeg")
+    events = pandas.DataFrame({"onset": [0.0], "duration": 0.5, "trial_type": "cat"})
+    data = np.full((1, 200), 1e-2, np.float32)
     with pytest.raises(ValueError, match="binary_int16"):
-        simulate(tmp_path / "x", Options(**TINY, resolution=1e-4), progress=False)
-    assert not list((tmp_path / "x").glob("sub-*"))
+        write_recording(path, data, ["Oz"], 200.0, events, {}, {})
+
+
+# --- on several cores, and interrupted ------------------------------------------------------
+
+
+def test_several_cores_write_the_same_files(small_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    assert len(set(each(process_number, range(8)))) == 2
+    assert set(each(process_number, range(8), least=100)) == {os.getpid()}
+    folder, options = small_folder  # drawn in one process, see there
+    simulate(tmp_path / "two", options, (1, 2), progress=False)
+    assert contents(tmp_path / "two") == contents(folder)
+
+
+def process_number(_: int) -> int:
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_interrupted_simulation_goes_on_where_it_was(small_folder, tmp_path, monkeypatch):
+    complete, options = small_folder
+    written = []
+
+    def killed(path, *arguments):
+        if (path.subject, path.session) == ("02", "02"):
+            raise KeyboardInterrupt
+        written.append((path.subject, path.session))
+        write_recording(path, *arguments)
+
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("eeglib.datasets.bids_writer.write_recording", killed)
+        patch.setattr(tempfile.TemporaryDirectory, "cleanup", lambda self: None)  # as kill -9 would
+        with pytest.raises(KeyboardInterrupt):
+            simulate(tmp_path, options, (1, 2), progress=False)
+    assert written == [("01", "01"), ("01", "02"), ("02", "01")]
+    assert [p.name for p in tmp_path.glob("sub-*")] == ["sub-01"]
+    done = {p: p.stat().st_mtime_ns for p in (tmp_path / "sub-01").rglob("*")}
+    simulate(tmp_path, options, (1, 2), progress=False)
+    assert done == {p: p.stat().st_mtime_ns for p in done}
+    assert contents(tmp_path) == contents(complete)

@@ -66,13 +66,8 @@ def test_unknown_label_is_refused(label):
         draw_stimulus(label, 0)
 
 
-def test_too_small_a_drawing_is_refused():
-    with pytest.raises(ValueError, match="at least 16 pixels"):
-        draw_stimulus(0, 0, size=8)
-
-
 def test_images_of_a_data_set_are_on_disk_and_in_the_table(tmp_path):
-    table = write_stimuli(tmp_path, [32, 5], images_per_class=3, seed=7, size=32)
+    table = write_stimuli(tmp_path, [32, 5], images_per_class=3, seed=7)
     assert list(table.columns) == ["image", "label", "class_name", "wnid", "file"]
     assert list(table["label"]) == [0, 0, 0, 1, 1, 1]
     assert list(table["class_name"].unique()) == ["banana", "coffee mug"]
@@ -81,7 +76,7 @@ def test_images_of_a_data_set_are_on_disk_and_in_the_table(tmp_path):
     assert table["file"][0] == "n07753592/n07753592_1.png"
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.png")} == set(table["file"])
     with Image.open(tmp_path / table["file"][1]) as image:
-        expected = draw_stimulus(32, image_seed(7, 1), 32)
+        expected = draw_stimulus(32, image_seed(7, 1))
         np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
 
 

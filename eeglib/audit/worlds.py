@@ -62,8 +62,8 @@ def simulate_trials(
     """
     from scipy.signal import butter, sosfiltfilt
 
+    from eeglib.datasets.montage import ACTICAP_128
     from eeglib.datasets.simulated import Options
-    from eeglib.datasets.simulation.forward_model import ACTICAP_128
     from eeglib.datasets.simulation.subject import SimulatedSubject
 
     settings = Options(

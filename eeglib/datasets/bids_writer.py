@@ -56,9 +56,7 @@ def write_recording(
     import mne_bids
     import pybv
 
-    types = {name: code for code, name in enumerate(sorted(events["trial_type"].unique()), 1)}
-    samples = np.round(events["onset"].to_numpy() * sfreq).astype(int)
-    markers = np.column_stack([samples, events["trial_type"].map(types)])
+    codes = {name: code for code, name in enumerate(sorted(events["trial_type"].unique()), 1)}
     with tempfile.TemporaryDirectory() as folder:
         pybv.write_brainvision(
             # pybv truncates towards zero: half a step outwards makes that a rounding.
@@ -67,7 +65,6 @@ def write_recording(
             ch_names=ch_names,
             fname_base="recording",
             folder_out=folder,
-            events=markers,
             resolution=resolution,
             fmt="binary_int16",
         )
@@ -75,23 +72,26 @@ def write_recording(
             raw = mne.io.read_raw_brainvision(Path(folder) / "recording.vhdr")
             raw.info["line_freq"] = 50
             raw.set_montage(montage_1005(), match_case=False, on_missing="ignore")
-            known = [not np.isnan(c["loc"][:3]).any() for c in raw.info["chs"]]
-            if not all(known):  # half a table of positions could not be read back
+            placed = [not np.isnan(c["loc"][:3]).any() for c in raw.info["chs"]]
+            if not all(placed):  # half a table of positions could not be read back
                 raw.set_montage(None)
-            mne_bids.write_raw_bids(raw, path, overwrite=True, verbose="error")
-    table = events.assign(value=events["trial_type"].map(types), sample=samples)
-    target = path.copy().update(suffix="events", extension=".tsv")
-    table.to_csv(target.fpath, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
-    _update_json(
-        target.update(extension=".json"),
-        {name: {"Description": text} for name, text in descriptions.items()},
+            further = events.drop(columns=["onset", "duration", "trial_type"])
+            raw.set_annotations(
+                mne.Annotations(
+                    events["onset"],
+                    events["duration"],
+                    events["trial_type"],
+                    extras=further.to_dict("records"),
+                )
+            )
+            mne_bids.write_raw_bids(
+                raw,
+                path,
+                event_id=codes,
+                extra_columns_descriptions=dict(descriptions),
+                overwrite=True,
+                verbose="error",
+            )
+    mne_bids.update_sidecar_json(
+        path.copy().update(suffix="eeg", extension=".json"), dict(sidecar), verbose="error"
     )
-    _update_json(path.copy().update(suffix="eeg", extension=".json"), dict(sidecar))
-
-
-def _update_json(path: mne_bids.BIDSPath, entries: dict) -> None:
-    import json
-
-    content = json.loads(path.fpath.read_text(encoding="utf-8"))
-    content.update(entries)
-    path.fpath.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -2,25 +2,33 @@
 
 No downloaded picture is needed for the demo. Most shapes are glyphs of the Material Design Icons
 and Font Awesome fonts that the package ``qtawesome`` carries; shapes that the fonts lack are in
-`eeglib.datasets.shapes`. Colour, place, size, tilt and background vary from image to image.
+``shapes.json``. Colour, place, size, tilt and background vary from image to image.
 """
 
 from __future__ import annotations
 
 import colorsys
+import importlib.util
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 from scipy import ndimage
 
-from eeglib.datasets import shapes
+from eeglib.datasets.parallel import each
 
 if TYPE_CHECKING:
     import pandas
+
+SHAPES = Path(__file__).with_name("shapes.json")
+"""Strokes of a body and of its details, which show only where the body is, drawn or erased with
+polygons, ellipses (centre, radii), boxes (corners, radius) and lines (width, points). Units are the
+width of the drawing, x to the right and y down."""
 
 OVERSAMPLING = 4
 """Drawings are made this much larger and reduced, which smooths their edges."""
@@ -42,7 +50,7 @@ class StimulusClass:
     group : str
         Semantic group: animal, plant, food, vehicle, clothing, device, household or leisure.
     shape : str
-        ``font/glyph``, or the name of a function of `eeglib.datasets.shapes`.
+        ``font/glyph``, or a key of ``shapes.json``.
     hue : float
         The hue that the class most often has, in [0, 1).
     """
@@ -122,42 +130,35 @@ def draw_stimulus(label: int, seed: int, size: int = 64) -> Image.Image:
     Raises
     ------
     ValueError
-        If `label` is none of the 40, or `size` is below 16 pixels.
+        If `label` is none of the 40.
     """
     if not 0 <= label < len(CLASSES):
         raise ValueError(f"label must lie in 0 ... {len(CLASSES) - 1}, got {label}.")
-    if size < 16:
-        raise ValueError(f"A drawing needs at least 16 pixels a side, got {size}.")
     rng = np.random.default_rng(np.random.SeedSequence([label, seed]))
     canvas = size * OVERSAMPLING
     body, detail = _masks(label, canvas, rng)
     foreground, second, background, other = _colors(CLASSES[label].hue, rng)
     picture = _background(canvas, background, other, rng)
-    outline = body.filter(ImageFilter.MaxFilter(2 * (canvas // 80) + 1))
-    dark = tuple(int(c * 0.35) for c in foreground)
-    picture.paste(Image.new("RGB", picture.size, dark), mask=outline)
-    picture.paste(Image.new("RGB", picture.size, foreground), mask=body)
-    if detail is not None:
-        picture.paste(Image.new("RGB", picture.size, second), mask=detail)
+    outline = ndimage.maximum_filter(np.asarray(body), 2 * (canvas // 80) + 1, mode="nearest")
+    picture.paste(tuple(int(c * 0.35) for c in foreground), mask=Image.fromarray(outline))
+    picture.paste(foreground, mask=body)
+    picture.paste(second, mask=detail)
     return picture.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def write_stimuli(
-    folder: str | Path, labels: Sequence[int], images_per_class: int, seed: int, size: int = 64
+    folder: Path, labels: Sequence[int], images_per_class: int, seed: int
 ) -> pandas.DataFrame:
-    """Draw the images of a data set as ``<wnid>/<wnid>_<n>.png``.
+    """Draw the images of a data set as ``<wnid>/<wnid>_<n>.png``, on all cores of this process.
 
     Parameters
     ----------
-    folder : str | Path
-        Made if it does not exist.
+    folder : Path
     labels : sequence of int
         Indices into `CLASSES`.
     images_per_class : int
     seed : int
         Another seed gives other images.
-    size : int
-        Pixels a side.
 
     Returns
     -------
@@ -167,16 +168,22 @@ def write_stimuli(
     """
     import pandas
 
-    rows = []
+    rows, drawings = [], []
     for position, label in enumerate(labels):
         wnid = CLASSES[label].wnid
-        (Path(folder) / wnid).mkdir(parents=True, exist_ok=True)
+        (folder / wnid).mkdir()
         for number in range(images_per_class):
             image = f"{wnid}_{number + 1}"
             file = f"{wnid}/{image}.png"
-            draw_stimulus(label, image_seed(seed, number), size).save(Path(folder) / file)
             rows.append((image, position, CLASSES[label].name, wnid, file))
+            drawings.append((folder / file, label, image_seed(seed, number)))
+    list(each(_save_drawing, drawings, least=100))
     return pandas.DataFrame(rows, columns=["image", "label", "class_name", "wnid", "file"])
+
+
+def _save_drawing(drawing: tuple[Path, int, int]) -> None:
+    file, label, seed = drawing
+    draw_stimulus(label, seed).save(file)
 
 
 def image_seed(seed: int, number: int) -> int:
@@ -238,47 +245,71 @@ def _unit_weight(features: np.ndarray) -> np.ndarray:
     return scaled / np.sqrt(features.shape[1])
 
 
-def _masks(
-    label: int, canvas: int, rng: np.random.Generator
-) -> tuple[Image.Image, Image.Image | None]:
+def _masks(label: int, canvas: int, rng: np.random.Generator) -> list[Image.Image]:
     """Where the object is, and where its details are, after tilt, size and place."""
-    body, detail = _shape(CLASSES[label].shape, canvas)
+    masks = _shape(CLASSES[label].shape, canvas)
     if rng.random() < 0.5:
-        body, detail = (m and m.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for m in (body, detail))
+        masks = [mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for mask in masks]
     scale = rng.uniform(0.62, 0.88)
     angle = rng.uniform(-12, 12)
     side = int(canvas * scale)
     place = tuple(int(p) for p in rng.uniform(0.25, 0.75, 2) * (canvas - side))
-
-    def moved(mask: Image.Image | None) -> Image.Image | None:
-        if mask is None:
-            return None
-        turned = mask.rotate(angle, Image.Resampling.BICUBIC).resize((side, side))
-        placed = Image.new("L", (canvas, canvas))
-        placed.paste(turned, place)
-        return placed
-
-    return moved(body), moved(detail)
+    moved = [Image.new("L", (canvas, canvas)) for _ in masks]
+    for mask, target in zip(masks, moved, strict=True):
+        if mask.getbbox():
+            turned = mask.rotate(angle, Image.Resampling.BICUBIC).resize((side, side))
+            target.paste(turned, place)
+    return moved
 
 
-def _shape(name: str, canvas: int) -> tuple[Image.Image, Image.Image | None]:
+@cache
+def _shape(name: str, canvas: int) -> list[Image.Image]:
+    """Masks of a class's body and of its details, before they are moved."""
+    body, detail = (Image.new("L", (canvas, canvas)) for _ in range(2))
     if "/" in name:
-        return _glyph(name, canvas), None
-    body, detail = Image.new("L", (canvas, canvas)), Image.new("L", (canvas, canvas))
-    getattr(shapes, name)(shapes.Pen(body), shapes.Pen(detail))
-    return body, ImageChops.multiply(detail, body)
+        return [_glyph(name, canvas), detail]
+    for mask, kind, numbers in json.loads(SHAPES.read_text(encoding="utf-8"))[name]:
+        target = detail if mask.endswith("detail") else body
+        _stroke(ImageDraw.Draw(target), kind, numbers, canvas, 0 if "erase" in mask else 255)
+    return [body, ImageChops.multiply(detail, body)]
+
+
+def _stroke(pen: ImageDraw.ImageDraw, kind: str, numbers: list, canvas: int, ink: int) -> None:
+    if kind == "polygon":
+        pen.polygon([(x * canvas, y * canvas) for x, y in numbers], fill=ink)
+    elif kind == "ellipse":
+        x, y, rx, ry = numbers
+        box = [c * canvas for c in (x - rx, y - ry, x + rx, y + ry)]
+        pen.ellipse(box, fill=ink)
+    elif kind == "box":
+        *corners, radius = (c * canvas for c in numbers)
+        pen.rounded_rectangle(corners, radius, fill=ink)
+    else:
+        width, *points = numbers
+        scaled = [(x * canvas, y * canvas) for x, y in points]
+        pen.line(scaled, fill=ink, width=int(width * canvas), joint="curve")
+        for x, y in points:
+            _stroke(pen, "ellipse", [x, y, width / 2, width / 2], canvas, ink)
 
 
 def _glyph(name: str, canvas: int) -> Image.Image:
     font_name, glyph = name.split("/")
-    font, character = shapes.font_glyph(font_name, glyph, int(canvas * 0.8))
+    # Only the font files are wanted; importing the package would ask for a Qt binding.
+    spec = importlib.util.find_spec("qtawesome")
+    if spec is None:
+        raise ImportError(
+            "The drawn stimuli need the icon fonts of the package qtawesome: pip install qtawesome."
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "fonts"
+    file = next(folder.glob(f"{font_name}-webfont-[0-9]*.ttf"))
+    characters = json.loads(next(folder.glob(f"{font_name}-webfont-charmap*.json")).read_text())
+    character, font = chr(int(characters[glyph], 16)), ImageFont.truetype(file, int(canvas * 0.8))
     mask = Image.new("L", (canvas, canvas))
     ImageDraw.Draw(mask).text((canvas / 2, canvas / 2), character, font=font, fill=255, anchor="mm")
     box = mask.getbbox()
     side = max(box[2] - box[0], box[3] - box[1])
     square = Image.new("L", (side, side))
-    offset = ((side - box[2] + box[0]) // 2, (side - box[3] + box[1]) // 2)
-    square.paste(mask.crop(box), offset)
+    square.paste(mask.crop(box), ((side - box[2] + box[0]) // 2, (side - box[3] + box[1]) // 2))
     fitted = Image.new("L", (canvas, canvas))
     inner = int(canvas * 0.88)
     fitted.paste(square.resize((inner, inner)), ((canvas - inner) // 2,) * 2)
@@ -306,16 +337,18 @@ def _rgb(hue: float, lightness: float, saturation: float) -> tuple[int, int, int
 
 def _background(canvas: int, color: tuple, other: tuple, rng: np.random.Generator) -> Image.Image:
     kind = rng.choice(["plain", "gradient", "stripes", "dots"])
-    down, across = np.mgrid[0:canvas, 0:canvas] / canvas
+    down, across = np.ogrid[0:canvas, 0:canvas]
+    down, across = down / canvas, across / canvas
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.12, 0.3)
     along = across * np.cos(angle) + down * np.sin(angle)
     if kind == "plain":
-        share = np.zeros((canvas, canvas))
-    elif kind == "gradient":
+        return Image.new("RGB", (canvas, canvas), color)
+    if kind == "gradient":
         share = (along - along.min()) / np.ptp(along)
-    elif kind == "stripes":
-        share = (np.mod(along / period, 1) < 0.5).astype(float)
+        mixed = np.asarray(color) + share[..., np.newaxis] * (np.asarray(other) - color)
+        return Image.fromarray(mixed.astype(np.uint8))
+    if kind == "stripes":
+        is_other = np.mod(along / period, 1) < 0.5
     else:
-        share = np.hypot(np.mod(across / period, 1) - 0.5, np.mod(down / period, 1) - 0.5) < 0.25
-    mixed = np.asarray(color) + share[..., np.newaxis] * (np.asarray(other) - np.asarray(color))
-    return Image.fromarray(mixed.astype(np.uint8))
+        is_other = np.hypot(np.mod(across / period, 1) - 0.5, np.mod(down / period, 1) - 0.5) < 0.25
+    return Image.fromarray(np.array([color, other], np.uint8)[is_other.astype(int)])

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from eeglib.datasets.simulation.forward_model import Head
 
@@ -40,39 +39,26 @@ TONE_RMS = 4e-6
 class NoiseComponent:
     """Stationary Gaussian noise whose covariance over space and over time factorise.
 
-    Attributes
-    ----------
-    name : str
-    mixing : float array, shape (n_chans, n_sources)
-        Volts per unit; the covariance over channels is ``mixing @ mixing.T``.
-    spectrum : callable
-        Power at each frequency (Hz), up to a factor.
+    ``mixing``, V: shape (n_chans, n_sources), or (n_chans,) for noise of each channel's own.
+    ``spectrum`` gives the power at frequencies (Hz), up to a factor.
     """
 
     name: str
     mixing: np.ndarray
     spectrum: Callable[[np.ndarray], np.ndarray]
 
-    def autocorrelation(self, sfreq: float, n_lags: int) -> np.ndarray:
-        """Correlation of the noise with itself at lags 0, 1, ... samples; starts with 1."""
-        n_fft = scipy.fft.next_fast_len(max(4 * n_lags, round(64 * sfreq)), real=True)
-        power = self.spectrum(np.fft.rfftfreq(n_fft, 1 / sfreq))
-        power[0] = 0
-        correlation = scipy.fft.irfft(power, n_fft)[:n_lags]
-        return correlation / correlation[0]
-
 
 @dataclass(frozen=True)
 class Drift:
-    """Slow changes, one value per second of recording, linear in between.
+    """Slow changes, one value per second of recording, linear in between; float32.
 
     Attributes
     ----------
-    log_gain : float32 array, shape (n_sessions, n_chans, n_seconds)
+    log_gain : array, shape (n_sessions, n_chans, n_seconds)
         Natural logarithm of the gain that acts on all that a channel picks up.
-    log_bands : float32 array, shape (n_sessions, n_bands, n_chans, n_seconds)
+    log_bands : array, shape (n_sessions, n_bands, n_chans, n_seconds)
         The same for the ongoing activity of one of `DRIFT_BANDS`.
-    offset : float32 array, shape (n_sessions, n_chans, n_seconds)
+    offset : array, shape (n_sessions, n_chans, n_seconds)
         Slow electrode potential, V.
     """
 
@@ -104,53 +90,41 @@ def noise_components(head: Head, rng: np.random.Generator) -> list[NoiseComponen
     it wax and wane, amplifier noise, muscle tone at the rim, and one noisy channel.
     """
     n_chans = len(head.ch_names)
-    background = head.topographies("background", _random_directions(head, "background", rng, 3.0))
-    alpha = head.topographies("alpha", _random_directions(head, "alpha", rng, 0.5))
+    background = head.random_directions("background", 3.0, rng)
+    background = _rescale(head.topographies("background", background), ONGOING_RMS)
+    # Sources that share a spectrum are seen through the sum of their patterns only, so as many
+    # independent courses as channels give the same signal at a fraction of the cost.
+    values, vectors = np.linalg.eigh(background @ background.T)
+    keep = values > values.max() * 1e-9
+    alpha = head.topographies("alpha", head.random_directions("alpha", 0.5, rng))
     peak = rng.uniform(9.0, 11.0)
     noisy = np.zeros((n_chans, 1))
     noisy[rng.integers(n_chans)] = 15e-6
     return [
-        # Sources that share a spectrum are seen through the sum of their patterns only, so as
-        # many independent courses as channels give the same signal at a fraction of the cost.
-        NoiseComponent("ongoing", _square_root(_rescale(background, ONGOING_RMS)), one_over_f),
+        NoiseComponent("ongoing", vectors[:, keep] * np.sqrt(values[keep]), one_over_f),
         NoiseComponent(
             "alpha",
             _rescale(alpha, ALPHA_RMS),
             lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2),
         ),
-        NoiseComponent("sensor", SENSOR_RMS * np.eye(n_chans), np.ones_like),
-        NoiseComponent("muscle tone", np.diag(TONE_RMS * head.muscle), _tone_spectrum),
+        NoiseComponent("sensor", np.full(n_chans, SENSOR_RMS), np.ones_like),
+        NoiseComponent("muscle tone", TONE_RMS * head.muscle, _tone_spectrum),
         NoiseComponent("noisy channel", noisy, np.ones_like),
     ]
-
-
-def _random_directions(
-    head: Head, group: str, rng: np.random.Generator, spread: float
-) -> np.ndarray:
-    outward = head.outward[group]
-    directions = outward + spread * rng.standard_normal(outward.shape)
-    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _rescale(patterns: np.ndarray, rms: float) -> np.ndarray:
     return patterns * (rms / np.sqrt(np.mean(np.sum(patterns**2, axis=1))))
 
 
-def _square_root(patterns: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(patterns @ patterns.T)
-    keep = values > values.max() * 1e-9
-    return vectors[:, keep] * np.sqrt(values[keep])
-
-
 def draw_spectra(
     components: list[NoiseComponent], n_fft: int, sfreq: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Fourier coefficients of the sum of stationary noises.
+    """Fourier coefficients of the sum of stationary noises; ``irfft`` makes volts of them.
 
     Returns
     -------
     complex64 array, shape (n_chans, n_fft // 2 + 1)
-        ``scipy.fft.irfft`` makes volts of them.
     """
     n_freqs = n_fft // 2 + 1
     frequencies = np.fft.rfftfreq(n_fft, 1 / sfreq)
@@ -164,9 +138,10 @@ def draw_spectra(
             part = slice(chunk[0], chunk[-1] + 1)
             if not amplitude[part].any():
                 continue
-            white = rng.standard_normal((mixing.shape[1], 2 * len(chunk)), dtype=np.float32)
+            white = rng.standard_normal((mixing.shape[-1], 2 * len(chunk)), dtype=np.float32)
             white *= np.repeat(amplitude[part], 2)
-            coefficients[:, part] += (mixing @ white).view(np.complex64)
+            noise = mixing @ white if mixing.ndim == 2 else mixing[:, None] * white
+            coefficients[:, part] += noise.view(np.complex64)
     return coefficients
 
 
@@ -204,9 +179,9 @@ def draw_drift(
         for second in range(n_seconds):
             course[session, :, :, second] = state[..., 0]
             step = 1.0 if second < n_seconds - 1 else gap + 1.0
-            kept = np.exp(-step / tau)
+            memory = np.exp(-step / tau)
             fresh = shape @ rng.standard_normal((n_processes, n_chans, 1))
-            state = kept * state + np.sqrt(1 - kept**2) * fresh
+            state = memory * state + np.sqrt(1 - memory**2) * fresh
     course *= strength
     return Drift(
         log_gain=GAIN_DRIFT * course[:, 0],
@@ -217,44 +192,29 @@ def draw_drift(
 
 def per_sample(values: np.ndarray, sfreq: float, n_times: int) -> np.ndarray:
     """Linear interpolation of values given once a second, shape (n_times,), float32."""
-    per_second = round(sfreq)
-    ramp = np.arange(per_second, dtype=np.float32) / per_second
+    ramp = np.arange(round(sfreq), dtype=np.float32) / round(sfreq)
     course = values[:-1, None] + np.diff(values)[:, None] * ramp
     return course.astype(np.float32, copy=False).ravel()[:n_times]
 
 
-def add_artefacts(
-    data: np.ndarray, head: Head, sfreq: float, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Add blinks and short muscle twitches in place, at random times.
-
-    Parameters
-    ----------
-    data : float32 array, shape (n_chans, n_times)
-        Volts.
-
-    Returns
-    -------
-    dict of str to array
-        Times of the ``blinks`` and ``twitches``, s.
-    """
+def add_artefacts(data: np.ndarray, head: Head, sfreq: float, rng: np.random.Generator) -> None:
+    """Add blinks and short muscle twitches at random times, in place; volts, float32."""
     n_times = data.shape[1]
     minutes = n_times / sfreq / 60
     blink = head.topographies("eyes", head.outward["eyes"]).sum(axis=1) * 3e-7
     course = np.hanning(round(0.3 * sfreq)).astype(np.float32)
-    times = {"blinks": np.sort(rng.uniform(0, n_times / sfreq, rng.poisson(12 * minutes)))}
-    for start in (times["blinks"] * sfreq).astype(int):
+    starts = np.sort(rng.uniform(0, n_times / sfreq, rng.poisson(12 * minutes)))
+    for start in (starts * sfreq).astype(int):
         window = data[:, start : start + len(course)]
         size = rng.uniform(0.6, 1.2)
         window += (size * blink[:, None] * course[: window.shape[1]]).astype(np.float32)
-    times["twitches"] = np.sort(rng.uniform(0, n_times / sfreq, rng.poisson(10 * minutes)))
-    for start in (times["twitches"] * sfreq).astype(int):
+    starts = np.sort(rng.uniform(0, n_times / sfreq, rng.poisson(10 * minutes)))
+    for start in (starts * sfreq).astype(int):
         length = round(rng.uniform(0.1, 0.4) * sfreq)
         window = data[:, start : start + length]
         noise = rng.standard_normal((len(data), length + 1), dtype=np.float32)
         burst = np.diff(noise, axis=1) * np.hanning(length) * (12e-6 * head.muscle[:, None])
         window += burst[:, : window.shape[1]].astype(np.float32)
-    return times
 
 
 def draw_mains(n_chans: int, rng: np.random.Generator) -> np.ndarray:

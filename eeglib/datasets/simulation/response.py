@@ -39,19 +39,19 @@ INDUCED_MODULATION = 0.6
 
 @dataclass(frozen=True)
 class VisualResponse:
-    """Everything that pictures do in one subject, as factors.
+    """Everything that pictures do in one subject, as factors; float32.
 
     Attributes
     ----------
-    topographies : float array, shape (n_chans, n_dipoles)
+    topographies : array, shape (n_chans, n_dipoles)
         Volts at the channels per A m of each source.
-    waves : float array, shape (n_dipoles, n_waves, n_times)
+    waves : array, shape (n_dipoles, n_waves, n_times)
         Time courses of the evoked waves, peak 1, from the onset of the picture.
-    evoked : float array, shape (n_images, n_dipoles, n_waves)
+    evoked : array, shape (n_images, n_dipoles, n_waves)
         Moments of the waves, A m.
-    envelopes : float array, shape (n_dipoles, n_bands, n_times)
+    envelopes : array, shape (n_dipoles, n_bands, n_times)
         Course of the standard deviation of induced activity, peak 1.
-    induced : float array, shape (n_images, n_dipoles, n_bands)
+    induced : array, shape (n_images, n_dipoles, n_bands)
         Largest standard deviation of induced activity, A m.
     """
 
@@ -77,39 +77,31 @@ def build_response(
 ) -> VisualResponse:
     """Draw one subject's sources and how they answer to each picture.
 
-    Parameters
-    ----------
-    head : Head
-    classes : int array, shape (n_images,)
-        Class of each picture.
-    features : float array, shape (n_images, n_features)
-        What each picture looks like, from `eeglib.datasets.stimuli.visual_features`.
-    sfreq : float
-        Hertz.
-    image_share : float
-        Share of the variance over pictures that differs between pictures of one class.
-    strength : float
-        Factor on every moment; 0 silences the response.
-    rng : numpy.random.Generator
+    ``features``, shape (n_images, n_features), says what each picture looks like;
+    ``image_share`` of the answers' variance over pictures differs within a class; ``strength`` is
+    a factor on every moment.
     """
-    n_sites = len(head.outward["visual"])
-    directions = head.outward["visual"] + 0.6 * rng.standard_normal((n_sites, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = head.random_directions("visual", 0.6, rng)
+    n_sites = len(directions)
     times = np.arange(round(DURATION * sfreq)) / sfreq
     delay = np.repeat([0.0, TEMPORAL_DELAY], [len(OCCIPITAL), len(TEMPORAL)])
     delay = delay + rng.uniform(0.0, 0.012, n_sites)
     mean = np.array([w[2] for w in WAVES.values()]) * rng.lognormal(0, 0.3, (n_sites, len(WAVES)))
     spread = np.array([w[3] for w in WAVES.values()])
-    alike = _neighbourhood(head.sites["visual"])
-    scores = similarity_scores(classes, features, alike, len(WAVES), image_share, rng)
-    evoked = mean + spread * scores
-    scores = similarity_scores(classes, features, alike, len(INDUCED_BANDS), image_share, rng)
-    log_power = INDUCED_MODULATION * scores
     moments = np.array([moment for _, moment in INDUCED_BANDS.values()])
+    # Neighbouring sources answer to much the same; it falls within 2.5 cm.
+    sites = head.sites["visual"]
+    distances = np.linalg.norm(sites[:, None] - sites, axis=-1)
+    alike = np.exp(-0.5 * (distances / 0.025) ** 2) + 1e-6 * np.eye(n_sites)
+    wave_scores, band_scores = (
+        similarity_scores(classes, features, alike, n_outputs, image_share, rng)
+        for n_outputs in (len(WAVES), len(INDUCED_BANDS))
+    )
+    log_power = INDUCED_MODULATION * band_scores
     return VisualResponse(
         topographies=head.topographies("visual", directions).astype(np.float32),
         waves=_waves(times, delay),
-        evoked=(strength * evoked).astype(np.float32),
+        evoked=(strength * (mean + spread * wave_scores)).astype(np.float32),
         envelopes=_envelopes(times, delay),
         induced=(strength * moments * np.exp(0.5 * log_power)).astype(np.float32),
     )
@@ -123,24 +115,12 @@ def similarity_scores(
     image_share: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Project what pictures look like onto random axes, unit variance over pictures and sites.
+    """Project what pictures look like onto random axes, shape (n_images, n_sites, n_outputs).
 
-    Parameters
-    ----------
-    classes, features, image_share, rng
-        As in `build_response`.
-    alike : array, shape (n_sites, n_sites)
-        How much the axes of two sites have in common.
-    n_outputs : int
-        Axes per site.
-
-    Returns
-    -------
-    array, shape (n_images, n_sites, n_outputs)
-        ``sqrt(1 - image_share)`` times a part that all pictures of a class share plus
-        ``sqrt(image_share)`` times a part of the single picture, each of unit variance. A random
-        projection keeps distances (Johnson & Lindenstrauss), so classes that look alike stay
-        close.
+    ``alike``, shape (n_sites, n_sites), says how much the axes of two sites have in common. A
+    part of variance ``1 - image_share`` over pictures and sites is shared by all pictures of a
+    class, one of variance ``image_share`` is the single picture's. A random projection keeps
+    distances (Johnson & Lindenstrauss), so classes that look alike stay close.
     """
     _, index = np.unique(classes, return_inverse=True)
     centred = features - features.mean(axis=0)
@@ -150,12 +130,6 @@ def similarity_scores(
     of_class = _unit_variance(np.tensordot(means - means.mean(axis=0), projection, 1))
     of_image = _unit_variance(np.tensordot(centred - means[index], projection, 1))
     return np.sqrt(1 - image_share) * of_class[index] + np.sqrt(image_share) * of_image
-
-
-def _neighbourhood(positions: np.ndarray) -> np.ndarray:
-    """Correlation of what neighbouring sources answer to; it falls within 2.5 cm."""
-    distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
-    return np.exp(-0.5 * (distances / 0.025) ** 2) + 1e-6 * np.eye(len(positions))
 
 
 def _unit_variance(scores: np.ndarray) -> np.ndarray:

@@ -10,8 +10,7 @@ import scipy.fft
 
 from eeglib.datasets.simulation import ongoing
 from eeglib.datasets.simulation.forward_model import build_head
-from eeglib.datasets.simulation.response import DURATION, INDUCED_BANDS, build_response
-from eeglib.datasets.simulation.truth import Truth, noise_model, part_variance
+from eeglib.datasets.simulation.response import INDUCED_BANDS, build_response
 
 if TYPE_CHECKING:
     from eeglib.datasets.simulated import Options
@@ -21,18 +20,13 @@ PADDING = 4.0
 """Seconds of noise thrown away, so that the end of a session knows nothing of its start."""
 
 
-def random_generator(
-    seed: int, subject: int, purpose: str, session: int = 0
-) -> np.random.Generator:
-    """Independent random numbers for each subject, purpose and session, all from one seed."""
-    key = (subject, PURPOSES.index(purpose), session)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
 def draw_schedule(
     classes: np.ndarray, options: Options, rng: np.random.Generator
 ) -> pandas.DataFrame:
     """Decide which picture is shown when.
+
+    In design ``block`` the pictures of one class come in a row, classes in random order; in design
+    ``randomized`` the same slots hold the pictures shuffled over the whole recording.
 
     Parameters
     ----------
@@ -46,33 +40,18 @@ def draw_schedule(
     pandas.DataFrame
         One row per trial in the order of presentation: ``stimulus`` (row of ``classes``),
         ``block`` and ``session`` (from 0), ``onset`` (s, in its session).
-
-    Notes
-    -----
-    ``block``: the pictures of one class in a row, classes in random order; a class with more
-    pictures than `trials_per_block` returns in a later round. ``randomized``: the same slots, the
-    pictures shuffled over the whole recording.
     """
-    size = options.block_size
-    rounds = -(-options.images_per_class // size)
-    rows = []
     own = {c: rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)}
-    for number in range(rounds):
-        for c in rng.permutation(list(own)):
-            chunk = own[c][number * size : (number + 1) * size]
-            rows.append(pandas.DataFrame({"stimulus": chunk, "block": len(rows)}))
-    table = pandas.concat(rows, ignore_index=True)
-    table["session"] = table["block"] // options.classes_per_session
-    slot = table.groupby("block").cumcount()
-    start = pandas.Series(0.0, table.index)
-    for _, session in table.groupby("session"):
-        lengths = session.groupby("block").size() * options.image_duration + options.pause
-        starts = options.pause / 2 + lengths.cumsum() - lengths
-        start[session.index] = session["block"].map(starts)
-    onset = start + slot * options.image_duration
-    table["onset"] = np.round(onset * options.sfreq) / options.sfreq
+    blocks = [own[c] for c in rng.permutation(list(own))]
+    stimulus = np.concatenate(blocks)
     if options.design == "randomized":
-        table["stimulus"] = rng.permutation(table["stimulus"].to_numpy())
+        stimulus = rng.permutation(stimulus)
+    block = np.repeat(np.arange(len(blocks)), [len(b) for b in blocks])
+    table = pandas.DataFrame({"stimulus": stimulus, "block": block})
+    table["session"], place = np.divmod(block, options.classes_per_session)
+    trials_before = table.groupby("session").cumcount()
+    onset = (place + 0.5) * options.pause + trials_before * options.image_duration
+    table["onset"] = np.round(onset * options.sfreq) / options.sfreq
     return table
 
 
@@ -84,7 +63,7 @@ class SimulatedSubject:
     options : eeglib.datasets.simulated.Options
     subject : int
     stimuli : pandas.DataFrame
-        ``image`` and ``label`` (in [0, n_classes)) of each picture.
+        ``label`` (in [0, n_classes)) of each picture.
     features : float array, shape (n_images, n_features)
         What each picture looks like.
     """
@@ -109,21 +88,21 @@ class SimulatedSubject:
         rng = self._rng("noise")
         self.components = ongoing.noise_components(self.head, rng)
         self.mains = ongoing.draw_mains(len(options.channels), rng)
-        lengths = [self.n_times(session) for session in range(self.n_sessions)]
+        longest = max(self.n_times(session) for session in range(self.n_sessions))
         self.drift = ongoing.draw_drift(
             self.head,
             self.n_sessions,
-            int(max(lengths) / options.sfreq) + 2,
+            int(longest / options.sfreq) + 2,
             options.session_gap,
             options.drift_tau,
             options.drift_strength,
             self._rng("drift"),
         )
-        self._variances: list[dict[str, np.ndarray]] = []
-        self._artefacts: dict[str, list] = {"blinks": [], "twitches": []}
 
     def _rng(self, purpose: str, session: int = 0) -> np.random.Generator:
-        return random_generator(self.options.seed, self.subject, purpose, session)
+        """Independent random numbers for each subject, purpose and session, all from one seed."""
+        key = (self.subject, PURPOSES.index(purpose), session)
+        return np.random.default_rng(np.random.SeedSequence(self.options.seed, spawn_key=key))
 
     def trials(self, session: int) -> pandas.DataFrame:
         """Rows of the schedule that belong to one session."""
@@ -140,121 +119,80 @@ class SimulatedSubject:
         Returns
         -------
         float32 array, shape (n_chans, n_times)
-            Volts against the average of the channels (before their gains).
+            Volts against the average of the channels (before their gains):
+            ``gain * (ongoing + evoked + induced + artefacts + mains) + offset``, where the drift
+            moves the gain, the offset and the strength of each band of the ongoing activity.
         """
-        n_times, trials = self.n_times(session), self.trials(session)
-        first_block = trials[trials["block"] == trials["block"].iloc[0]]["onset"]
-        begin = round(first_block.iloc[0] * self.options.sfreq)
-        end = round((first_block.iloc[-1] + self.options.image_duration) * self.options.sfreq)
-        seen = slice(begin, end)
-        data, steady = self._ongoing(session, n_times, seen)
-        parts = {"ongoing": steady}
-        for name, part in self._stimulus_driven(session, n_times).items():
-            data += part
-            parts[name] = part[:, seen].copy()
-        before = data[:, seen].copy()
-        times = ongoing.add_artefacts(
-            data, self.head, self.options.sfreq, self._rng("artefacts", session)
-        )
-        parts["artefacts"] = data[:, seen] - before
-        mains = self._mains(n_times)
-        data += mains
-        parts["mains"] = mains[:, seen]
-        self._apply_gain_and_offset(data, session)
-        parts["drift"] = data[:, seen] - sum(parts.values())
-        self._note(session, parts, times)
+        sfreq, n_times = self.options.sfreq, self.n_times(session)
+        data = self._ongoing(session, n_times)
+        for courses in (self._evoked(session, n_times), self._induced(session, n_times)):
+            data += self.response.topographies @ courses
+        ongoing.add_artefacts(data, self.head, sfreq, self._rng("artefacts", session))
+        data += self._mains(n_times)
+        if self.options.drift_strength > 0:
+            gains = np.exp(self.drift.log_gain[session])
+            for row, gain, offset in zip(data, gains, self.drift.offset[session], strict=True):
+                row *= ongoing.per_sample(gain, sfreq, n_times)
+                row += ongoing.per_sample(offset, sfreq, n_times)
         return data
 
-    def _ongoing(self, session: int, n_times: int, seen: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Noise with drifting spectrum; and, of the samples ``seen``, the same without drift."""
+    def _spectra(self, components: list, n_times: int, rng) -> tuple[np.ndarray, int]:
         sfreq = self.options.sfreq
         n_fft = scipy.fft.next_fast_len(round(n_times + PADDING * sfreq), real=True)
-        rng = self._rng("ongoing", session)
-        spectra = ongoing.draw_spectra(self.components, n_fft, sfreq, rng)
+        return ongoing.draw_spectra(components, n_fft, sfreq, rng), n_fft
+
+    def _ongoing(self, session: int, n_times: int) -> np.ndarray:
+        """Noise with drifting spectrum."""
+        sfreq = self.options.sfreq
+        spectra, n_fft = self._spectra(self.components, n_times, self._rng("ongoing", session))
         data = np.empty((len(spectra), n_times), np.float32)
         if self.options.drift_strength == 0:
             for row, spectrum in zip(data, spectra, strict=True):
                 row[:] = scipy.fft.irfft(spectrum, n_fft)[:n_times]
-            return data, data[:, seen].copy()
-        steady = np.empty((len(spectra), seen.stop - seen.start), np.float32)
+            return data
         masks = ongoing.band_masks(n_fft, sfreq)
+        strengths = np.exp(self.drift.log_bands[session])
         for channel, spectrum in enumerate(spectra):
-            bands = scipy.fft.irfft(masks * spectrum, n_fft, workers=-1)[:, :n_times]
-            steady[channel] = bands[:, seen].sum(axis=0)
-            for band, course in zip(
-                bands, np.exp(self.drift.log_bands[session, :, channel]), strict=True
-            ):
+            bands = scipy.fft.irfft(masks * spectrum, n_fft)[:, :n_times]
+            for band, course in zip(bands, strengths[:, channel], strict=True):
                 band *= ongoing.per_sample(course, sfreq, n_times)
             bands.sum(axis=0, out=data[channel])
-        return data, steady
+        return data
 
-    def _stimulus_driven(self, session: int, n_times: int) -> dict[str, np.ndarray]:
-        """Evoked and induced activity at the channels, V, each of shape (n_chans, n_times)."""
-        response, sfreq = self.response, self.options.sfreq
-        n_dipoles, _, length = response.waves.shape
+    def _windows(self, session: int) -> list[tuple[int, slice]]:
+        """Picture, and the samples of its response, of every trial."""
+        length = self.response.waves.shape[-1]
+        trials = self.trials(session)
+        starts = np.round(trials["onset"].to_numpy() * self.options.sfreq).astype(int)
+        return [(i, slice(s, s + length)) for i, s in zip(trials["stimulus"], starts, strict=True)]
+
+    def _evoked(self, session: int, n_times: int) -> np.ndarray:
+        """Evoked moments of the sources, A m, shape (n_dipoles, n_times)."""
+        n_dipoles, _, length = self.response.waves.shape
         evoked = np.zeros((n_dipoles, n_times + length), np.float32)
-        size = np.zeros((len(INDUCED_BANDS), n_dipoles, n_times + length), np.float32)
-        envelopes = response.envelopes.swapaxes(0, 1)
-        for trial in self.trials(session).itertuples():
-            start = round(trial.onset * sfreq)
-            window = slice(start, start + length)
-            evoked[:, window] += response.source_courses(trial.stimulus)
+        for image, window in self._windows(session):
+            evoked[:, window] += self.response.source_courses(image)
+        return evoked[:, :n_times]
+
+    def _induced(self, session: int, n_times: int) -> np.ndarray:
+        """Induced moments of the sources, A m, shape (n_dipoles, n_times)."""
+        n_dipoles, n_bands, length = self.response.envelopes.shape
+        envelopes = self.response.envelopes.swapaxes(0, 1)
+        size = np.zeros((n_bands, n_dipoles, n_times + length), np.float32)
+        for image, window in self._windows(session):
             # Independent bursts that overlap add in variance.
-            burst = response.induced[trial.stimulus].T[:, :, None] * envelopes
+            burst = self.response.induced[image].T[:, :, None] * envelopes
             size[:, :, window] = np.hypot(size[:, :, window], burst)
         bursts = np.zeros((n_dipoles, n_times), np.float32)
         rng = self._rng("induced", session)
-        n_fft = scipy.fft.next_fast_len(round(n_times + PADDING * sfreq), real=True)
-        for index, (name, (band, _)) in enumerate(INDUCED_BANDS.items()):
-            noise = ongoing.NoiseComponent(name, np.eye(n_dipoles), ongoing.band_spectrum(*band))
-            spectra = ongoing.draw_spectra([noise], n_fft, sfreq, rng)
-            bursts += size[index, :, :n_times] * scipy.fft.irfft(spectra, n_fft)[:, :n_times]
-        return {
-            "evoked": response.topographies @ evoked[:, :n_times],
-            "induced": response.topographies @ bursts,
-        }
+        for course, (name, (band, _)) in zip(size, INDUCED_BANDS.items(), strict=True):
+            noise = ongoing.NoiseComponent(name, np.ones(n_dipoles), ongoing.band_spectrum(*band))
+            spectra, n_fft = self._spectra([noise], n_times, rng)
+            bursts += course[:, :n_times] * scipy.fft.irfft(spectra, n_fft)[:, :n_times]
+        return bursts
 
     def _mains(self, n_times: int) -> np.ndarray:
         phase = 2j * np.pi * 50.0 * np.arange(n_times) / self.options.sfreq
         turning = np.exp(phase).astype(np.complex64)
         amplitude = self.mains.astype(np.complex64)[:, None]
         return amplitude.real * turning.real - amplitude.imag * turning.imag
-
-    def _apply_gain_and_offset(self, data: np.ndarray, session: int) -> None:
-        if self.options.drift_strength == 0:
-            return
-        sfreq, n_times = self.options.sfreq, data.shape[1]
-        gains = np.exp(self.drift.log_gain[session])
-        for row, gain, offset in zip(data, gains, self.drift.offset[session], strict=True):
-            row *= ongoing.per_sample(gain, sfreq, n_times)
-            row += ongoing.per_sample(offset, sfreq, n_times)
-
-    def _note(self, session: int, parts: dict[str, np.ndarray], times: dict) -> None:
-        sfreq = self.options.sfreq
-        self._variances.append({name: part_variance(p, sfreq) for name, p in parts.items()})
-        for name, moments in times.items():
-            self._artefacts[name] += [(session, moment) for moment in moments]
-
-    def truth(self) -> Truth:
-        """What was put into the sessions drawn so far."""
-        sfreq = float(self.options.sfreq)
-        names = list(self._variances[0])
-        return Truth(
-            ch_names=np.array(self.options.channels),
-            sfreq=sfreq,
-            images=self.stimuli["image"].to_numpy(str),
-            labels=self.stimuli["label"].to_numpy(int),
-            response=self.response,
-            source_positions=self.head.sites["visual"],
-            mains=self.mains,
-            drift=self.drift,
-            trial_session=self.schedule["session"].to_numpy(int),
-            trial_onset=self.schedule["onset"].to_numpy(float),
-            trial_image=self.schedule["stimulus"].to_numpy(int),
-            part_names=np.array(names),
-            part_variances=np.mean([[v[n] for n in names] for v in self._variances], axis=0),
-            **{
-                name: np.array(rows, float).reshape(-1, 2) for name, rows in self._artefacts.items()
-            },
-            **noise_model(self.components, sfreq, round(DURATION * sfreq)),
-        )
