@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from eeglib.datasets.stimuli import CLASSES, TRAINING_SEEDS, draw_stimulus
-from eeglib.decoding.clip import demo_clip_path
+from eeglib.decoding.teacher import demo_clip_path
 from eeglib.reconstruction.drawing import load_pipeline, reconstruct
 from eeglib.reconstruction.pipelines import demo_diffusion_path
 from tools import evaluate_demo_models as evaluate

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from scipy.stats import binomtest
 
 from eeglib.datasets.stimuli import CLASSES
-from eeglib.decoding.clip import demo_clip_path
+from eeglib.decoding.teacher import demo_clip_path
 from eeglib.reconstruction.drawing import load_pipeline, reconstruct
 from tools.drawings import SIZE, captions, training_drawings
 from tools.train_demo_clip import HELD_OUT

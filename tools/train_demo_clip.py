@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eeglib.decoding.clip import demo_clip_path
+from eeglib.decoding.teacher import demo_clip_path
 from tools.drawings import (
     CONTEXT_LENGTH,
     SIZE,

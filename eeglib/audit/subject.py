@@ -103,7 +103,10 @@ def audit_chapter(chapter: Chapter, trials: AuditTrials, epochs: mne.BaseEpochs)
         The same trials, for the network where it is trained anew.
     """
     profile, settings = chapter.profile, chapter.profile.audit
-    seen = teacher.teacher_of_trials(chapter, trials.metadata)
+    seen = None
+    if not chapter.dataset.stimuli().empty:
+        seen = teacher.Teacher.load(chapter.input("04_train_teacher", "teacher.npz"))
+        seen = seen.of_trials(trials.metadata)
     reference = None if settings.reference is None else load_reference(settings.reference)
     phantom = None
     if reference is not None and design_of(trials) != RANDOMIZED:
@@ -124,9 +127,7 @@ def audit_chapter(chapter: Chapter, trials: AuditTrials, epochs: mne.BaseEpochs)
         images = timefrequency.spectrograms(
             epochs.get_data(copy=False), epochs.info["sfreq"], grid.window, grid.step
         )
-        decoder = network_decoder(
-            profile.seed, **profile.training.model_dump(exclude={"seeds"})
-        )
+        decoder = network_decoder(profile.seed, **profile.training.model_dump(exclude={"seeds"}))
         for control in retrained_controls(trials, images, decoder, profile.seed):
             card = card.with_control(control)
     return card

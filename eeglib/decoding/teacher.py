@@ -2,38 +2,193 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import open_clip
+import pandas
+import torch
+from PIL import Image
+from torch import nn
 
-from eeglib.chapter import replacing
-from eeglib.decoding.clip import Clip, TeacherError, cls_tokens, load_clip
-from eeglib.profile import TeacherSettings
+import eeglib
+from eeglib.decoding.splits import Split
+from eeglib.decoding.training import fit
 
-if TYPE_CHECKING:
-    import pandas
+WEIGHT_DECAY = 2e-3
+"""Keeps the weights of a separable problem from growing for ever."""
 
-    from eeglib.chapter import Chapter
 
-__all__ = [
-    "Clip",
-    "Teacher",
-    "TeacherError",
-    "cls_tokens",
-    "fit_teacher",
-    "load_clip",
-    "logits_of_trials",
-    "softmax",
-    "teacher_of_trials",
-]
+class TeacherError(ValueError):
+    """No teacher can be had; the message says what was tried and what to do."""
 
-CHAPTER = "04_train_teacher"
-FILE = "teacher.npz"
-WEIGHT_DECAY = 1e-3
-"""Share of the weights' squares in the loss: keeps a separable problem from growing for ever."""
+
+@dataclass(frozen=True)
+class Clip:
+    """An image encoder and the preparation of images that goes with it.
+
+    Attributes
+    ----------
+    name : str
+    encoder : torch.nn.Module
+        Vision transformer of open_clip, in evaluation mode, on the GPU if there is one.
+    prepare : callable
+        From a picture (PIL) to a tensor of shape (3, size, size).
+    """
+
+    name: str
+    encoder: nn.Module
+    prepare: Callable[[Any], Any]
+
+
+def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
+    """Load CLIP's image encoder.
+
+    Parameters
+    ----------
+    model : str
+        ``demo`` for the small model shipped with the package; a local folder with
+        ``open_clip_config.json``; ``hf-hub:<organisation>/<repository>``; or an open_clip model
+        name such as ``ViT-L-14``.
+    weights : str | None
+        With a model name: a tag such as ``openai``, or the path of a weights file.
+
+    Raises
+    ------
+    TeacherError
+        If model or weights do not exist, cannot be reached, or are no vision transformer.
+
+    Notes
+    -----
+    OpenAI's weights were trained with another activation function (QuickGELU) than the models of
+    the same names assume; it is set as the weights' tag asks.
+    """
+    name, options = _locate(model, weights)
+    try:
+        whole, prepare = open_clip.create_model_from_pretrained(name, **options)
+    except Exception as error:  # hub clients raise many kinds; all mean that it was not loaded
+        reason = " ".join(str(error).split())[:300]
+        raise TeacherError(
+            f"CLIP model {model!r} with weights {weights!r} could not be loaded "
+            f"({type(error).__name__}: {reason}). Named models are downloaded once: connect to the "
+            "network and try again, or place the files by hand: download the weights elsewhere, "
+            "and give their path as teacher.weights, or a folder with open_clip_config.json and "
+            "open_clip_model.safetensors as teacher.model. 'demo' needs no network."
+        ) from error
+    encoder = whole.visual
+    if not isinstance(encoder, open_clip.transformer.VisionTransformer):
+        raise TeacherError(
+            f"The image encoder of {model!r} is a {type(encoder).__name__}, which has no CLS "
+            "token. Choose a vision transformer of open_clip, such as ViT-B-32 or ViT-L-14."
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Clip(model, encoder.eval().requires_grad_(False).to(device), prepare)
+
+
+def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) -> np.ndarray:
+    """Describe each image by the CLS token of CLIP's image encoder.
+
+    Parameters
+    ----------
+    clip : Clip
+    files : iterable of path
+        Images in any format that Pillow reads.
+    batch_size : int
+        Images at a time.
+
+    Returns
+    -------
+    array of float32, shape (n_images, d)
+
+    Raises
+    ------
+    TeacherError
+        Naming every file that is missing or cannot be read.
+
+    Notes
+    -----
+    The token after the last block and its layer normalisation, before the projection into the
+    space that images share with text (section 3.5 of the paper).
+    """
+    files = [Path(file) for file in files]
+    if not files:
+        raise TeacherError("There are no images to describe.")
+    device = next(clip.encoder.parameters()).device
+    tokens, problems = [], {}
+    for start in range(0, len(files), batch_size):
+        pictures = []
+        for file in files[start : start + batch_size]:
+            try:
+                pictures.append(clip.prepare(_open_picture(file)))
+            except TeacherError as error:
+                problems[file] = str(error)
+        if problems:  # go on looking, so that all bad files are named at once
+            continue
+        with torch.inference_mode():
+            found = clip.encoder.forward_intermediates(
+                torch.stack(pictures).to(device),
+                indices=1,
+                normalize_intermediates=True,
+                intermediates_only=True,
+                output_extra_tokens=True,
+            )
+        tokens.append(found["image_intermediates_prefix"][-1][:, 0].float().cpu().numpy())
+    if problems:
+        shown = "\n".join(f"  {file}: {why}" for file, why in list(problems.items())[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise TeacherError(
+            f"{len(problems)} of {len(files)} images cannot be used:\n{shown}{more}\nReplace the "
+            "files, or leave their images out of the data set's list of stimuli."
+        )
+    return np.concatenate(tokens)
+
+
+def demo_clip_path() -> Path:
+    """Folder of the demo's CLIP model, in the format of open_clip's ``local-dir:``."""
+    return Path(eeglib.__file__).parent / "pretrained" / "demo_clip"
+
+
+def _locate(model: str, weights: str | None) -> tuple[str, dict[str, Any]]:
+    """Name and options under which open_clip loads a model, after the checks that need no net."""
+    folder = demo_clip_path() if model == "demo" else Path(model)
+    if model == "demo" or folder.is_dir():
+        if not (folder / "open_clip_config.json").is_file():
+            raise TeacherError(
+                f"{folder} holds no open_clip_config.json, so it is no model of open_clip. Give "
+                "the folder that an open_clip model was saved to."
+            )
+        return f"local-dir:{folder.resolve()}", {}
+    if model.startswith("hf-hub:"):
+        return model, {}
+    known = open_clip.list_models()
+    if model not in known:
+        near = difflib.get_close_matches(model, known, n=3) or ["ViT-B-32", "ViT-L-14"]
+        raise TeacherError(
+            f"teacher.model is {model!r}: neither 'demo', nor an existing folder, nor a model of "
+            f"open_clip. Near it: {', '.join(near)}."
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if weights is None or (weights not in tags and not Path(weights).is_file()):
+        raise TeacherError(
+            f"teacher.weights is {weights!r}; {model} needs one of {', '.join(tags) or 'no tag'}, "
+            "or the path of a weights file."
+        )
+    setting = open_clip.get_pretrained_cfg(model, weights) or {}
+    return model, {"pretrained": weights, "force_quick_gelu": bool(setting.get("quick_gelu"))}
+
+
+def _open_picture(file: Path):
+    if not file.is_file():
+        raise TeacherError("there is no such file")
+    try:
+        with Image.open(file) as picture:
+            return picture.convert("RGB")
+    except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
+        raise TeacherError(f"not a readable image ({type(error).__name__})") from None
 
 
 @dataclass(frozen=True)
@@ -47,7 +202,7 @@ class Teacher:
         What it sees of each image: the CLS tokens.
     history : pandas.DataFrame
         One row per epoch: ``epoch, training_loss, validation_loss`` (nats),
-        ``validation_accuracy``. The weights of the lowest validation loss are kept.
+        ``validation_accuracy, seconds``. The weights of the lowest validation loss are kept.
     images : list of str
         Names of the images, in the order of the rows; empty until saved and loaded.
     """
@@ -57,32 +212,18 @@ class Teacher:
     history: pandas.DataFrame
     images: list[str] = field(default_factory=list)
 
-    def save(self, path: Path, images: Sequence[str], features: np.ndarray | None = None) -> None:
-        """Write names, features, logits and history to an npz file.
-
-        Parameters
-        ----------
-        path : Path
-        images : sequence of str, length n_images
-            Distinct names, in the order of the rows.
-        features : array, shape (n_images, d) | None
-            In place of the own ones.
-        """
-        features = self.features if features is None else np.asarray(features, dtype=np.float32)
-        if not len(images) == len(set(images)) == len(self.logits) == len(features):
+    def save(self, path: Path, images: Sequence[str]) -> None:
+        """Write the images' distinct names, features, logits and the history to an npz file."""
+        if not len(images) == len(set(images)) == len(self.logits):
             raise TeacherError(
-                f"{len(images)} names ({len(set(images))} distinct), {len(features)} features and "
-                f"{len(self.logits)} logits do not go together: each image has one of each."
+                f"{len(images)} names ({len(set(images))} distinct) do not go with "
+                f"{len(self.logits)} images: each has a name of its own."
             )
         history = {f"history_{name}": self.history[name].to_numpy() for name in self.history}
-        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(
-                file,
-                images=np.asarray(images, dtype=str),
-                features=features,
-                logits=self.logits,
-                **history,
-            )
+        names = np.asarray(images, dtype=str)
+        np.savez_compressed(
+            path, images=names, features=self.features, logits=self.logits, **history
+        )
 
     @classmethod
     def load(cls, path: Path) -> Teacher:
@@ -93,37 +234,36 @@ class Teacher:
         TeacherError
             If the file is missing or damaged.
         """
-        import pandas
-
         try:
             with np.load(path, allow_pickle=False) as file:
                 history = {k[8:]: file[k] for k in file.files if k.startswith("history_")}
                 images = [str(name) for name in file["images"]]
-                found = cls(file["logits"], file["features"], pandas.DataFrame(history), images)
+                return cls(file["logits"], file["features"], pandas.DataFrame(history), images)
         except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
             raise TeacherError(
                 f"{path} is no teacher's file ({type(error).__name__}). Run chapter 4 again."
             ) from None
-        if not len(images) == len(found.logits) == len(found.features):
-            raise TeacherError(f"{path} is damaged: its parts differ in length. Run chapter 4.")
-        return found
 
     def of_trials(self, trials: pandas.DataFrame) -> Teacher:
-        """The teacher's rows for each trial's image, in the order of the trials.
+        """What the teacher says about each trial's image, in the order of the trials.
+
+        Parameters
+        ----------
+        trials : pandas.DataFrame
+            With ``image``.
 
         Raises
         ------
         TeacherError
             If it has not seen the image of some trial.
         """
-        row_of = {name: row for row, name in enumerate(self.images)}
-        unknown = sorted({str(name) for name in trials["image"]} - set(row_of))
+        rows = pandas.Index(self.images).get_indexer(trials["image"].astype(str))
+        unknown = sorted(set(trials["image"].astype(str)[rows < 0]))
         if unknown:
             raise TeacherError(
                 f"The teacher has not seen {len(unknown)} of the images shown, such as "
                 f"{unknown[0]!r}. Run chapter 4 with the same data set, or leave these trials out."
             )
-        rows = np.array([row_of[str(name)] for name in trials["image"]], dtype=int)
         images = [self.images[row] for row in rows]
         return Teacher(self.logits[rows], self.features[rows], self.history, images)
 
@@ -131,9 +271,11 @@ class Teacher:
 def fit_teacher(
     features: np.ndarray,
     labels: np.ndarray,
-    training: np.ndarray,
-    validation: np.ndarray,
-    settings: TeacherSettings,
+    split: Split,
+    *,
+    learning_rate: float = 1e-2,
+    max_epochs: int = 300,
+    patience: int = 20,
     seed: int = 0,
 ) -> Teacher:
     """Train a linear classifier of images on their features.
@@ -143,12 +285,10 @@ def fit_teacher(
     features : array, shape (n_images, d)
     labels : array of int, shape (n_images,)
         Of images outside training and validation they are not looked at.
-    training, validation : array of int
-        Rows to learn from, and rows that decide when to stop.
-    settings : TeacherSettings
-        ``learning_rate`` of Adam, ``max_epochs``, ``patience``.
-    seed : int
-        Of the initial weights.
+    split : Split
+        Of the images: those to learn from, and those that decide when to stop.
+    learning_rate, max_epochs, patience, seed
+        As in `eeglib.decoding.training.fit`.
 
     Returns
     -------
@@ -157,103 +297,34 @@ def fit_teacher(
 
     Notes
     -----
-    Softmax regression on features that are standardised by the training images, trained with all
-    of them in one batch, with a small weight decay.
+    Softmax regression on features that are standardised by the training images, trained like the
+    student, but on labels alone, with all images in one batch and a small weight decay.
     """
-    import pandas
-    import torch
-    from torch.nn import functional
+    features = np.asarray(features, dtype=np.float32)
+    scale = features[split.training].std(axis=0)
+    inputs = (features - features[split.training].mean(axis=0)) / np.where(scale > 1e-6, scale, 1)
+    n_classes = int(labels[split.training].max()) + 1
 
-    features, labels = _checked(features, labels, training, validation)
-    scaled = _standardized(features, training)
-    n_classes = int(labels[np.concatenate([training, validation])].max()) + 1
-    inputs, targets = torch.from_numpy(scaled), torch.from_numpy(labels.astype(np.int64))
-    generator = torch.Generator().manual_seed(seed)
-    weight = 0.01 * torch.randn(n_classes, scaled.shape[1], generator=generator)
-    weight, bias = weight.requires_grad_(), torch.zeros(n_classes, requires_grad=True)
-    optimizer = torch.optim.Adam([weight, bias], lr=settings.learning_rate)
-    history, best, lowest, best_epoch = [], None, float("inf"), 0
-    for epoch in range(1, settings.max_epochs + 1):
-        loss = functional.cross_entropy(inputs[training] @ weight.T + bias, targets[training])
-        optimizer.zero_grad()
-        (loss + WEIGHT_DECAY * weight.square().sum()).backward()
-        optimizer.step()
-        with torch.no_grad():
-            logits = inputs[validation] @ weight.T + bias
-            validation_loss = float(functional.cross_entropy(logits, targets[validation]))
-            accuracy = float((logits.argmax(1) == targets[validation]).float().mean())
-        history.append((epoch, loss.item(), validation_loss, accuracy))
-        if validation_loss < lowest:
-            lowest, best_epoch = validation_loss, epoch
-            best = (weight.detach().clone(), bias.detach().clone())
-        if epoch - best_epoch >= settings.patience:
-            break
-    if best is None:
-        raise TeacherError("The teacher's loss is not finite. Lower teacher.learning_rate.")
-    columns = ["epoch", "training_loss", "validation_loss", "validation_accuracy"]
-    logits = (inputs @ best[0].T + best[1]).numpy()
-    return Teacher(logits, features, pandas.DataFrame(history, columns=columns))
+    def linear() -> nn.Linear:
+        layer = nn.Linear(features.shape[1], n_classes)
+        nn.init.normal_(layer.weight, std=0.01)  # nearly even probabilities to begin with
+        nn.init.zeros_(layer.bias)
+        return layer
 
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities of the classes, along the last axis: ``exp(logits / T)`` over its sum."""
-    from scipy import special
-
-    return special.softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=-1)
-
-
-def teacher_of_trials(chapter: Chapter, trials: pandas.DataFrame) -> Teacher | None:
-    """What chapter 4's teacher says about the image of each trial.
-
-    Parameters
-    ----------
-    chapter : Chapter
-        Of the same run.
-    trials : pandas.DataFrame
-        With ``image``.
-
-    Returns
-    -------
-    Teacher | None
-        Its rows are the trials. None where the data set has no pictures, hence no teacher.
-
-    Raises
-    ------
-    ResultsError
-        If chapter 4 has not run.
-    TeacherError
-        If the teacher has not seen some image.
-    """
-    if chapter.dataset.stimuli().empty:
-        return None
-    return Teacher.load(chapter.input(CHAPTER, FILE)).of_trials(trials)
-
-
-def logits_of_trials(chapter: Chapter, trials: pandas.DataFrame) -> np.ndarray | None:
-    """The teacher's logits for each trial, shape (n_trials, n_classes), or None without one."""
-    found = teacher_of_trials(chapter, trials)
-    return None if found is None else found.logits
-
-
-def _checked(features, labels, training, validation) -> tuple[np.ndarray, np.ndarray]:
-    features, labels = np.asarray(features, dtype=np.float32), np.asarray(labels)
-    if features.ndim != 2 or len(features) != len(labels):
-        raise TeacherError(
-            f"Expected features (n_images, d) and as many labels, got {features.shape} and "
-            f"{labels.shape}."
-        )
-    if not np.isfinite(features).all():
-        raise TeacherError("Some features are not finite numbers; look at those images.")
-    if not len(training) or not len(validation):
-        raise TeacherError("Training and validation need at least one image each.")
-    if set(map(int, training)) & set(map(int, validation)):
-        raise TeacherError("An image is in training and validation. Split by image.")
-    absent = set(labels[validation]) - set(labels[training])
-    if absent:
-        raise TeacherError(f"Label {min(absent)} has no training image.")
-    return features, labels
-
-
-def _standardized(features: np.ndarray, training: np.ndarray) -> np.ndarray:
-    mean, scale = features[training].mean(axis=0), features[training].std(axis=0)
-    return (features - mean) / np.where(scale > 1e-6, scale, 1)
+    trained = fit(
+        linear,
+        inputs,
+        labels,
+        split,
+        seed=seed,
+        learning_rate=learning_rate,
+        weight_decay=WEIGHT_DECAY,
+        batch_size=len(split.training),
+        gradient_clip=None,
+        max_epochs=max_epochs,
+        patience=patience,
+        device="cpu",
+    )
+    with torch.inference_mode():
+        logits = trained.network(torch.from_numpy(inputs)).numpy()
+    return Teacher(logits, features, trained.history)

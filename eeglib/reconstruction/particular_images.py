@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 from PIL import Image
 
-from eeglib.decoding.teacher import teacher_of_trials
+from eeglib.decoding.teacher import Teacher
 from eeglib.plotting.images import open_pictures
 from eeglib.profile import ReconstructionSettings
 from eeglib.reconstruction.identification import identify_within_class
@@ -56,7 +56,8 @@ def embed_images(
     """
     settings = chapter.profile.reconstruction
     if not settings.adapter:
-        return teacher_of_trials(chapter, trials).features
+        file = chapter.input("04_train_teacher", "teacher.npz")
+        return Teacher.load(file).of_trials(trials).features
     if getattr(pipeline.unet, "encoder_hid_proj", None) is None:
         load_adapter(pipeline, settings)
     names, row = np.unique(trials["image"], return_inverse=True)

@@ -312,7 +312,7 @@ def _demo_clip(source: Source, device: str) -> Backbone:
     import torch
 
     from eeglib.datasets.stimuli import CLASSES
-    from eeglib.decoding.clip import demo_clip_path
+    from eeglib.decoding.teacher import demo_clip_path
     from eeglib.reconstruction.drawing import prompt
 
     address = f"local-dir:{demo_clip_path()}"

@@ -207,7 +207,7 @@ def check_posterior(posterior: np.ndarray, n_classes: int) -> np.ndarray:
             f"{int(bad.sum())} of {len(posterior)} trials have no posterior: probabilities must "
             f"be at least 0 and sum to 1, those of trial {row} sum to {sums[row]:.4g} with a "
             f"smallest value of {posterior[row].min():.4g}. Were logits given? Then apply "
-            "eeglib.decoding.teacher.softmax."
+            "scipy.special.softmax."
         )
     return posterior
 
