@@ -1,15 +1,13 @@
 """Decoders side by side on the same trials and splits.
 
-``python -m benchmarks decoding`` compares our two decoders, `eeglib.decoding.source_decoder` and
-`eeglib.decoding.kernel_decoder`, with pyRiemann's tangent-space classifiers, braindecode's networks and
-those rows of the book's table that need no teacher, (a) on simulated recordings of the full
-protocol, randomised, at three strengths of the response, with the ideal observer as the ceiling
-(`benchmarks._ideal_observer` says what it ignores), and (b) with ``--uci FILE`` on real EEG, 16
-subjects left out one by one. Which of our two counts as ours is decided by the loss on the
-validation trials. Simulated trials are at 250 Hz instead of 1,000, which no method here minds after
-a 70 Hz filter. ``--ingredients`` adds a table of what each step of the source decoder contributes,
-from validation trials. All of it takes hours on two cores; ``--networks`` and ``--rows`` without
-names leave those out.
+``python -m benchmarks decoding`` compares our decoder, `eeglib.decoding.kernel_decoder`, with
+pyRiemann's tangent-space classifiers, braindecode's networks and those methods of the book's table
+that need no teacher, (a) on simulated recordings of the full protocol, randomised, at three
+strengths of the response, with the ideal observer as the ceiling (`benchmarks._ideal_observer` says
+what it ignores), and (b) with ``--uci FILE`` on real EEG, 16 subjects left out one by one.
+Simulated trials are at 250 Hz instead of 1,000, which no method here minds after a 70 Hz filter.
+All of it takes hours on two cores; ``--networks``, ``--riemann`` and ``--methods`` without names
+leave those out.
 """
 
 from __future__ import annotations
@@ -24,26 +22,16 @@ from pathlib import Path
 import numpy as np
 
 from eeglib.decoding.kernel_decoder import KernelDecoder
-from eeglib.decoding.methods import ROWS
-from eeglib.decoding.source_decoder import SourceDecoder
+from eeglib.decoding.methods import METHODS, fit_predict
 from eeglib.decoding.splits import Split, split_by_image
-from eeglib.profile import FilteringSettings, Profile
+from eeglib.profile import FilteringSettings
 
 NETWORKS = ("EEGNet", "ShallowFBCSPNet", "Deep4Net", "EEGConformer", "ATCNet")
 RIEMANN = ("tangent space", "xDAWN + tangent space")
 TABLE = ("lr_power", "lr_windowed", "lr_windowed_pca", "lstm", "conv1d", "cnn_stft")
 STRENGTHS = (1.0, 2.0, 4.0)
 BAND = (14.0, 70.0)
-OURS = ("source decoder", "kernel decoder")
-INGREDIENTS = {
-    "all": {},
-    "channels in place of sources": {"n_sources": None},
-    "sources without joint diagonalisation": {"unmix": False},
-    "power from the onset on": {"latency": 0.0},
-    "24 temporal patterns in place of 4": {"n_patterns": 24},
-    "class means as they are": {"shrink_means": False},
-}
-"""What is changed in the source decoder to see what it contributes."""
+OURS = "kernel decoder"
 
 EXTRA: dict[str, object] = {}
 """Other options of the simulation; tests make it small."""
@@ -56,10 +44,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--strengths", type=float, nargs="*", default=STRENGTHS)
     parser.add_argument("--images", type=int, default=50, help="of each of the 40 classes")
     parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
-    parser.add_argument("--rows", nargs="*", default=TABLE, choices=TABLE, help="of our table")
+    parser.add_argument("--riemann", nargs="*", default=RIEMANN, choices=RIEMANN)
+    parser.add_argument("--methods", nargs="*", default=TABLE, choices=TABLE, help="of our table")
     parser.add_argument("--epochs", type=int, default=50, help="of the networks, at most")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ingredients", action="store_true", help="the table of contributions")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module="braindecode|sklearn|torch")
     closing: dict[str, object] = {}
@@ -74,15 +62,8 @@ def main(arguments: list[str]) -> int:
 # --- the methods: (trials, sfreq, labels, split, n_classes) to probabilities of the test trials ---
 
 
-def _ours(trials, sfreq, labels, split, n_classes, print_row) -> str:
-    """Rows of our decoders; returns the name of that which validation prefers."""
-    losses = {}
-    for name, kind in zip(OURS, (SourceDecoder, KernelDecoder), strict=True):
-        started = time.perf_counter()
-        decoded = kind(trials, sfreq, band=BAND).fit_predict(labels, split, n_classes)
-        losses[name] = min(decoded.losses.values())
-        print_row(name, decoded.probabilities, started)
-    return min(losses, key=losses.get)
+def _ours(trials, sfreq, labels, split, n_classes):
+    return KernelDecoder(trials, sfreq, band=BAND).fit_predict(labels, split, n_classes)
 
 
 def _riemann(name: str) -> Callable:
@@ -96,9 +77,9 @@ def _riemann(name: str) -> Callable:
         # Filters are counted for each class: with many classes one of each is plenty.
         n_filters = 4 if n_classes <= 4 else 1
         covariances = Covariances("oas") if plain else XdawnCovariances(n_filters, estimator="oas")
-        known = np.concatenate([split.training, split.validation])
+        train = np.concatenate([split.training, split.validation])
         model = make_pipeline(covariances, TangentSpace(), LogisticRegression(max_iter=200))
-        model.fit(trials[known].astype(np.float64), labels[known])
+        model.fit(trials[train].astype(np.float64), labels[train])
         return model.predict_proba(trials[split.test].astype(np.float64))
 
     return decode
@@ -125,18 +106,24 @@ def _network(name: str, epochs: int, seed: int) -> Callable:
     return decode
 
 
-def _table_row(name: str, options) -> Callable:
+def _of_table(name: str, options) -> Callable:
     def decode(trials, sfreq, labels, split, n_classes):
-        profile = Profile(name="benchmark", training={"max_epochs": options.epochs})
-        return ROWS[name].fit_predict(
-            trials, sfreq, labels, split, profile, seed=options.seed, n_classes=n_classes
+        return fit_predict(
+            name,
+            trials,
+            labels,
+            split,
+            sfreq=sfreq,
+            n_classes=n_classes,
+            seeds=(options.seed,),
+            training={"max_epochs": options.epochs},
         )
 
     return decode
 
 
 def _peers(options) -> dict[str, Callable]:
-    riemann = {name: _riemann(name) for name in RIEMANN}
+    riemann = {name: _riemann(name) for name in options.riemann}
     return riemann | {n: _network(n, options.epochs, options.seed) for n in options.networks}
 
 
@@ -158,58 +145,26 @@ def _simulated(options) -> dict[str, object]:
         started = time.perf_counter()
         ideal = posterior(truth, raw[split.test], FilteringSettings(band=BAND))
         ceiling = _row("ideal observer", ideal, labels[split.test], started)
-        found = {}
-
-        def note(name, probabilities, started, found=found, test=labels[split.test]):
-            found[name] = _row(name, probabilities, test, started)
-
-        ours = _ours(trials, sfreq, labels, split, n_classes, note)
-        titles = {n: ROWS[n].title.removesuffix(" (not in the paper)") for n in options.rows}
-        rows = {title: _table_row(name, options) for name, title in titles.items()}
-        for name, decode in (rows | _peers(options)).items():
+        methods = {OURS: _ours}
+        for name in options.methods:
+            methods[METHODS[name].title] = _of_table(name, options)
+        accuracy = {}
+        for name, decode in (methods | _peers(options)).items():
             started = time.perf_counter()
-            note(name, decode(trials, sfreq, labels, split, n_classes), started)
+            probabilities = decode(trials, sfreq, labels, split, n_classes)
+            accuracy[name] = _row(name, probabilities, labels[split.test], started)
         chance = 1 / n_classes
-        shares.append((found[ours] - chance) / (ceiling - chance))
-        best = max(_peers(options), key=found.get)
-        best_peers.append((found[best] - chance) / (ceiling - chance))
-        print(
-            f"  share of the way to the ceiling: {ours} {shares[-1]:.3f}, {best} "
-            f"{best_peers[-1]:.3f}",
-            flush=True,
-        )
-        if options.ingredients:
-            _contributions(trials, sfreq, labels, split, n_classes)
+        shares.append((accuracy[OURS] - chance) / (ceiling - chance))
+        text = f"  share of the way to the ceiling: {OURS} {shares[-1]:.3f}"
+        if _peers(options):
+            best = max(_peers(options), key=accuracy.get)
+            best_peers.append((accuracy[best] - chance) / (ceiling - chance))
+            text += f", {best} {best_peers[-1]:.3f}"
+        print(text, flush=True)
     return {
         "sim_share_of_ceiling": "/".join(f"{s:.3f}" for s in shares),
         "sim_best_peer": "/".join(f"{s:.3f}" for s in best_peers),
     }
-
-
-def _contributions(trials, sfreq, labels, split, n_classes) -> None:
-    """Validation scores of the source decoder, fitted on training trials, step by step changed."""
-    from scipy import special
-
-    truth = labels[split.validation]
-    print(f"  validation, n {len(truth)}, log-loss in nats (difference from all), top-1:")
-    whole = None
-    for name, change in INGREDIENTS.items():
-        scores = SourceDecoder(trials, sfreq, BAND, **change).scores(
-            labels, split.training, split.validation, n_classes
-        )
-        parts = scores if not change else {"power + waves": scores["power + waves"]}
-        for part, values in sorted(parts.items(), key=lambda item: item[0] != "power + waves"):
-            logs = special.log_softmax(values, axis=1)
-            loss = -logs[np.arange(len(truth)), truth]
-            whole = loss if whole is None else whole
-            change_of_loss = loss - whole
-            error = change_of_loss.std() / np.sqrt(len(truth))
-            shown = name if part == "power + waves" else f"{part} alone"
-            print(
-                f"    {shown:<40} {loss.mean():.3f} ({change_of_loss.mean():+.3f} +- "
-                f"{1.96 * error:.3f}), {(logs.argmax(axis=1) == truth).mean():.3f}",
-                flush=True,
-            )
 
 
 def _recording(folder: Path, strength: float, options):
@@ -272,45 +227,43 @@ def _uci(options) -> dict[str, object]:
     trials -= trials[..., :15].mean(axis=-1, keepdims=True)
     trials -= trials.mean(axis=1, keepdims=True)
     decoder = KernelDecoder(trials, sfreq, subjects)
-    given, rate = _for_peers(trials, subjects, sfreq)
-    ours = OURS[1]  # the only one of ours that knows of subjects
+    standardized, rate = _for_peers(trials, subjects, sfreq)
     methods = {
-        ours: lambda split: decoder.fit_predict(labels, split, 3).probabilities,
-        f"{ours}, subjects not told apart": lambda split: (
-            KernelDecoder(trials, sfreq).fit_predict(labels, split, 3).probabilities
+        OURS: lambda split: decoder.fit_predict(labels, split, 3),
+        f"{OURS}, subjects not told apart": lambda split: KernelDecoder(trials, sfreq).fit_predict(
+            labels, split, 3
         ),
     }
     for name, decode in _peers(options).items():
-        methods[name] = lambda split, decode=decode: decode(given, rate, labels, split, 3)
+        methods[name] = lambda split, decode=decode: decode(standardized, rate, labels, split, 3)
     print(f"real EEG, {len(labels)} trials, 3 conditions, chance 1/3, balanced accuracy:")
-    found = {}
+    accuracy = {}
     for name, decode in methods.items():
-        started, right = time.perf_counter(), np.empty((len(labels), 3))
+        started, probabilities = time.perf_counter(), np.empty((len(labels), 3))
         for subject in range(subjects.max() + 1):
             others = [(subject + step) % (subjects.max() + 1) for step in (1, 6, 11)]
             validation = np.isin(subjects, others)
             test = subjects == subject
             split = Split(*map(np.flatnonzero, (~(validation | test), validation, test)))
-            right[test] = decode(split)
-        found[name] = _balanced(right.argmax(axis=1), labels, subjects, name, started)
-    accuracy = found.pop(ours)
-    best = max(_peers(options), key=found.get)
-    return {
-        "uci_balanced_accuracy": f"{accuracy:.3f}",
-        "uci_best_peer": f"{found[best]:.3f} ({best})",
-    }
+            probabilities[test] = decode(split)
+        accuracy[name] = _balanced(probabilities.argmax(axis=1), labels, subjects, name, started)
+    result = {"uci_balanced_accuracy": f"{accuracy[OURS]:.3f}"}
+    if _peers(options):
+        best = max(_peers(options), key=accuracy.get)
+        result["uci_best_peer"] = f"{accuracy[best]:.3f} ({best})"
+    return result
 
 
 def _for_peers(trials, subjects, sfreq) -> tuple[np.ndarray, float]:
     """Below 20 Hz, at 128 Hz, each subject's channels of mean 0 and variance 1."""
     from scipy import signal
 
-    given = signal.sosfiltfilt(signal.butter(3, 20, fs=sfreq, output="sos"), trials)[..., ::2]
+    slow = signal.sosfiltfilt(signal.butter(3, 20, fs=sfreq, output="sos"), trials)[..., ::2]
     for subject in np.unique(subjects):
         own = subjects == subject
-        given[own] -= given[own].mean(axis=0)
-        given[own] /= given[own].std(axis=(0, 2))[:, np.newaxis]
-    return given, sfreq / 2
+        slow[own] -= slow[own].mean(axis=0)
+        slow[own] /= slow[own].std(axis=(0, 2))[:, np.newaxis]
+    return slow, sfreq / 2
 
 
 def _balanced(named, labels, subjects, name: str, started: float) -> float:

@@ -8,7 +8,7 @@ three take turns, so that all share the machine's weather, and medians over the 
 measures what share of the machine's rate of convolution is reached, and times one trial of 440
 samples on its way to a posterior, on one core.
 
-Where PyTorch sees a GPU, the same is measured there, and all ten rows of one subject (for as many
+Where PyTorch sees a GPU, the same is measured there, and all ten methods of one subject (as many
 epochs as the student; no early stopping) and the share of an epoch's time that the GPU computes.
 ``--epochs 5`` is a quick trial; the student's seconds are then scaled to 50.
 """
@@ -30,7 +30,6 @@ from torch.nn import functional
 from eeglib.decoding.networks import residual_network
 from eeglib.decoding.splits import Split
 from eeglib.decoding.training import fit, predict
-from eeglib.profile import TrainingSettings
 from eeglib.timefrequency import spectrograms
 
 SHAPE, N_CLASSES = (128, 21, 23), 40
@@ -61,7 +60,7 @@ def main(arguments: list[str]) -> int:
         closing |= {
             "gpu_speedup": gpu["speedup"],
             "gpu_student_s": gpu["student_s"],
-            "gpu_rows_s": _rows_seconds("cuda", options.epochs),
+            "gpu_rows_s": _methods_seconds("cuda", options.epochs),
             "gpu_busy_share": _busy_share("cuda", data),
         }
     else:
@@ -205,38 +204,31 @@ def _usual_way(data, device: str, standardized: bool) -> Callable[[], float]:
     return seconds_of_an_epoch
 
 
-def _rows_seconds(device: str, epochs: int) -> float:
-    """Seconds of the paper's ten rows for one subject, none of them stopping early."""
-    import mne
-    import pandas
-
-    from eeglib.decoding.methods import fit_rows
-    from eeglib.decoding.teacher import Teacher
-    from eeglib.profile import BaselineSettings, Profile
+def _methods_seconds(device: str, epochs: int) -> float:
+    """Seconds of the paper's ten methods for one subject, none of them stopping early."""
+    from eeglib.decoding.methods import fit_predict
+    from eeglib.profile import BaselineSettings
 
     rng = np.random.default_rng(0)
     n_trials = N_TRAINING + 2 * N_VALIDATION
     split = _split()
     split = Split(split.training, split.validation, np.arange(n_trials - N_VALIDATION, n_trials))
-    labels = np.arange(n_trials) % N_CLASSES
-    trials = mne.EpochsArray(
-        rng.standard_normal((n_trials, SHAPE[0], N_TIMES), dtype=np.float32),
-        mne.create_info(SHAPE[0], SFREQ, "eeg"),
-        metadata=pandas.DataFrame({"label": labels}),
-        verbose=False,
-    )
-    teacher = Teacher(
-        rng.standard_normal((n_trials, N_CLASSES), dtype=np.float32),
-        rng.standard_normal((n_trials, 768), dtype=np.float32),
-        pandas.DataFrame(),
-    )
-    training = TrainingSettings(max_epochs=epochs, patience=10**6, device=device)
-    profile = Profile(name="benchmark", training=training)
-    rows, started = BaselineSettings().rows, time.perf_counter()
-    for row in rows:
+    trials = rng.standard_normal((n_trials, SHAPE[0], N_TIMES), dtype=np.float32)
+    started = time.perf_counter()
+    for name in BaselineSettings().methods:
         before = time.perf_counter()
-        fit_rows([row], trials, split, profile, teacher)
-        print(f"{device}: row {row}: {time.perf_counter() - before:.1f} s", flush=True)
+        fit_predict(
+            name,
+            trials,
+            np.arange(n_trials) % N_CLASSES,
+            split,
+            sfreq=SFREQ,
+            n_classes=N_CLASSES,
+            teacher_logits=rng.standard_normal((n_trials, N_CLASSES), dtype=np.float32),
+            teacher_features=rng.standard_normal((n_trials, 768), dtype=np.float32),
+            training={"max_epochs": epochs, "patience": 10**6, "device": device},
+        )
+        print(f"{device}: method {name}: {time.perf_counter() - before:.1f} s", flush=True)
     return time.perf_counter() - started
 
 

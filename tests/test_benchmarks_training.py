@@ -37,7 +37,7 @@ def test_the_closing_line(monkeypatch, capsys):
 
 def test_what_is_measured_on_a_gpu_runs_on_a_cpu(capsys):
     assert 0 < training._busy_share("cpu", training._data())
-    assert training._rows_seconds("cpu", epochs=1) > 0
+    assert training._methods_seconds("cpu", epochs=1) > 0
     out = capsys.readouterr().out
-    assert out.count("cpu: row ") == 10
+    assert out.count("cpu: method ") == 10
     assert "computes" in out

@@ -9,10 +9,10 @@ closed form; what must be chosen is chosen on the validation trials.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
+from pyriemann.geometry.base import invsqrtm, logm
+from pyriemann.geometry.tangentspace import upper
 from scipy import linalg, signal, special
 
 from eeglib.decoding.splits import Split
@@ -29,40 +29,26 @@ N_FILTERS = 9
 SHRINKAGE = 0.05
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """What the decoder found.
-
-    Attributes
-    ----------
-    probabilities : array, shape (n_test_trials, n_classes)
-    views, penalty : str and float
-        What the validation trials preferred.
-    losses : dict of str to float
-        Validation log-loss (nats) of each set of views, with its best penalty.
-    """
-
-    probabilities: np.ndarray
-    views: str
-    penalty: float
-    losses: dict[str, float]
-
-
 class KernelDecoder:
     """Describe trials once, then fit and predict on as many splits as wanted.
 
     Parameters
     ----------
     trials : array, shape (n_trials, n_chans, n_times)
-        Signals in any unit.
+        Signals in any unit, finite.
     sfreq : float
         Hertz.
     groups : array, shape (n_trials,) | None
         Subject of each trial, where trials of several are mixed. Means and variances of views are
         then taken within each subject, from unlabelled trials, test subjects included. None: from
-        the training trials alone.
+        the trials that are learned from alone.
     band : tuple of float | None
         Pass band of the filter that the trials went through, Hz; views outside are left out.
+
+    Attributes
+    ----------
+    losses : dict of str to float
+        Validation log-loss (nats) of each set of views, with its best penalty; after `fit_predict`.
 
     Notes
     -----
@@ -79,17 +65,17 @@ class KernelDecoder:
         groups: np.ndarray | None = None,
         band: tuple[float, float] | None = None,
     ):
-        trials = finite_trials(trials)
+        self.trials, self.sfreq = np.asarray(trials, dtype=np.float64), sfreq
         self.groups = None if groups is None else np.asarray(groups)
-        if self.groups is not None and len(self.groups) != len(trials):
-            raise ValueError(f"There are {len(trials)} trials but {len(self.groups)} groups.")
-        self._kept: tuple[list[np.ndarray], dict[str, np.ndarray]] | None = None
+        if self.groups is not None and len(self.groups) != len(self.trials):
+            raise ValueError(f"There are {len(self.trials)} trials but {len(self.groups)} groups.")
         low, high = band or (0.0, np.inf)
-        self.sfreq, self.trials = sfreq, trials
         self.waves = [w for w in WAVES if low < w < sfreq / 2 and (w <= high or w == WAVES[-1])]
         self.bands = [(a, b) for a, b in BANDS if b > low and a < high and b < sfreq / 2]
+        self.losses: dict[str, float] = {}
+        self._views: tuple[list[np.ndarray], dict[str, np.ndarray]] | None = None
 
-    def fit_predict(self, labels: np.ndarray, split: Split, n_classes: int) -> Decoded:
+    def fit_predict(self, labels: np.ndarray, split: Split, n_classes: int) -> np.ndarray:
         """Fit on training, choose on validation, fit on both, predict test trials.
 
         Parameters
@@ -101,144 +87,119 @@ class KernelDecoder:
 
         Returns
         -------
-        Decoded
+        array, shape (n_test_trials, n_classes)
+            Probabilities.
         """
-        labels = np.asarray(labels)
-        kernels = self._kernels(labels, split.training, n_classes)
-        losses, best = {}, None
-        for name, kernel in _combined(kernels).items():
+        labels, self.losses, choices = np.asarray(labels), {}, []
+        own = np.arange(len(split.validation)), labels[split.validation]
+        kernels = _combinations(self._kernels(labels, split.training))
+        for views, kernel in kernels.items():
             scores = _ridge(kernel, labels, split.training, split.validation, n_classes)
-            found = [
-                (log_loss(special.softmax(sharp * s, axis=1), labels[split.validation]), p, sharp)
-                for p, s in scores.items()
-                for sharp in SHARPNESS
+            of_views = [
+                (-special.log_softmax(s * score, axis=1)[own].mean(), views, p, s)
+                for p, score in scores.items()
+                for s in SHARPNESS
             ]
-            losses[name] = min(found)[0]
-            if best is None or min(found) < best[0]:
-                best = (min(found), name)
-        (_, penalty, sharp), name = best
-        known = np.concatenate([split.training, split.validation])
-        kernel = _combined(self._kernels(labels, known, n_classes))[name]
-        scores = _ridge(kernel, labels, known, split.test, n_classes, (penalty,))[penalty]
-        return Decoded(special.softmax(sharp * scores, axis=1), name, penalty, losses)
+            self.losses[views] = min(of_views)[0]
+            choices += of_views
+        _, views, penalty, sharpness = min(choices)
+        both = np.concatenate([split.training, split.validation])
+        kernel = _combinations(self._kernels(labels, both))[views]
+        scores = _ridge(kernel, labels, both, split.test, n_classes, (penalty,))[penalty]
+        return special.softmax(sharpness * scores, axis=1)
 
-    def _kernels(self, labels, known, n_classes: int) -> dict[str, np.ndarray]:
+    def _kernels(self, labels, train) -> dict[str, np.ndarray]:
         """Kernel matrix of each kind of view over all trials."""
-        filtered, fixed = self._unlabelled(known)
-        shown = None if self.groups is not None else known
-        found = [self._gram(_xdawn(f, labels, known, n_classes), shown) for f in filtered]
-        return {**fixed, "xDAWN": sum(found) / len(found)}
+        waves, kernels = self._unlabelled(train)
+        evoked = [self._kernel(_xdawn(w, labels, train), train) for w in waves]
+        return {**kernels, "xDAWN": sum(evoked) / len(evoked)}
 
-    def _unlabelled(self, known) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    def _unlabelled(self, train) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         """What labels have no part in; with groups it is the same for every split, and kept."""
-        if self._kept is not None:
-            return self._kept
-        shown = None if self.groups is not None else known
-        filtered = [self._filtered(0.0, high, known) for high in self.waves]
-        middle = filtered[min(2, len(filtered) - 1)]
-        fixed = {
-            "waves": self._gram(_binned(middle), shown),
-            "whitened waves": self._gram(_binned(self._whitened(middle, known)), shown),
+        if self._views is not None:
+            return self._views
+        waves = [self._filtered(0.0, high, train) for high in self.waves]
+        middle = waves[min(2, len(waves) - 1)]
+        kernels = {
+            "waves": self._kernel(_binned(middle), train),
+            "whitened waves": self._kernel(_binned(self._whitened(middle, train)), train),
         }
         powers = []
         for low, high in self.bands:
-            whitened = self._whitened(self._filtered(low, high, known), known)
+            whitened = self._whitened(self._filtered(low, high, train), train)
             features = _log_covariances(_covariances(whitened), 0.1)
-            powers.append(self._gram(features, shown, scale=False))
+            powers.append(self._kernel(features, train, scale=False))
         if powers:
-            fixed["power"] = sum(powers) / len(powers)
+            kernels["power"] = sum(powers) / len(powers)
         if self.groups is not None:
-            self._kept = filtered, fixed
-        return filtered, fixed
+            self._views = waves, kernels
+        return waves, kernels
 
-    def _filtered(self, low: float, high: float, known) -> np.ndarray:
+    def _filtered(self, low: float, high: float, train) -> np.ndarray:
         """Trials in a band, thinned out, each channel centred and scaled within its group."""
         limits, kind = ((low, high), "bandpass") if low > 0 else (high, "lowpass")
         sos = signal.butter(3, limits, kind, fs=self.sfreq, output="sos")
         step = max(1, int(self.sfreq / (3.2 * high)))
         trials = signal.sosfiltfilt(sos, self.trials, axis=-1)[..., ::step]
-        for rows, told in self._parts(known):
-            mean = trials[told].mean(axis=0)
-            trials[rows] -= mean
-            spread = (trials[told] - (0 if rows is told else mean)).std(axis=(0, 2))
-            trials[rows] /= np.where(spread > 0, spread, 1)[:, np.newaxis]
+        for own, reference in self._groups(train):
+            trials[own] -= trials[reference].mean(axis=0)
+            trials[own] /= _spread(trials[reference], axis=(0, 2))[:, np.newaxis]
         return trials
 
-    def _parts(self, known):
-        """Rows of each group, and those that its statistics are taken from."""
+    def _groups(self, train) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Trials of each group, and those that its statistics are taken from."""
         if self.groups is None:
-            yield np.arange(len(self.trials)), known
-            return
-        for group in np.unique(self.groups):
-            rows = np.flatnonzero(self.groups == group)
-            yield rows, rows
+            return [(np.arange(len(self.trials)), train)]
+        members = [np.flatnonzero(self.groups == group) for group in np.unique(self.groups)]
+        return [(own, own) for own in members]
 
-    def _whitened(self, trials: np.ndarray, known) -> np.ndarray:
+    def _whitened(self, trials: np.ndarray, train) -> np.ndarray:
         """Each trial's channels uncorrelated and of unit variance, on average over its group."""
         white = np.empty_like(trials)
-        for rows, told in self._parts(known):
-            mean = _shrunk(_covariances(trials[told]).mean(axis=0), SHRINKAGE)
-            values, vectors = np.linalg.eigh(mean)
-            white[rows] = (vectors / np.sqrt(values)) @ vectors.T @ trials[rows]
+        for own, reference in self._groups(train):
+            mean = _shrunk(_covariances(trials[reference]).mean(axis=0), SHRINKAGE)
+            white[own] = invsqrtm(mean) @ trials[own]
         return white
 
-    def _gram(self, features: np.ndarray, shown, scale: bool = True) -> np.ndarray:
+    def _kernel(self, features: np.ndarray, train, scale: bool = True) -> np.ndarray:
         features = np.array(features, dtype=np.float64)
-        for rows, told in self._parts(shown):
-            mean, spread = features[told].mean(axis=0), features[told].std(axis=0)
-            features[rows] -= mean
+        for own, reference in self._groups(train):
+            features[own] -= features[reference].mean(axis=0)
             if scale:
-                features[rows] /= np.where(spread > 0, spread, 1)
+                features[own] /= _spread(features[reference], axis=0)
         kernel = features @ features.T
-        told = slice(None) if shown is None else shown
-        return kernel / kernel.diagonal()[told].mean()
+        reference = train if self.groups is None else slice(None)
+        return kernel / kernel.diagonal()[reference].mean()
 
 
-def _combined(kernels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _combinations(kernels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The mean kernel of every set of kinds, named by its members."""
     sets = (s for n in range(1, len(kernels) + 1) for s in itertools.combinations(kernels, n))
     return {" + ".join(s): sum(kernels[k] for k in s) / len(s) for s in sets}
 
 
-def _ridge(kernel, labels, known, asked, n_classes, penalties=PENALTIES) -> dict[float, np.ndarray]:
-    """Scores of the asked trials for each penalty, by one eigendecomposition."""
-    targets = np.eye(n_classes)[labels[known]]
-    mean = targets.mean(axis=0)
-    values, vectors = linalg.eigh(kernel[np.ix_(known, known)])
-    turned, across = vectors.T @ (targets - mean), kernel[np.ix_(asked, known)] @ vectors
+def _ridge(kernel, labels, train, test, n_classes, penalties=PENALTIES) -> dict[float, np.ndarray]:
+    """Scores of the tested trials for each penalty, by one eigendecomposition."""
+    targets = np.eye(n_classes)[labels[train]]
+    values, vectors = linalg.eigh(kernel[np.ix_(train, train)])
+    turned = vectors.T @ (targets - targets.mean(axis=0))
+    across = kernel[np.ix_(test, train)] @ vectors
     size = np.sqrt(n_classes)  # so that one sharpness means the same for any number of classes
     return {p: size * across @ (turned / (values + p)[:, np.newaxis]) for p in penalties}
 
 
-def finite_trials(trials: np.ndarray) -> np.ndarray:
-    """Trials in double precision; a ValueError if they are of another shape or not finite."""
-    trials = np.asarray(trials, dtype=np.float64)
-    if trials.ndim != 3:
-        raise ValueError(
-            f"Expected trials of shape (n_trials, n_chans, n_times), got {trials.shape}."
-        )
-    bad = np.flatnonzero(~np.isfinite(trials).all(axis=(1, 2)))
-    if len(bad):
-        raise ValueError(
-            f"{len(bad)} of {len(trials)} trials have values that are not finite, the first is "
-            f"trial {bad[0]}. Drop or repair them."
-        )
-    return trials
-
-
-def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean surprise at the true classes, nats."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(own, 1e-12)).mean())
+def _spread(values: np.ndarray, axis) -> np.ndarray:
+    """Standard deviation; 1 where it is zero."""
+    spread = values.std(axis=axis)
+    return np.where(spread > 0, spread, 1)
 
 
 def _binned(trials: np.ndarray) -> np.ndarray:
     """Means over neighbouring times, a few dozen per trial, side by side."""
-    n_times = trials.shape[-1]
+    n_trials, n_chans, n_times = trials.shape
     length = max(1, n_times // 32)
-    n_kept = n_times // length
-    means = trials[..., : n_kept * length].reshape(*trials.shape[:2], n_kept, length).mean(axis=-1)
-    return means.reshape(len(trials), -1)
+    bins = trials[..., : n_times // length * length].reshape(n_trials, n_chans, -1, length)
+    return bins.mean(axis=-1).reshape(n_trials, -1)
 
 
 def _covariances(trials: np.ndarray) -> np.ndarray:
@@ -253,32 +214,31 @@ def _shrunk(matrices: np.ndarray, share: float) -> np.ndarray:
 
 def _log_covariances(matrices: np.ndarray, share: float) -> np.ndarray:
     """Upper triangles of matrix logarithms; off-diagonal elements count twice."""
-    values, vectors = np.linalg.eigh(_shrunk(matrices, share))
-    logs = (vectors * np.log(values)[:, np.newaxis]) @ vectors.swapaxes(1, 2)
-    rows, columns = np.triu_indices(matrices.shape[-1])
-    return logs[:, rows, columns] * np.where(rows == columns, 1, np.sqrt(2))
+    return upper(logm(_shrunk(matrices, share)))
 
 
-def _xdawn(trials: np.ndarray, labels, known, n_classes: int) -> np.ndarray:
+def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
     """Covariances of each trial with the classes' average waves, as logarithms.
 
     With few classes each has filters and a wave of its own; with many, all share the filters and
     the waves' principal components.
     """
-    noise = _shrunk(_covariances(trials[known]).mean(axis=0), SHRINKAGE)
-    present = [c for c in range(n_classes) if (labels[known] == c).any()]
-    means = np.stack([trials[known][labels[known] == c].mean(axis=0) for c in present])
-    scatters = _covariances(means) if len(present) <= 4 else [_covariances(means).mean(axis=0)]
+    noise = _shrunk(_covariances(trials[train]).mean(axis=0), SHRINKAGE)
+    means = np.stack(
+        [trials[train][labels[train] == c].mean(axis=0) for c in np.unique(labels[train])]
+    )
+    few = len(means) <= 4
+    scatters = _covariances(means) if few else [_covariances(means).mean(axis=0)]
     n_each = max(1, N_FILTERS // len(scatters))
     filters = [linalg.eigh(s, noise)[1][:, ::-1][:, :n_each].T for s in scatters]
-    if len(present) <= 4:
+    if few:
         waves = np.concatenate([f @ m for f, m in zip(filters, means, strict=True)])
     else:
         projected = (filters[0] @ means).reshape(len(means), -1)
-        parts = np.linalg.svd(projected, full_matrices=False)[2][:3]
-        waves = parts.reshape(-1, trials.shape[-1])
-    seen = np.concatenate(filters) @ trials
+        components = np.linalg.svd(projected, full_matrices=False)[2][:3]
+        waves = components.reshape(-1, trials.shape[-1])
+    sources = np.concatenate(filters) @ trials
     waves = np.broadcast_to(waves / waves.std(), (len(trials), *waves.shape))
-    both = np.concatenate([waves, seen / seen[known].std()], axis=1)
+    both = np.concatenate([waves, sources / sources[train].std()], axis=1)
     both = both - both.mean(axis=-1, keepdims=True)
     return _log_covariances(_covariances(both), 0.02)
