@@ -17,13 +17,14 @@ from pathlib import Path
 import pandas
 
 import eeglib
-from eeglib.audit import conclude, run_audit, signals, worlds
+from eeglib.audit import controls, simulations
+from eeglib.audit.card import conclude, run_audit
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Of the drift, in the sensitivity curve."""
 
 SEEN_BY = {
-    "headline": "accuracy above chance",
+    "accuracy": "accuracy above chance",
     "power_and_mean": "7: power only above chance",
     "pseudo_class": "3: halves of a block",
     "temporal_distance": "4: gap in time",
@@ -45,9 +46,9 @@ def main(arguments: list[str]) -> int:
     rows = [_kept(options.folder, *job) for job in _jobs(options.seeds)]
     table = pandas.DataFrame([row for several in rows for row in several])
     tables = {
-        "worlds": _worlds(table[table["part"] == "block"]),
-        "randomized": _randomized(table[table["part"] == "randomized"]),
-        "sensitivity": _sensitivity(table[table["part"] == "sensitivity"]),
+        "block": _block_table(table[table["part"] == "block"]),
+        "randomized": _randomized_table(table[table["part"] == "randomized"]),
+        "sensitivity": _sensitivity_table(table[table["part"] == "sensitivity"]),
     }
     for name, shown in tables.items():
         print(f"\n{name}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}")
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
     )
     if options.write:
         content = {"source": source, "tables": {n: t.to_dict("records") for n, t in tables.items()}}
-        worlds.BENCHMARK.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        simulations.BENCHMARK.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"audit seeds={options.seeds} seconds={time.perf_counter() - started:.0f}")
     return 0
 
@@ -80,21 +81,19 @@ def _kept(folder: Path, part: str, strength: float, seed: int) -> list[dict]:
 
 
 def _block(_: float, seed: int) -> list[dict]:
-    """The four worlds of one seed in block design."""
-    made, rows = {}, []
-    for world, (stimulus, drift) in worlds.WORLDS.items():
-        made[world] = worlds.simulate_trials(
-            stimulus * worlds.STIMULUS_STRENGTH, drift * worlds.DRIFT_STRENGTH, seed=seed
-        )[0]
-        card = run_audit(made[world], 1, controls=("clock", "share"), seed=seed)
+    """The four simulations of one seed in block design."""
+    trials, rows = {}, []
+    for cause, strengths in simulations.CAUSES.items():
+        trials[cause] = simulations.simulate_trials(*strengths, seed=seed)[0]
+        card = run_audit(trials[cause], 1, controls=("clock", "share"), seed=seed)
         found, share = conclude(card), card.share
         rows.append(
             {
-                "world": world,
-                "accuracy": card.headline.estimate,
+                "cause": cause,
+                "accuracy": card.accuracy.estimate,
                 "kind": found.kind,
                 "flagged": found.flagged,
-                "decoded": card.headline.p_value < 0.05,
+                "decoded": card.accuracy.p_value < 0.05,
                 "share": share and share.estimate,
                 "low": share and share.low,
                 "high": share and share.high,
@@ -103,36 +102,32 @@ def _block(_: float, seed: int) -> list[dict]:
     truth = {
         "drift only": 0.0,
         "stimulus only": 1.0,
-        "both": worlds.true_share(made["both"], made["drift only"], made["stimulus only"]),
+        "both": simulations.true_share(
+            trials["both"], trials["drift only"], trials["stimulus only"]
+        ),
     }
-    return [{**row, "truth": truth.get(row["world"])} for row in rows]
+    return [{**row, "truth": truth.get(row["cause"])} for row in rows]
 
 
 def _random(_: float, seed: int) -> list[dict]:
-    """The worlds with drift of one seed in random order."""
+    """The simulations with drift of one seed in random order."""
     rows = []
-    for world in ("drift only", "both"):
-        stimulus, drift = worlds.WORLDS[world]
-        trials, _ = worlds.simulate_trials(
-            stimulus * worlds.STIMULUS_STRENGTH,
-            drift * worlds.DRIFT_STRENGTH,
-            "randomized",
-            seed=seed,
-        )
-        card = run_audit(trials, 1, controls=("clock", "comparisons", "share"), seed=seed)
+    for cause in ("drift only", "both"):
+        strengths = simulations.CAUSES[cause]
+        trials, _ = simulations.simulate_trials(*strengths, "randomized", seed=seed)
+        card = run_audit(trials, 1, controls=("clock", "comparisons"), seed=seed)
         gap, phantom = card.control("temporal_distance"), card.control("phantom_blocks")
         near, far = (r["accuracy"] for r in gap.rows if r["split"] in ("random", "gap 4"))
         rows.append(
             {
-                "world": world,
+                "cause": cause,
                 "kind": conclude(card).kind,
                 "flagged": conclude(card).flagged,
-                "decoded": card.headline.p_value < 0.05,
+                "decoded": card.accuracy.p_value < 0.05,
                 "random": near,
                 "apart": far,
                 "agree": gap.low <= 0 <= gap.high,
                 "phantom": phantom.rows[1]["accuracy"],
-                "share": card.share and card.share.estimate,
             }
         )
     return rows
@@ -140,21 +135,21 @@ def _random(_: float, seed: int) -> list[dict]:
 
 def _drift(strength: float, seed: int) -> list[dict]:
     """Which controls see a drift of a strength, in block design and without stimulus."""
-    trials, _ = worlds.simulate_trials(0.0, strength, seed=seed)
+    trials, _ = simulations.simulate_trials(0.0, strength, seed=seed)
     card = run_audit(trials, 1, controls=("clock",), seed=seed)
-    found = {"headline": card.headline} | {c.name: c for c in card.controls}
-    found["power_and_mean"] = signals.power_and_mean(trials, seed)
-    found["time_windows"] = signals.time_windows(trials, seed)
+    found = {"accuracy": card.accuracy} | {c.name: c for c in card.controls}
+    found["power_and_mean"] = controls.power_and_mean(trials, seed)
+    found["time_windows"] = controls.time_windows(trials, seed)
     seen = {n: bool(found[n].p_value < 0.05) for n in SEEN_BY if n != "flagged"}
-    return [{"accuracy": card.headline.estimate, **seen, "flagged": conclude(card).flagged}]
+    return [{"value": card.accuracy.estimate, **seen, "flagged": conclude(card).flagged}]
 
 
-def _worlds(rows: pandas.DataFrame) -> pandas.DataFrame:
+def _block_table(rows: pandas.DataFrame) -> pandas.DataFrame:
     table = []
-    for world in worlds.WORLDS:
-        own = rows[rows["world"] == world]
+    for cause in simulations.CAUSES:
+        own = rows[rows["cause"] == cause]
         row = {
-            "world": world,
+            "cause": cause,
             "seeds": len(own),
             "accuracy": own["accuracy"].mean(),
             "above chance": int(own["decoded"].sum()),
@@ -174,11 +169,11 @@ def _worlds(rows: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(table).astype(object).where(lambda t: t.notna(), None)
 
 
-def _randomized(rows: pandas.DataFrame) -> pandas.DataFrame:
+def _randomized_table(rows: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(
         [
             {
-                "world": world,
+                "cause": cause,
                 "seeds": len(own),
                 "random split": own["random"].mean(),
                 "neighbours left out": own["apart"].mean(),
@@ -187,15 +182,16 @@ def _randomized(rows: pandas.DataFrame) -> pandas.DataFrame:
                 "flagged": int(own["flagged"].sum()),
                 "invented blocks": own["phantom"].mean(),
             }
-            for world, own in rows.groupby("world", sort=False)
+            for cause, own in rows.groupby("cause", sort=False)
         ]
     )
 
 
-def _sensitivity(rows: pandas.DataFrame) -> pandas.DataFrame:
+def _sensitivity_table(rows: pandas.DataFrame) -> pandas.DataFrame:
     """Share of seeds in which each control sees the drift (p < 0.05)."""
-    table = rows.groupby("strength")[["accuracy", *SEEN_BY]].mean().reset_index()
-    return table.astype(float).rename(columns={"strength": "drift strength", **SEEN_BY})
+    table = rows.groupby("strength")[["value", *SEEN_BY]].mean().reset_index()
+    names = {"strength": "drift strength", "value": "accuracy"}
+    return table.astype(float).rename(columns={**SEEN_BY, **names})
 
 
 if __name__ == "__main__":

@@ -170,16 +170,21 @@ def audit_command(
     Runs what chapter 8 needs and the chapter itself, prints the audit card and writes it to
     audit_card.md in the run's folder.
     """
-    from eeglib.audit.group import read_cards, report
-    from eeglib.audit.subject import CHAPTER
+    from eeglib.audit.card import read_cards, report
+    from eeglib.chapter import chapter_folder, load_metrics
     from eeglib.workflow.chapters import CHAPTERS, select_chapters
     from eeglib.workflow.run import run
 
-    only = select_chapters([CHAPTER], CHAPTERS)
+    chapter = "08_audit_confounds"
+    only = select_chapters([chapter], CHAPTERS)
     loaded = _load(profile, settings)
     request = _request(loaded, run_dir, subjects, only=only, jobs=jobs, keep_going=True)
     failures = run(request, typer.echo)
-    text = report(read_cards(request.run_dir, request.subjects))
+    folders = {s: chapter_folder(request.run_dir, chapter, s) for s in request.subjects}
+    folders = {s: folder for s, folder in folders.items() if (folder / "metrics.json").is_file()}
+    facts = {s: load_metrics(folder).facts["audit"] for s, folder in folders.items()}
+    files = {s: folder / "audit_trials.npz" for s, folder in folders.items()}
+    text = report(read_cards(facts, files))
     place = request.run_dir / "audit_card.md"
     place.write_text(text, encoding="utf-8")
     typer.echo(f"\n{text}\n{place}")

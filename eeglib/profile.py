@@ -199,19 +199,16 @@ class PictureSettings(Settings):
 class AuditSettings(Settings):
     """Chapter 8."""
 
-    controls: tuple[
-        Literal["clock", "signals", "pictures", "comparisons", "share", "simulator"], ...
-    ] = Field(
+    controls: tuple[Literal["clock", "signals", "pictures", "comparisons", "share"], ...] = Field(
         ("clock", "signals", "pictures", "comparisons", "share"), description="groups of controls"
     )
     features: Literal["power", "amplitude"] = Field(
         "power", description="what the refitted decoder sees of each channel"
     )
-    retrain: bool = Field(
-        False, description="whether the network itself is trained anew for controls 2 and 4"
-    )
     reference: Path | None = Field(
-        None, description="folder of the run of a randomised recording, for controls 2 and 11"
+        None,
+        description="audit_trials.npz that chapter 8 made of a randomised recording, for "
+        "controls 2 and 11",
     )
 
 

@@ -6,7 +6,6 @@ frequencies in hertz, voltages in microvolts.
 
 from eeglib.plotting.audit import (
     plot_card,
-    plot_confusion_over_time,
     plot_control,
     plot_lags,
     plot_sensitivity,
@@ -50,7 +49,6 @@ __all__ = [
     "plot_card",
     "plot_channels",
     "plot_confusion_by_group",
-    "plot_confusion_over_time",
     "plot_control",
     "plot_energy",
     "plot_evoked",

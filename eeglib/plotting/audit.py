@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eeglib.audit.control import Control
-from eeglib.audit.share import N_BINS, Share
 from eeglib.plotting.style import COLORS, new_figure
 
 if TYPE_CHECKING:
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from eeglib.audit.card import AuditCard
+    from eeglib.audit.controls import Control
+    from eeglib.audit.share import Share
 
 
 def plot_control(control: Control) -> Figure:
@@ -38,7 +38,7 @@ def plot_control(control: Control) -> Figure:
 
 def plot_card(card: AuditCard) -> Figure:
     """All available controls with interval and chance: accuracies above, differences below."""
-    known = [card.headline, card.label_from_clock, *card.controls]
+    known = [card.accuracy, card.label_from_clock, *card.controls]
     known = [c for c in known if c.available and np.isfinite(c.chance)]
     sides = [[c for c in known if c.chance > 0], [c for c in known if c.chance == 0]]
     sizes = [max(1, len(side)) for side in sides]
@@ -49,36 +49,7 @@ def plot_card(card: AuditCard) -> Figure:
             _bar(ax, y, control)
         ax.set_yticks(range(len(controls)), [_name(c) for c in controls], fontsize=8)
         ax.set(xlabel=label, ylim=(max(1, len(controls)) - 0.4, -0.6))
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    if handles:
-        once = dict(zip(labels, handles, strict=True))
-        figure.legend(once.values(), once.keys(), loc="outside upper right", ncols=2)
-    return figure
-
-
-def plot_confusion_over_time(
-    labels: np.ndarray, predicted: np.ndarray, order_of_class: Sequence[int], n_classes: int
-) -> Figure:
-    """Confusion with the classes in the order in which they were shown: a clock makes a band.
-
-    Parameters
-    ----------
-    labels, predicted : arrays of int, shape (n_trials,)
-    order_of_class : sequence of int
-        Classes in the order of presentation.
-    n_classes : int
-    """
-    counts = np.zeros((n_classes, n_classes))
-    np.add.at(counts, (labels, predicted), 1)
-    counts = counts[np.ix_(order_of_class, order_of_class)]
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = new_figure(4.0)
-    image = axes[0, 0].imshow(shares, vmin=0)
-    axes[0, 0].set(
-        xlabel="predicted class (order of presentation)",
-        ylabel="true class (order of presentation)",
-    )
-    figure.colorbar(image, label="share of the true class's trials")
+    _legend_once(figure, axes[0, 0])
     return figure
 
 
@@ -96,19 +67,17 @@ def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
 
 
 def plot_share(shares: Mapping[str, Share], truths: Mapping[str, float] | None = None) -> Figure:
-    """Posterior probability of the stimulus-driven share, and the truth where it is known."""
-    figure, axes = new_figure(2.8)
-    centres = (np.arange(N_BINS) + 0.5) / N_BINS
-    for color, (name, share) in zip(COLORS, shares.items(), strict=False):
-        axes[0, 0].plot(centres, share.density * N_BINS, color=color, label=name)
-        inside = (centres > share.low) & (centres < share.high)
-        axes[0, 0].fill_between(
-            centres, share.density * N_BINS, where=inside, color=color, alpha=0.15, linewidth=0
-        )
+    """The stimulus-driven share with its interval, and the truth where it is known."""
+    figure, axes = new_figure(1.0 + 0.4 * len(shares))
+    ax = axes[0, 0]
+    for y, (name, share) in enumerate(shares.items()):
+        ax.plot([share.low, share.high], [y, y], color=COLORS[0], label="95% interval")
+        ax.plot(share.estimate, y, "o", color=COLORS[0], label="estimate")
         if truths and name in truths:
-            axes[0, 0].axvline(truths[name], color=color, linestyle=":", label=f"truth, {name}")
-    axes[0, 0].set(xlabel="stimulus-driven share", ylabel="probability density", ylim=(0, None))
-    axes[0, 0].legend(fontsize=8)
+            ax.plot(truths[name], y, "D", color=COLORS[1], markersize=7, zorder=0, label="truth")
+    ax.set_yticks(range(len(shares)), list(shares))
+    ax.set(xlabel="stimulus-driven share", xlim=(-0.03, 1.03), ylim=(len(shares) - 0.4, -0.6))
+    _legend_once(figure, ax)
     return figure
 
 
@@ -129,6 +98,12 @@ def plot_sensitivity(table: pandas.DataFrame) -> Figure:
     axes[0, 0].set(xlabel="drift strength", ylabel="share of seeds that see it", ylim=(-0.03, 1.03))
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
+
+
+def _legend_once(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    figure.legend(once.values(), once.keys(), loc="outside upper right", ncols=3)
 
 
 def _estimate(ax: Axes, control: Control) -> None:
@@ -221,19 +196,14 @@ def _windows(ax: Axes, control: Control) -> None:
 
 
 DETAILS: dict[str, Callable[[Axes, Control], None]] = {
-    "across_subjects": _bars("subject"),
     "phantom_blocks": _bars("labels"),
-    "student_phantom": _bars("split"),
-    "student_temporal": _bars("split"),
     "pseudo_class": _bars("block"),
     "temporal_distance": _over_distance,
     "confusion_distance": _pairs,
     "student_confusion": _pairs,
     "power_and_mean": _bars("features"),
     "time_windows": _windows,
-    "teacher_controls": _bars("teacher"),
     "generation_controls": _bars("drawn from", "identification"),
-    "simulated_worlds": _bars("world"),
 }
 
 

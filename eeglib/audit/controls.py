@@ -1,0 +1,694 @@
+"""The controls of chapter 8: can a clock be read, does it help the decoder, is it the picture?
+
+Each function gives a `Control`. Where the data do not support one, it says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import wraps
+
+import numpy as np
+import pandas
+from scipy import stats
+from sklearn.decomposition import PCA
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from eeglib.audit import decoders
+from eeglib.audit.decoders import Decoder, Folds, cross_validate, discriminant, one_thread, whitener
+from eeglib.audit.features import (
+    BLOCK,
+    RANDOMIZED,
+    REPEATED,
+    SHUFFLED,
+    AuditError,
+    AuditTrials,
+    phantom_trials,
+)
+from eeglib.reconstruction.identification import identify_within_class
+
+N_PERMUTATIONS = 5000
+GAPS = (0, 2, 4, 8, 16)
+"""Trials left out before and after a tested stretch."""
+ALPHA = 0.05
+"""Of the words about a single control; see `eeglib.audit.card.conclude` for all together."""
+DIFFER = "above chance: recordings of different classes differ, for whatever reason"
+NO_IMAGES = "which image was shown, or what it looks like, is not known in this data set."
+
+
+@dataclass(frozen=True)
+class Control:
+    """Result of one control.
+
+    Attributes
+    ----------
+    estimate, chance, low, high : float
+        The figure, what it would be by chance, and its interval; NaN where unavailable.
+    n : int
+        Trials (or pairs, where the title says so) behind it.
+    p_value : float
+        Against chance.
+    verdict : str
+        In words. Never a "pass": it says what was seen, and what that speaks for.
+    rows : list of dict
+        Details, for a table or a figure.
+    reason : str
+        Why the data do not support it, and what would be needed; empty if they do.
+    number : int
+        1 to 12, as in the list of chapter 8; 0 for the accuracy that is audited.
+    name, title : str
+        Name of the function; what was done, in a line.
+    """
+
+    estimate: float = math.nan
+    chance: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    p_value: float = math.nan
+    verdict: str = ""
+    rows: list[dict] = field(default_factory=list)
+    reason: str = ""
+    number: int = 0
+    name: str = ""
+    title: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether the data support this control."""
+        return not self.reason
+
+
+def control(number: int, title: str) -> Callable:
+    """Put number, name and title on what a function finds; an `AuditError` becomes the reason."""
+
+    def decorate(function: Callable[..., Control]) -> Callable[..., Control]:
+        @wraps(function)
+        def named(*args, **kwargs) -> Control:
+            try:
+                result = function(*args, **kwargs)
+            except AuditError as error:
+                result = Control(reason=str(error), verdict=f"not available: {error}")
+            name = function.__name__
+            return replace(result, number=number, name=name, title=result.title or title)
+
+        return named
+
+    return decorate
+
+
+def judged(result: Control, above: str, at: str) -> Control:
+    """The control with its verdict: one rule for all, whether its p-value is below `ALPHA`."""
+    return replace(result, verdict=above if result.p_value < ALPHA else at)
+
+
+def accuracy_of(
+    predicted: np.ndarray, labels: np.ndarray, chance: float | None = None, rows: Sequence = ()
+) -> Control:
+    """Share of right answers, exact binomial test (one-sided) and interval of Wilson (1927).
+
+    Chance, where it is not given, is the share of the commonest class among ``labels``.
+    """
+    if chance is None:
+        chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    n, n_right = len(labels), int((predicted == labels).sum())
+    p_value = stats.binomtest(n_right, n, min(chance, 1), alternative="greater").pvalue
+    low, high = stats.binomtest(n_right, n).proportion_ci(0.95, method="wilson")
+    return Control(n_right / n, chance, low, high, n, float(p_value), rows=list(rows))
+
+
+def difference_of(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Control:
+    """Mean of ``first - second`` over trials; bootstrap that keeps the trials of a group together.
+
+    The p-value is that of the difference over the spread of its bootstrap, one-sided, normal.
+    """
+    difference = np.asarray(first, float) - second
+    _, index = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(index, difference), np.bincount(index)
+    drawn = np.random.default_rng(0).integers(0, len(sums), (2000, len(sums)))
+    draws = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    value, spread = float(difference.mean()), (high - low) / (2 * stats.norm.ppf(0.975))
+    p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
+    return Control(value, 0.0, float(low), float(high), len(difference), p_value)
+
+
+def predict(
+    trials: AuditTrials,
+    folds: Folds | None = None,
+    decoder: Decoder = discriminant,
+    features: np.ndarray | None = None,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows tested and their probabilities; by default all, in five random folds by image.
+
+    See `eeglib.audit.decoders.cross_validate`.
+    """
+    folds = decoders.random_folds(trials, seed=seed) if folds is None else folds
+    X = trials.features if features is None else features
+    return cross_validate(decoder, X, trials.labels, folds)
+
+
+def _hits(trials: AuditTrials, *args, **kwargs) -> np.ndarray:
+    rows, probabilities = predict(trials, *args, **kwargs)
+    return probabilities.argmax(axis=1) == trials.labels[rows]
+
+
+# --- the accuracy under audit ---------------------------------------------------------------
+
+
+@control(0, "accuracy on a random split by image")
+def accuracy(trials: AuditTrials, probabilities: np.ndarray) -> Control:
+    """The figure that is audited, from what `predict` gives for all trials."""
+    result = accuracy_of(probabilities.argmax(axis=1), trials.labels)
+    return judged(result, DIFFER, "at chance: there is nothing to explain")
+
+
+@control(0, "accuracy of the network of chapter 5")
+def student(trials: AuditTrials, rows: np.ndarray, probabilities: np.ndarray) -> Control:
+    """What the network of chapter 5 said about its test trials."""
+    result = accuracy_of(probabilities.argmax(axis=1), trials.labels[rows])
+    return judged(result, DIFFER, "at chance: there is nothing to explain")
+
+
+@control(0, "accuracy of a perfect clock that has no EEG")
+def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
+    """Name the class of the last training trial before; no EEG is looked at.
+
+    Before, not nearest: two neighbours that name each other would count twice in the test.
+    """
+    position, session, labels = trials.position, trials.session, trials.labels
+    predicted = np.empty(len(labels), dtype=int)
+    for train, test in decoders.random_folds(trials, seed=seed):
+        for row in test:
+            same = session[train] == session[row]
+            pool = train[same] if same.any() else train
+            ahead = position[row] - position[pool]
+            ahead = np.where(ahead > 0, ahead, np.abs(ahead) + len(labels))
+            predicted[row] = labels[pool[ahead.argmin()]]
+    return judged(
+        accuracy_of(predicted, labels),
+        "the class can be told from the time alone: every score in this design is open to a clock",
+        "the time says nothing about the class: a clock cannot help",
+    )
+
+
+# --- can a clock be read? -------------------------------------------------------------------
+
+
+@control(3, "first or second half of a block, within a class")
+@one_thread
+def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Control:
+    """Control 3: tell the first half of a block from its second half, within one class.
+
+    Each half is cut into ``n_folds`` stretches, of which one of each half is tested at a time;
+    ``guard`` trials next to a tested one are left out of the training.
+
+    Notes
+    -----
+    Class and image are on both sides alike; only the time differs. Nearest mean after whitening,
+    in the space spanned by the class means, where the audited decoder looks.
+    """
+    position = trials.position
+    if trials.design == RANDOMIZED:  # blocks mean nothing for the classes: runs of trials instead
+        blocks = position // min(50, max(16, len(position) // 4))
+    else:
+        blocks = trials.blocks
+    white = (trials.features - trials.features.mean(axis=0)) @ whitener(trials.features, blocks)
+    groups = blocks if trials.design in (BLOCK, REPEATED) else trials.labels
+    means = np.stack([white[groups == g].mean(axis=0) for g in np.unique(groups)])
+    _, size, axes = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
+    space = white @ axes[size > 1e-9 * size.max()].T
+    halves, predicted, rows = [], [], []
+    for block in np.unique(blocks):
+        members = np.flatnonzero(blocks == block)
+        members = members[np.argsort(position[members])]
+        if len(members) < 4 * n_folds:
+            continue
+        half = (np.arange(len(members)) >= len(members) / 2).astype(int)
+        part = replace(
+            trials,
+            features=space[members],
+            metadata=trials.metadata.iloc[members].assign(label=half),
+        )
+        folds = decoders.contiguous_folds(part, n_folds, guard)
+        named = predict(part, folds, decoders.nearest_mean)[1].argmax(axis=1)
+        halves.append(half)
+        predicted.append(named)
+        rows.append(
+            {"block": int(block), "accuracy": float((named == half).mean()), "n": len(half)}
+        )
+    if not rows:
+        raise AuditError(f"blocks hold fewer than {4 * n_folds} trials; longer ones are needed.")
+    return judged(
+        accuracy_of(np.concatenate(predicted), np.concatenate(halves), 0.5, rows),
+        "above chance: within seconds, time changes what the decoder looks at",
+        "at chance: no clock was seen within blocks; a slower one may exist",
+    )
+
+
+@control(4, "random split minus contiguous stretches with a gap")
+def temporal_distance(
+    trials: AuditTrials, decoder: Decoder = discriminant, seed: int = 0, gaps: Sequence = GAPS
+) -> Control:
+    """Control 4: what is lost when training trials near in time are left out.
+
+    Each class is tested in contiguous stretches, with wider and wider gaps to the training
+    trials; the estimate is the accuracy on random splits minus that on stretches with a gap of
+    4 trials, on the same trials.
+
+    Notes
+    -----
+    The random splits train on no more trials of a class than the stretches leave
+    (`eeglib.audit.decoders.matched_folds`), else the smaller training would pass for a clock;
+    their hits are averaged over three draws. Interval: bootstrap over stretches of ten trials.
+    """
+    position, by_gap, rows = trials.position, {}, []
+    n_classes = len(np.unique(trials.labels))
+    for gap in gaps:
+        folds = decoders.contiguous_folds(trials, gap=gap)
+        if any(len(np.unique(trials.labels[train])) < n_classes for train, _ in folds):
+            break
+        by_gap[gap] = folds, _hits(trials, folds, decoder)
+        rows.append(_distance_row(trials, f"gap {gap}", by_gap[gap][1], folds))
+    if not by_gap:
+        raise AuditError("a contiguous stretch leaves a class without training.")
+    folds, hits = by_gap[max(gap for gap in by_gap if gap <= 4)]
+    matched = [decoders.matched_folds(trials, folds, seed + k) for k in range(3)]
+    random_hits = np.mean([_hits(trials, m, decoder) for m in matched], axis=0)
+    rows.insert(0, _distance_row(trials, "random", random_hits, matched[0]))
+    tested = np.sort(np.concatenate([test for _, test in folds]))
+    result = difference_of(random_hits[tested], hits, position[tested] // 10)
+    return judged(
+        replace(result, rows=rows),
+        "accuracy falls with the distance in time: part of it came from neighbours",
+        "no loss seen when neighbours in time are left out",
+    )
+
+
+@control(4, "accuracy when whole blocks are left out")
+def leave_block_out(trials: AuditTrials, decoder: Decoder = discriminant) -> Control:
+    """Control 4 where a class has several blocks: the n-th blocks of all classes are left out."""
+    if trials.design != REPEATED:
+        raise AuditError(f"it takes several blocks of each class; this design is: {trials.design}.")
+    rank = pandas.Series(trials.blocks).groupby(trials.labels).rank("dense")
+    return _left_out(trials, decoder, rank.to_numpy())
+
+
+@control(4, "accuracy when a session is left out")
+def leave_session_out(trials: AuditTrials, decoder: Decoder = discriminant) -> Control:
+    """Control 4 where a class is in several sessions; other classes are not tested."""
+    return _left_out(trials, decoder, trials.session)
+
+
+@control(5, "correlation of confusion with distance in time")
+def confusion_distance(
+    trials: AuditTrials, probabilities: np.ndarray, seed: int = 0, tested: np.ndarray | None = None
+) -> Control:
+    """Control 5: are classes confused the more, the closer they were presented?
+
+    ``tested`` are the trials that ``probabilities`` are about; all where left out.
+
+    Notes
+    -----
+    Spearman correlation, over pairs of classes of one session, between the distance in time of
+    their blocks and the mean log-probability that trials of one get as the other, after removing
+    what each class gets and gives on average. Test: the times of the blocks are permuted within
+    sessions (Mantel 1967). Interval: that permutation distribution laid around the estimate. It
+    takes for granted that the order of the classes has nothing to do with their likeness.
+    """
+    if trials.design != BLOCK:
+        raise AuditError(f"classes have no single moment in this design ({trials.design}).")
+    labels = trials.labels
+    classes, first = np.unique(labels, return_index=True)
+    tested = labels if tested is None else labels[tested]
+    if set(tested) != set(classes):
+        raise AuditError("some class has no test trial.")
+    session = trials.session[first]
+    when = np.array([trials.time[labels == c].mean() for c in classes])
+    log = np.log(np.maximum(probabilities[:, classes], 1e-6))
+    mean_log = np.stack([log[tested == c].mean(axis=0) for c in classes])
+    pairs = (session[:, None] == session) & ~np.eye(len(classes), dtype=bool)
+    if pairs.sum() < 12:
+        raise AuditError("fewer than four blocks share a session.")
+    confusion = np.where(pairs, (mean_log + mean_log.T) / 2, 0.0)
+    for _ in range(20):  # remove the means of rows and columns over the pairs, by sweeps
+        confusion -= pairs * (confusion.sum(axis=1) / np.maximum(pairs.sum(axis=1), 1))[:, None]
+        confusion -= pairs * (confusion.sum(axis=0) / np.maximum(pairs.sum(axis=0), 1))
+    a, b = np.nonzero(np.triu(pairs))
+    distance = np.abs(when[a] - when[b])
+    # Exchanging times moves whole rows and columns: the ranks of the distances stay the same set.
+    ranks = np.zeros(pairs.shape)
+    ranks[a, b] = ranks[b, a] = _standard_ranks(distance)
+    target, rng = _standard_ranks(confusion[a, b]), np.random.default_rng(seed)
+    value, moved, drawn = float(target @ ranks[a, b]), np.arange(len(classes)), []
+    for _ in range(N_PERMUTATIONS):
+        for s in np.unique(session):
+            own = np.flatnonzero(session == s)
+            moved[own] = rng.permutation(own)
+        drawn.append(target @ ranks[moved[a], moved[b]])
+    p_value = float((1 + np.sum(np.array(drawn) <= value + 1e-12)) / (1 + N_PERMUTATIONS))
+    low, high = np.clip(value + np.percentile(drawn, [2.5, 97.5]), -1, 1)
+    rows = pandas.DataFrame({"distance": distance, "confusion": confusion[a, b]}).to_dict("records")
+    return judged(
+        Control(value, 0.0, float(low), float(high), len(a), p_value, rows=rows),
+        "errors fall on classes presented nearby, as those of a clock would",
+        "confusions show no relation to the distance in time",
+    )
+
+
+# --- what in the signal carries the class? --------------------------------------------------
+
+
+@control(7, "logistic regression on the power per channel")
+def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
+    """Control 7: logistic regression that sees one number per channel, the trial's power or mean.
+
+    The table adds each frequency band by discriminant analysis: a drift of power shows in all of
+    them, and a band-pass does not cure it.
+    """
+    if not trials.spectra:
+        raise AuditError("power and mean per channel were not computed.")
+    predicted, rows = {}, []
+    for name, values in trials.spectra.items():
+        decoder = decoders.logistic if name in ("power", "mean") else discriminant
+        predicted[name] = predict(trials, None, decoder, values, seed)[1].argmax(axis=1)
+        right = float((predicted[name] == trials.labels).mean())
+        rows.append({"features": name, "accuracy": right, "n": len(trials.labels)})
+    return judged(
+        accuracy_of(predicted["power"], trials.labels, rows=rows),
+        "above chance: one number per channel tells the classes apart",
+        "power per channel alone does not tell the classes apart",
+    )
+
+
+@control(8, "accuracy from the first 50 ms after the image")
+def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
+    """Control 8: decode from 50 ms at a time; the first are over before visual cortex answers.
+
+    The table ends with the features of trials whose samples were put in random order, which keeps
+    power and nothing of its course.
+    """
+    first, *_ = [*(name for name in trials.windows if name != SHUFFLED), None]
+    if first is None or float(first) >= 50:
+        raise AuditError("no window was computed that ends 50 ms after the image or before.")
+    predicted, rows = {}, []
+    for name, values in trials.windows.items():
+        predicted[name] = predict(trials, features=values, seed=seed)[1].argmax(axis=1)
+        timed = name != SHUFFLED
+        rows.append(
+            {
+                "window": f"{name} ms" if timed else name,
+                "start": float(name) / 1000 if timed else math.nan,
+                "accuracy": float((predicted[name] == trials.labels).mean()),
+                "n": len(trials.labels),
+            }
+        )
+    if trials.design == RANDOMIZED:
+        above = "above chance before cortex can answer: look for artefacts or a filter that smears"
+    else:
+        above = (
+            "above chance before cortex can answer this image: what is read was there before, the "
+            "clock or the answer to the image before, which had the same class"
+        )
+    result = accuracy_of(predicted[first], trials.labels, rows=rows)
+    result = judged(result, above, "nothing before cortex can answer")
+    return replace(result, title="" if first == "0" else f"accuracy from {first} to 50 ms")
+
+
+# --- beside another accuracy ----------------------------------------------------------------
+
+
+@control(1, "accuracy when trained on the other subjects")
+def across_subjects(
+    subjects: Mapping[int, AuditTrials], subject: int, decoder: Decoder = discriminant
+) -> Control:
+    """Control 1: train on the other subjects, test on this one; always read beside `accuracy`.
+
+    Each subject's features are standardised before.
+    """
+    if len(subjects) < 2:
+        raise AuditError("only one subject is at hand; the group page has it for several.")
+    if len({trials.features.shape[1] for trials in subjects.values()}) > 1:
+        raise AuditError("subjects have different numbers of features.")
+    X = {s: StandardScaler().fit_transform(t.features) for s, t in subjects.items()}
+    others = [s for s in subjects if s != subject]
+    y = np.concatenate([subjects[s].labels for s in others])
+    probabilities = decoder(np.concatenate([X[s] for s in others]), y, X[subject])
+    predicted = np.unique(y)[probabilities.argmax(axis=1)]
+    return judged(
+        accuracy_of(predicted, subjects[subject].labels),
+        "above chance: something is shared between people; their clocks are not, unless all saw "
+        "the classes in one order",
+        "at chance: what is decoded within this subject does not carry over to others",
+    )
+
+
+@control(2, "accuracy on the real classes minus on invented blocks")
+def phantom_blocks(
+    trials: AuditTrials,
+    decoder: Decoder = discriminant,
+    phantom: AuditTrials | None = None,
+    seed: int = 0,
+) -> Control:
+    """Control 2: accuracy on real classes minus accuracy on invented blocks.
+
+    ``phantom`` holds trials of another recording with invented labels
+    (`eeglib.audit.features.phantom_trials`). Left out, the trials themselves are relabelled, if
+    their design is randomised.
+    """
+    if phantom is None:
+        if trials.design != RANDOMIZED:
+            raise AuditError(
+                "in a block design every stretch of time belongs to a class; give a continuous or "
+                "randomised recording to invent blocks in."
+            )
+        phantom = phantom_trials(trials)
+    real, invented = (_hits(t, None, decoder, seed=seed) for t in (trials, phantom))
+    rows = [
+        {"labels": name, "accuracy": float(hits.mean()), "n": len(hits)}
+        for name, hits in (("real", real), ("phantom", invented))
+    ]
+    value = float(real.mean() - invented.mean())
+    spread = np.sqrt(real.var() / len(real) + invented.var() / len(invented))
+    p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
+    clock = accuracy_of(invented, np.ones(len(invented)), 1 / phantom.n_classes)
+    if clock.p_value < ALPHA:
+        verdict = "phantom classes are decoded: with these trials a clock can pass for a class"
+    else:
+        verdict = "phantom classes are at chance: no clock was seen in these trials"
+    low, high = value - 1.96 * spread, value + 1.96 * spread
+    return Control(value, 0.0, float(low), float(high), len(real), p_value, verdict, rows)
+
+
+@control(11, "accuracy of the same code on a randomised recording")
+def randomized_reference(
+    reference: AuditTrials | None, decoder: Decoder = discriminant, seed: int = 0
+) -> Control:
+    """Control 11: the same code on a recording with classes in random order."""
+    if reference is None:
+        raise AuditError(
+            "this data set holds no randomised recording; give one as audit.reference."
+        )
+    if reference.design != RANDOMIZED:
+        raise AuditError(f"the reference is not randomised but: {reference.design}.")
+    rows, probabilities = predict(reference, None, decoder, seed=seed)
+    return judged(
+        accuracy_of(probabilities.argmax(axis=1), reference.labels[rows]),
+        "above chance where no clock can help: this decoder can read stimuli",
+        "at chance where no clock can help: what it reads elsewhere may be the clock",
+    )
+
+
+@control(12, "accuracy minus that of labels permuted in blocks")
+def permutation_within_blocks(
+    trials: AuditTrials, decoder: Decoder = discriminant, n_permutations: int = 40, seed: int = 0
+) -> Control:
+    """Control 12: permute the labels within blocks, train and test again.
+
+    Notes
+    -----
+    The estimate is the accuracy minus the mean of the permuted ones; its interval is theirs laid
+    around it, on two folds of five for speed. With ``n_permutations`` refits the smallest p-value
+    is ``1 / (n_permutations + 1)``.
+    """
+    if trials.design in (BLOCK, REPEATED):
+        raise AuditError(
+            "all trials of a block have one label, so that permuting within blocks changes "
+            "nothing: this design has no test that holds the clock constant."
+        )
+    blocks = trials.blocks
+    if blocks is None:
+        raise AuditError("neither blocks nor order are known.")
+    if len(np.unique(blocks)) > len(blocks) / 3:
+        blocks = trials.session
+    folds = decoders.random_folds(trials, seed=seed)[:2]
+    rng, draws, labels = np.random.default_rng(seed), [], trials.labels
+    for _ in range(n_permutations + 1):
+        rows, probabilities = cross_validate(decoder, trials.features, labels, folds)
+        draws.append((probabilities.argmax(axis=1) == labels[rows]).mean())
+        labels = trials.labels.copy()
+        for block in np.unique(blocks):
+            labels[blocks == block] = rng.permutation(labels[blocks == block])
+    unpermuted, permuted = draws[0], np.array(draws[1:])
+    value = unpermuted - permuted.mean()
+    low, high = value + np.percentile(permuted - permuted.mean(), [2.5, 97.5])
+    p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + n_permutations))
+    return judged(
+        Control(float(value), 0.0, float(low), float(high), len(rows), p_value),
+        "better than labels permuted within blocks: not the block alone is decoded",
+        "no better than labels permuted within blocks",
+    )
+
+
+# --- is it the image? -----------------------------------------------------------------------
+
+
+@control(6, "rank of the right image among those of its class")
+@one_thread
+def image_identification(
+    trials: AuditTrials, image_features: np.ndarray | None, seed: int = 0
+) -> Control:
+    """Control 6: find the right image among those of the same block or class.
+
+    A clock that runs per block knows the class and cannot know which of its images was shown
+    when, because they came in random order: this control is blind to it.
+
+    Parameters
+    ----------
+    trials : AuditTrials
+    image_features : array, shape (n_trials, n_image_features) | None
+        What each trial's image looks like, such as the teacher's features.
+    seed : int
+
+    Notes
+    -----
+    Ridge regression from EEG to the first 20 principal components of the image features, both
+    after removing the mean of the class and a straight line over the order within it. Whole
+    classes are left out. An image's score is the share of the class's other images that resemble
+    the prediction less than it does (`eeglib.reconstruction.identification`).
+    """
+    if image_features is None:
+        raise AuditError(NO_IMAGES)
+    labels, classes = trials.labels, np.unique(trials.labels)
+    if len(classes) < 3 or np.bincount(labels)[classes].min() < 5:
+        raise AuditError("at least 3 classes with 5 images each are needed.")
+    order = trials.position if trials.ordered else np.arange(len(labels))
+    components = PCA(min(20, *np.shape(image_features))).fit_transform(image_features)
+    target = _detrended(components, labels, order)
+    white = _detrended(trials.features @ whitener(trials.features, labels), labels, order)
+    predicted = np.empty_like(target)
+    for part in np.array_split(classes, min(5, len(classes))):
+        test = np.isin(labels, part)
+        # Regularisation scales with the number of trials: weak answers need a strong one.
+        model = RidgeCV(alphas=len(labels) * np.geomspace(0.1, 100, 7))
+        predicted[test] = model.fit(white[~test], target[~test]).predict(white[test])
+    table = identify_within_class(
+        predicted,
+        target,
+        labels,
+        decoders.image_names(trials),
+        np.zeros((trials.n_classes, target.shape[1])),
+        seed=seed,
+    )
+    rank = table.set_index("metric").loc["within-class two-way"]
+    return judged(
+        Control(rank.value, 0.5, rank.low, rank.high, int(rank.n), rank.p_value),
+        "above chance: part of what is decoded follows the image shown",
+        "at chance: no sign that the image itself is decoded, at this number of trials",
+    )
+
+
+@control(10, "two-way identification beyond what accuracy predicts")
+def generation_controls(
+    trials: AuditTrials,
+    image_features: np.ndarray | None,
+    predicted: np.ndarray,
+) -> Control:
+    """Control 10: what do image metrics say when only the class is drawn?
+
+    Parameters
+    ----------
+    trials : AuditTrials
+    image_features : array, shape (n_trials, n_image_features) | None
+        Of the images shown.
+    predicted : array of int, shape (n_trials,)
+        Classes that the decoder named.
+
+    Notes
+    -----
+    A class is drawn as the mean of its images, the best that a painter can do who is told the
+    class only. Two-way identification: is the drawing more like (cosine) the image that was shown
+    than like another, averaged over all images of other classes; chance one half. The estimate is
+    that of the decoder's classes minus what its accuracy predicts, ``a R + (1 - a) W``, where R
+    and W are the means for the right class and for a wrong one.
+    """
+    if image_features is None:
+        raise AuditError(NO_IMAGES)
+    labels, classes = trials.labels, np.unique(trials.labels)
+    centred = image_features - np.mean(image_features, axis=0, dtype=float)
+    drawings = np.zeros((trials.n_classes, centred.shape[1]))
+    for label in classes:
+        drawings[label] = centred[labels == label].mean(axis=0)
+    similarity = _unit(centred) @ _unit(drawings).T
+    table, every = np.empty_like(similarity), np.arange(len(labels))
+    for label in classes:
+        own, others = labels == label, np.sort(similarity[labels != label], axis=0)
+        for c in range(trials.n_classes):
+            table[own, c] = np.searchsorted(others[:, c], similarity[own, c]) / len(others)
+    right, named = table[every, labels], table[every, predicted]
+    wrong = (table[:, classes].sum(axis=1) - right) / max(len(classes) - 1, 1)
+    result = difference_of(named, np.where(predicted == labels, right.mean(), wrong.mean()), every)
+    drawn = {"class named by the decoder": named, "true class, no EEG": right, "wrong class": wrong}
+    rows = [{"drawn from": k, "identification": float(v.mean())} for k, v in drawn.items()]
+    if result.low <= 0 <= result.high:
+        verdict = "the pictures' metric follows from the accuracy: it is no further evidence"
+    else:
+        verdict = "the metric differs from what the accuracy predicts: errors are not random"
+    return replace(result, p_value=math.nan, verdict=verdict, rows=rows)
+
+
+# --- pieces ---------------------------------------------------------------------------------
+
+
+def _left_out(trials: AuditTrials, decoder: Decoder, groups: np.ndarray) -> Control:
+    rows, probabilities = predict(trials, decoders.group_folds(trials, groups), decoder)
+    return judged(
+        accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]),
+        "above chance with no training trial nearby in time",
+        "at chance once no training trial is nearby in time",
+    )
+
+
+def _distance_row(trials: AuditTrials, split: str, hits: np.ndarray, folds: Folds) -> dict:
+    """Accuracy, and the median distance in trials to the nearest training trial of the class."""
+    position, labels, nearest = trials.position, trials.labels, []
+    for train, test in folds:
+        distance = np.abs(position[test][:, None] - position[train])
+        distance[labels[test][:, None] != labels[train]] = len(labels)
+        nearest.append(distance.min(axis=1))
+    middle = float(np.median(np.concatenate(nearest)))
+    return {"split": split, "accuracy": float(hits.mean()), "n": len(hits), "distance": middle}
+
+
+def _standard_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks with mean 0 and length 1: the product of two is Spearman's correlation."""
+    ranks = stats.rankdata(values) - (len(values) + 1) / 2
+    return ranks / np.linalg.norm(ranks)
+
+
+def _detrended(values: np.ndarray, labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Remove each class's mean and straight line over the order."""
+    residual = np.array(values, dtype=float)
+    for label in np.unique(labels):
+        rows = labels == label
+        basis = np.c_[np.ones(rows.sum()), order[rows] - order[rows].mean()]
+        residual[rows] -= basis @ np.linalg.lstsq(basis, residual[rows], rcond=None)[0]
+    return residual
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,350 @@
+"""What the controls work on: a subject's trials as features, computed once (chapter 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas
+
+BANDS = {
+    "delta": (1.0, 4.0),
+    "theta": (4.0, 8.0),
+    "alpha": (8.0, 13.0),
+    "beta": (13.0, 30.0),
+    "low gamma": (30.0, 49.0),
+    "high gamma": (51.0, 100.0),
+}
+"""Hertz; the mains at 50 Hz is left out, as a 60 Hz mains has to be by a notch filter before."""
+
+WINDOW = 0.05
+"""Length of the windows in which a trial is decoded piece by piece, s."""
+
+SHUFFLED = "samples in random order"
+BLOCK, REPEATED, RANDOMIZED, UNKNOWN = "block", "repeated blocks", "randomized", "unknown"
+
+
+class AuditError(ValueError):
+    """Trials that do not support a control; the message says what came and what is needed."""
+
+
+@dataclass(frozen=True)
+class AuditTrials:
+    """One subject's trials, as features.
+
+    Attributes
+    ----------
+    features : float array, shape (n_trials, n_features)
+        What the audited decoder sees.
+    metadata : pandas.DataFrame
+        One row per trial: `eeglib.datasets.METADATA`, and ``time`` (s, within its session) where
+        it is known.
+    n_classes : int
+    spectra : dict of str to float array, shape (n_trials, n_chans)
+        ``power`` (log of the average square), ``mean``, and log-power by band.
+    windows : dict of str to float array, shape (n_trials, n_chans)
+        Log-power (or mean amplitude) in windows, by their start after the image in ms; last, under
+        `SHUFFLED`, ``features`` after the samples of each trial were put in random order.
+    """
+
+    features: np.ndarray
+    metadata: pandas.DataFrame
+    n_classes: int
+    spectra: dict[str, np.ndarray] = field(default_factory=dict)
+    windows: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not np.isfinite(self.features).all():
+            raise AuditError("features holds values that are not finite. Leave those trials out.")
+        if self.labels.min() < 0 or self.labels.max() >= self.n_classes:
+            raise AuditError(
+                f"Labels run from {self.labels.min()} to {self.labels.max()}; with n_classes = "
+                f"{self.n_classes} they must be in 0 to {self.n_classes - 1}."
+            )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of each trial."""
+        return self.metadata["label"].to_numpy(dtype=int)
+
+    @property
+    def session(self) -> np.ndarray:
+        """Session of each trial, counted from 0."""
+        return np.unique(self.metadata["session"].to_numpy(), return_inverse=True)[1]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of presentation is known."""
+        return bool((self.metadata["order"] >= 0).all())
+
+    @property
+    def position(self) -> np.ndarray:
+        """Rank of each trial in the order of presentation; an `AuditError` without one."""
+        if not self.ordered:
+            raise AuditError(
+                "the order of presentation is not known; add the column order to the events."
+            )
+        position = np.empty(len(self.metadata), dtype=int)
+        rows = np.lexsort((self.metadata["order"].to_numpy(), self.session))
+        position[rows] = np.arange(len(position))
+        return position
+
+    @property
+    def time(self) -> np.ndarray:
+        """When each trial began within its session: seconds, or trials where seconds lack."""
+        column = "time" if "time" in self.metadata else "order"
+        return self.metadata[column].to_numpy(dtype=float)
+
+    @property
+    def blocks(self) -> np.ndarray | None:
+        """Block of each trial, counted from 0; None where neither block nor order is known.
+
+        Where the data set does not number its blocks, trials of one class in a row count as one.
+        """
+        numbers = self.metadata["block"].to_numpy(dtype=int)
+        if (numbers >= 0).all():
+            return np.unique(numbers, return_inverse=True)[1]
+        if not self.ordered:
+            return None
+        rows = np.argsort(self.position)
+        changes = (np.diff(self.labels[rows]) != 0) | (np.diff(self.session[rows]) != 0)
+        blocks = np.empty(len(rows), dtype=int)
+        blocks[rows] = np.r_[0, np.cumsum(changes)]
+        return blocks
+
+    @property
+    def design(self) -> str:
+        """How the classes were presented.
+
+        ``block``: every class in one unbroken run; ``repeated blocks``: every block of one class,
+        several blocks per class; ``randomized``: classes mixed; ``unknown``: no order.
+        """
+        blocks = self.blocks
+        if blocks is None or not self.ordered:
+            return UNKNOWN
+        pairs = np.unique(np.c_[blocks, self.labels], axis=0)
+        n_blocks = len(np.unique(blocks))
+        # Numbered or not, runs of length one or two are a shuffled order, not blocks.
+        if len(pairs) > n_blocks or len(blocks) / n_blocks < 3:
+            return RANDOMIZED
+        return BLOCK if np.bincount(pairs[:, 1]).max() == 1 else REPEATED
+
+
+def audit_trials(
+    data: np.ndarray,
+    sfreq: float,
+    metadata: pandas.DataFrame,
+    n_classes: int,
+    broadband: np.ndarray | None = None,
+    band: tuple[float, float] | None = None,
+    tmin: float = 0.0,
+    seed: int = 0,
+    kind: Literal["power", "amplitude"] = "power",
+) -> AuditTrials:
+    """Compute the features of all controls.
+
+    Parameters
+    ----------
+    data : array, shape (n_trials, n_chans, n_times)
+        As the decoder sees them: filtered, standardised or in volts.
+    sfreq : float
+        Hertz.
+    metadata : pandas.DataFrame
+        One row per trial.
+    n_classes : int
+    broadband : array, shape (n_trials, n_chans, n_times) | None
+        The same trials without the band-pass, for the table by band and the mean. Where left
+        out, ``data`` are taken.
+    band : tuple of float | None
+        Band of ``data``, Hz: the audited features are the log-powers of `BANDS` inside it.
+    tmin : float
+        When the trials begin, s after the image (``epochs.tmin``).
+    seed : int
+        Of the random order of samples.
+    kind : "power" | "amplitude"
+        What the audited decoder sees of each channel: log-power by band, as the spectrograms of
+        the book show it, or the mean amplitude in windows of `WINDOW`, which shows responses
+        locked to the image.
+
+    Raises
+    ------
+    AuditError
+        If the arrays do not belong together, hold values that are not finite, or a label lies
+        outside the classes.
+    """
+    data = np.asarray(data, dtype=np.float32)
+    broadband = data if broadband is None else np.asarray(broadband, dtype=np.float32)
+    if data.ndim != 3 or not len(data) == len(metadata) == len(broadband):
+        raise AuditError(
+            f"data and broadband must be trials x channels x times with {len(metadata)} trials, "
+            f"got {data.shape} and {broadband.shape}. If the data have changed since, run chapter "
+            "2 again."
+        )
+
+    def measured(values: np.ndarray) -> np.ndarray:
+        if kind == "power":
+            values = log_power(values, sfreq, bands_within(sfreq, band))
+        else:
+            n_bins = max(1, round(values.shape[2] / sfreq / WINDOW))
+            parts = np.array_split(values, n_bins, axis=2)
+            values = np.stack([part.mean(axis=2) for part in parts], axis=2)
+        return values.reshape(len(values), -1)
+
+    order = np.random.default_rng(seed).random((len(data), data.shape[2])).argsort(axis=1)
+    shuffled = measured(np.take_along_axis(data, order[:, None, :], axis=2))
+    spectra = {"power": _log(np.mean(data**2, axis=2)), "mean": broadband.mean(axis=2)}
+    for name, limits in bands_within(sfreq, None).items():
+        spectra[name] = log_power(broadband, sfreq, {name: limits})[..., 0]
+    windows = _windows(data, sfreq, tmin, kind) | {SHUFFLED: shuffled}
+    metadata = metadata.reset_index(drop=True)
+    return AuditTrials(measured(data), metadata, n_classes, spectra, windows)
+
+
+def bands_within(sfreq: float, band: tuple[float, float] | None) -> dict[str, tuple[float, float]]:
+    """Parts of `BANDS` inside a band and below half the sampling rate; none narrower than 2 Hz."""
+    low, high = band or (0.0, np.inf)
+    high = min(high, sfreq / 2)
+    inside = {n: (max(a, low), min(b, high)) for n, (a, b) in BANDS.items()}
+    return {n: (a, b) for n, (a, b) in inside.items() if b - a >= 2}
+
+
+def log_power(
+    data: np.ndarray, sfreq: float, bands: Mapping[str, tuple[float, float]]
+) -> np.ndarray:
+    """Log-power per trial, channel and band, float32, shape (n_trials, n_chans, n_bands).
+
+    Sum of the squared Fourier coefficients of the Hann-tapered trial, its mean removed. A band
+    that falls between two frequencies takes the nearest one.
+    """
+    n_times = data.shape[2]
+    frequencies = np.fft.rfftfreq(n_times, 1 / sfreq)
+    taper = np.hanning(n_times).astype(np.float32)
+    power = np.empty((*data.shape[:2], len(bands)), np.float32)
+    for rows in np.array_split(np.arange(len(data)), max(1, data.nbytes // 2**27)):
+        part = data[rows] - data[rows].mean(axis=2, keepdims=True)
+        square = np.abs(np.fft.rfft(part * taper, axis=2)) ** 2
+        for index, (low, high) in enumerate(bands.values()):
+            inside = (frequencies >= low) & (frequencies < high)
+            if not inside.any():
+                inside[np.abs(frequencies - (low + high) / 2).argmin()] = True
+            power[rows, :, index] = square[..., inside].sum(axis=2)
+    return _log(power)
+
+
+def with_time(metadata: pandas.DataFrame, trials: pandas.DataFrame) -> pandas.DataFrame:
+    """Metadata with the onset of each trial in its session (``time``, s) where it is known.
+
+    ``trials`` is what `eeglib.datasets.Dataset.trials` gives: all trials, the rejected ones too.
+    """
+    if "onset" not in trials or (trials["order"] < 0).any() or trials["order"].duplicated().any():
+        return metadata
+    onset = trials.set_index("order")["onset"]
+    return metadata.assign(time=onset.reindex(metadata["order"]).to_numpy())
+
+
+def rows_of(subset: pandas.DataFrame, metadata: pandas.DataFrame) -> np.ndarray:
+    """Rows of ``metadata`` that the trials of ``subset`` are; an `AuditError` if one is missing."""
+    keys = ["session", "block", "order", "image", "label"]
+    # Trials that look alike, without order and image, are counted: any of them will do.
+    numbered = [t[keys].assign(number=t.groupby(keys).cumcount()) for t in (metadata, subset)]
+    index, wanted = (pandas.MultiIndex.from_frame(t) for t in numbered)
+    rows = index.get_indexer(wanted)
+    if (rows < 0).any():
+        raise AuditError(
+            "The test trials of chapter 5 are not among the trials of chapter 2. Run chapter 5 "
+            "again."
+        )
+    return rows
+
+
+def phantom_trials(trials: AuditTrials, n_classes: int | None = None) -> AuditTrials:
+    """The same trials, labelled by when they were recorded: classes that nobody was shown.
+
+    Parameters
+    ----------
+    trials : AuditTrials
+        Of a randomised design, so that a stretch of time holds all classes alike.
+    n_classes : int | None
+        Invented classes; as many as real ones where left out.
+
+    Returns
+    -------
+    AuditTrials
+        Labels and blocks replaced: equal runs of consecutive trials. Images are cleared, because
+        the invented classes have none.
+
+    Raises
+    ------
+    AuditError
+        If the order is not known or there are fewer than 5 trials for each invented class.
+    """
+    n_classes = n_classes or trials.n_classes
+    n_trials = len(trials.labels)
+    if n_trials < 5 * n_classes:
+        raise AuditError(
+            f"{n_trials} trials are too few for {n_classes} phantom classes; ask for at most "
+            f"{n_trials // 5}."
+        )
+    runs = np.empty(n_trials, dtype=int)
+    for label, rows in enumerate(np.array_split(np.argsort(trials.position), n_classes)):
+        runs[rows] = label
+    names = [f"phantom {label}" for label in runs]
+    metadata = trials.metadata.assign(label=runs, block=runs, image="", class_name=names)
+    return replace(trials, metadata=metadata, n_classes=n_classes)
+
+
+def save_trials(trials: AuditTrials, path: Path) -> None:
+    """Write trials to an npz file; read it with `load_trials`."""
+    arrays = {"features": trials.features, "n_classes": np.array(trials.n_classes)}
+    text = {"image": str, "class_name": str}
+    columns = {n: trials.metadata[n].to_numpy(text.get(n)) for n in trials.metadata}
+    parts = {"spectra": trials.spectra, "windows": trials.windows, "metadata": columns}
+    for part, values in parts.items():
+        arrays |= {f"{part}/{name}": array for name, array in values.items()}
+    np.savez_compressed(path, **arrays)
+
+
+def load_trials(path: Path) -> AuditTrials:
+    """Read what `save_trials` wrote; an `AuditError` if the file is missing or damaged."""
+    parts: dict[str, dict] = {"": {}, "spectra": {}, "windows": {}, "metadata": {}}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                part, _, name = key.rpartition("/")
+                parts[part][name] = file[key]
+        whole = parts[""]
+        metadata = pandas.DataFrame(parts["metadata"])
+        n_classes = int(whole["n_classes"])
+        return AuditTrials(
+            whole["features"], metadata, n_classes, parts["spectra"], parts["windows"]
+        )
+    except Exception as error:  # a damaged archive fails in many ways, all of them final
+        raise AuditError(f"{path} cannot be read ({error!r}). Run chapter 8 again.") from None
+
+
+def _windows(data: np.ndarray, sfreq: float, tmin: float, kind: str) -> dict[str, np.ndarray]:
+    """The same measure in windows that start at multiples of `WINDOW` after the image.
+
+    At most ten over the trial; one that the trial cuts short counts if half of it is left.
+    """
+    index = np.floor((tmin + np.arange(data.shape[2]) / sfreq) / WINDOW + 1e-6).astype(int)
+    enough = max(2, WINDOW * sfreq / 2)
+    starts = np.array([k for k in np.unique(index) if k >= 0 and (index == k).sum() >= enough])
+    if len(starts) > 10:
+        starts = starts[np.unique(np.linspace(0, len(starts) - 1, 10).round().astype(int))]
+    parts = {}
+    for k in starts:
+        part = data[..., index == k]
+        values = part.mean(axis=2) if kind == "amplitude" else _log(np.mean(part**2, axis=2))
+        parts[f"{1000 * max(k * WINDOW, tmin):.0f}"] = values
+    return parts
+
+
+def _log(power: np.ndarray) -> np.ndarray:
+    # A flat channel has power 0; the floor keeps its logarithm finite and constant.
+    positive = power[power > 0]
+    floor = 1e-6 * float(np.median(positive)) if positive.size else 1.0
+    return np.log(np.maximum(power, floor)).astype(np.float32)
