@@ -86,7 +86,7 @@ CHAPTERS = (
         "08_audit_confounds",
         "subject",
         ("02_filter_signals", "04_train_teacher", "05_distill_student"),
-        ("filtering", "timefrequency", "training", "audit"),
+        ("filtering", "audit"),
     ),
     Chapter(
         "09_summarize_group",
