@@ -88,7 +88,7 @@ def simulate_trials(
     for session in range(subject.n_sessions):
         signal = subject.signals(session)
         starts = np.round(subject.trials(session)["onset"].to_numpy() * SFREQ).astype(int)
-        filtered = filter_signals(signal, SFREQ, notch=None, band=BAND).astype(np.float32)
+        filtered = filter_signals(signal.astype(float), SFREQ, notch=None, band=BAND)
         narrow += [filtered[:, start : start + n_times] for start in starts]
         wide += [signal[:, start : start + n_times] for start in starts] if broadband else []
     shown = subject.schedule["stimulus"].to_numpy()
