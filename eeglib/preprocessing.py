@@ -159,11 +159,10 @@ def filter_gains(
 
 def spread_channels(info: mne.Info, n_chans: int) -> list[str]:
     """Names of some EEG channels from the front to the back of the head."""
-    picks = mne.pick_types(info, eeg=True)
-    depth = np.array([info["chs"][p]["loc"][1] for p in picks])
-    order = np.argsort(-np.nan_to_num(depth), kind="stable")
-    chosen = np.linspace(0, len(picks) - 1, min(n_chans, len(picks))).round().astype(int)
-    return [info["ch_names"][picks[order[c]]] for c in chosen]
+    forward = np.nan_to_num([channel["loc"][1] for channel in info["chs"]])
+    picks = sorted(mne.pick_types(info, eeg=True), key=lambda pick: -forward[pick])
+    places = np.linspace(0, len(picks) - 1, min(n_chans, len(picks))).round().astype(int)
+    return [info["ch_names"][picks[place]] for place in places]
 
 
 def posterior_channel(info: mne.Info) -> str:
@@ -197,7 +196,7 @@ def _from_recordings(
     dataset: Dataset, subject: int, filters: dict, standardize: bool, epoch: tuple[float, float]
 ) -> tuple[mne.io.BaseRaw, mne.io.BaseRaw, mne.Evoked, mne.BaseEpochs]:
     before = after = None
-    evoked, parts, drop_log = [], [], ()
+    evoked, parts = [], []
     for recording in dataset.recordings(subject):
         raw = _eeg(recording.raw)
         before = before or raw.copy()
@@ -205,16 +204,16 @@ def _from_recordings(
             raw.filter(**design, picks="all", skip_by_annotation="edge")
         after = after or raw.copy()
         part = _cut(raw, recording, epoch)
-        drop_log += part.drop_log
         if len(part):
             evoked.append(part.average())
-            if standardize:
-                part = _cut(raw.apply_function(_zscore, picks="all"), recording, epoch)
-            parts.append(part)
-    if not parts:
+        if standardize:
+            part = _cut(raw.apply_function(_zscore, picks="all"), recording, epoch)
+        parts.append(part)
+    if not evoked:
+        left_out = _left_out(sum((part.drop_log for part in parts), ()))
         raise SignalError(
-            f"No trial of subject {subject} is left: {_left_out(drop_log)}. Check the onsets "
-            "(seconds after the start of the recording) and filtering.epoch."
+            f"No trial of subject {subject} is left: {left_out}. Check the onsets (seconds after "
+            "the start of the recording) and filtering.epoch."
         )
     epochs = mne.concatenate_epochs(parts)
     epochs.metadata = epochs.metadata.reset_index(drop=True)
@@ -252,9 +251,8 @@ def _from_trials(
     epochs = after
     if standardize:
         epochs = after.copy()
-        data = epochs.get_data(copy=False)
-        for channel in range(data.shape[1]):
-            data[:, channel] = _zscore(data[:, channel])
+        for channel in epochs.get_data(copy=False).swapaxes(0, 1):
+            channel[:] = _zscore(channel)
     return before, after, after.average(), epochs
 
 
@@ -271,7 +269,7 @@ def _eeg(signals: mne.io.BaseRaw | mne.BaseEpochs) -> mne.io.BaseRaw | mne.BaseE
                 f"Channel {name} holds values that are not finite (NaN or infinite). Interpolate "
                 "or leave out the channel or the stretch before filtering."
             )
-    for mark in signals.annotations or ():
+    for mark in list(signals.annotations or ()):
         if mark["description"].startswith("EDGE"):
             signals.annotations.append(mark["onset"], 0, "BAD boundary")
     return signals

@@ -106,11 +106,11 @@ def wavelet_coefficients(trials: np.ndarray, wavelet: str = "db4", step: int = 1
     wavelet (section 3.6), not the level nor the layout; these are ours.
     """
     n_trials, n_chans, n_times = trials.shape
-    filters, level = _wavelet(wavelet, n_times)
-    nearest = [indices[::step] for indices in _nearest_coefficients(filters, level, n_times)]
+    level = pywt.dwt_max_level(n_times, wavelet)
+    nearest = [indices[::step] for indices in _nearest_coefficients(wavelet, level, n_times)]
     result = np.empty((n_trials, n_chans, level + 1, len(nearest[0])), dtype=np.float32)
     for part in _parts(n_trials, n_chans * n_times):
-        levels = pywt.wavedec(trials[part].astype(np.float32), filters, level=level, axis=-1)
+        levels = pywt.wavedec(trials[part].astype(np.float32), wavelet, level=level, axis=-1)
         for row, (values, indices) in enumerate(zip(levels, nearest, strict=True)):
             result[part, :, row] = values[..., indices]
     return result
@@ -121,7 +121,7 @@ def wavelet_bands(n_times: int, sfreq: float, wavelet: str = "db4") -> list[str]
 
     `n_times` are the times of a trial, `sfreq` is in hertz.
     """
-    _, level = _wavelet(wavelet, n_times)
+    level = pywt.dwt_max_level(n_times, wavelet)
     bands = [f"A{level}: 0-{sfreq / 2 ** (level + 1):.0f} Hz"]
     for depth in range(level, 0, -1):
         bands.append(f"D{depth}: {sfreq / 2 ** (depth + 1):.0f}-{sfreq / 2**depth:.0f} Hz")
@@ -150,23 +150,7 @@ def _windows(n_times: int, sfreq: float, window: float, step: float) -> tuple[in
     return length, hop, -(-(extended - length) // hop) + 1
 
 
-def _wavelet(name: str, n_times: int) -> tuple[pywt.Wavelet, int]:
-    if name not in pywt.wavelist(kind="discrete"):
-        raise ValueError(
-            f"timefrequency.wavelet is {name!r}, which is no discrete wavelet of PyWavelets. "
-            "Choose one of pywt.wavelist(kind='discrete'), such as db4."
-        )
-    wavelet = pywt.Wavelet(name)
-    level = pywt.dwt_max_level(n_times, wavelet)
-    if level < 1:
-        raise ValueError(
-            f"A trial of {n_times} times is too short for one level of {name}, whose filter has "
-            f"{wavelet.dec_len} taps. Choose a shorter wavelet, such as haar."
-        )
-    return wavelet, level
-
-
-def _nearest_coefficients(wavelet: pywt.Wavelet, level: int, n_times: int) -> list[np.ndarray]:
+def _nearest_coefficients(wavelet: str, level: int, n_times: int) -> list[np.ndarray]:
     """For each level, which coefficient lies nearest to each time.
 
     A coefficient lies at the centre of the energy of the piece of signal that it weighs. The

@@ -43,6 +43,25 @@ def test_an_unknown_order_is_no_timeline():
     assert axes.lines[0].get_xdata().tolist() == [2, 0, 1]
 
 
+def test_times_and_frequencies_of_a_trial_stand_with_their_units():
+    frequencies, times = np.array([0.0, 25.0, 50.0]), np.array([0.02, 0.04, 0.06, 0.08])
+    figures = [
+        plotting.plot_filter_response(frequencies, {"notch": np.ones(3)}),
+        plotting.plot_spectrograms({"one": np.ones((3, 4))}, [(frequencies, times)]),
+        plotting.plot_energy(frequencies, np.array([0.25, 0.5, 0.25])),
+        plotting.plot_wavelets(np.ones((2, 4)), ["A1", "D1"], 0.02, 0.1),
+    ]
+    labels = [(f.axes[0].get_xlabel(), f.axes[0].get_ylabel()) for f in figures]
+    assert labels == [
+        ("frequency (Hz)", "gain (dB)"),
+        ("time (s)", "frequency (Hz)"),
+        ("frequency (Hz)", "share of the energy (%)"),
+        ("time (s)", "level"),
+    ]
+    assert [bar.get_height() for bar in figures[2].axes[0].patches] == [25, 50, 25]
+    assert figures[3].axes[0].get_xlim() == (0.02, 0.1)
+
+
 @pytest.mark.parametrize(("unitless", "factor", "unit"), [(False, 1e6, "µV"), (True, 1, "no unit")])
 def test_signals_without_a_unit_are_not_shown_in_microvolts(unitless, factor, unit):
     channels = channel_info(["Fz", "Cz", "Oz", "Pz", "C3", "C4"], 250.0, unitless)
