@@ -216,7 +216,6 @@ def _from_recordings(
             "the start of the recording) and filtering.epoch."
         )
     epochs = mne.concatenate_epochs(parts)
-    epochs.metadata = epochs.metadata.reset_index(drop=True)
     return before, after, mne.combine_evoked(evoked, weights="nave"), epochs
 
 
