@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from eeglib.datasets.simulation.ongoing import band_spectrum
-from eeglib.datasets.simulation.response import DURATION, INDUCED_BANDS, VisualResponse
-from eeglib.datasets.simulation.subject import SimulatedSubject
+from eeglib.datasets.simulation.subject import (
+    DURATION,
+    INDUCED_BANDS,
+    Response,
+    SimulatedSubject,
+    band_spectrum,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Truth:
     sfreq : float
     labels : array, shape (n_images,)
         Classes of the pictures; axis 0 of the response's arrays.
-    response : VisualResponse
+    response : Response
     noise_covariances : array, shape (n_components, n_chans, n_chans)
         V^2; each component's covariance over time is ``noise_autocorrelations``.
     noise_autocorrelations, induced_autocorrelation : arrays, shape (n_components, n_lags)
@@ -35,7 +39,7 @@ class Truth:
 
     sfreq: float
     labels: np.ndarray
-    response: VisualResponse
+    response: Response
     noise_covariances: np.ndarray
     noise_autocorrelations: np.ndarray
     induced_autocorrelation: np.ndarray
@@ -49,7 +53,8 @@ def truth_of(subject: SimulatedSubject) -> Truth:
     """The truth of a subject; everything follows from options, subject and pictures."""
     sfreq = float(subject.options.sfreq)
     n_lags = round(DURATION * sfreq)
-    mixings = [np.diag(c.mixing) if c.mixing.ndim == 1 else c.mixing for c in subject.components]
+    noises = subject.noises.values()
+    mixings = [np.diag(n.mixing) if n.mixing.ndim == 1 else n.mixing for n in noises]
     induced = [band_spectrum(*band) for band, _ in INDUCED_BANDS.values()]
     return Truth(
         sfreq=sfreq,
@@ -57,7 +62,7 @@ def truth_of(subject: SimulatedSubject) -> Truth:
         response=subject.response,
         noise_covariances=np.stack([mixing @ mixing.T for mixing in mixings]),
         noise_autocorrelations=np.stack(
-            [autocorrelation(c.spectrum, sfreq, n_lags) for c in subject.components]
+            [autocorrelation(n.spectrum, sfreq, n_lags) for n in noises]
         ),
         induced_autocorrelation=np.stack([autocorrelation(s, sfreq, n_lags) for s in induced]),
     )

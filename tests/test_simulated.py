@@ -24,10 +24,9 @@ from eeglib.datasets.bids_writer import write_recording
 from eeglib.datasets.montage import ACTICAP_128, montage_1005
 from eeglib.datasets.parallel import each
 from eeglib.datasets.simulated import Options, draw_stimuli, simulate
-from eeglib.datasets.simulation import ongoing
-from eeglib.datasets.simulation.forward_model import build_head
-from eeglib.datasets.simulation.response import similarity_scores
-from eeglib.datasets.simulation.subject import SimulatedSubject, draw_schedule
+from eeglib.datasets.simulation import subject as model
+from eeglib.datasets.simulation.forward_model import OCCIPITAL, TEMPORAL, build_head
+from eeglib.datasets.simulation.subject import SimulatedSubject, draw_schedule, similarity_scores
 from eeglib.profile import DatasetSettings
 
 CHANNELS = ("Fp1", "Fp2", "Fz", "Cz", "T7", "T8", "P7", "P8", "Pz", "PO7", "PO8", "O1", "Oz", "O2")
@@ -128,8 +127,6 @@ def test_a_source_is_seen_above_itself(site):
     head = build_head(ACTICAP_128)
     names = list(head.ch_names)
     patterns = head.topographies("visual", head.outward["visual"])
-    from eeglib.datasets.simulation.forward_model import OCCIPITAL, TEMPORAL
-
     pattern = np.abs(patterns[:, (OCCIPITAL + TEMPORAL).index(site)])
     nearest = np.argsort(head.distances[names.index(site)])[:8]
     assert int(pattern.argmax()) in nearest
@@ -197,41 +194,43 @@ def test_spectrum_falls_and_has_mains_and_alpha():
 
 def test_noise_forgets_itself_within_half_a_second():
     head = build_head(CHANNELS)
-    for component in ongoing.noise_components(head, np.random.default_rng(0)):
-        correlation = autocorrelation(component.spectrum, 250, 400)
+    for name, noise in model.draw_noises(head, np.random.default_rng(0)).items():
+        correlation = autocorrelation(noise.spectrum, 250, 400)
         assert correlation[0] == 1
-        assert np.abs(correlation[150:]).max() < 0.05, component.name
+        assert np.abs(correlation[150:]).max() < 0.05, name
 
 
 def test_drawn_noise_has_the_stated_covariance():
     head = build_head(CHANNELS)
-    components = ongoing.noise_components(head, np.random.default_rng(0))
-    spectra = ongoing.draw_spectra(components, 2**17, 250.0, np.random.default_rng(1))
+    noises = [*model.draw_noises(head, np.random.default_rng(0)).values()]
+    spectra = model.draw_spectra(noises, 2**17, 250.0, np.random.default_rng(1))
     data = np.fft.irfft(spectra, 2**17)
-    mixings = [np.diag(c.mixing) if c.mixing.ndim == 1 else c.mixing for c in components]
+    mixings = [np.diag(n.mixing) if n.mixing.ndim == 1 else n.mixing for n in noises]
     stated = sum(mixing @ mixing.T for mixing in mixings)
     drawn = np.cov(data)
     assert np.abs(drawn - stated).max() < 0.1 * np.abs(stated).max()
 
 
 def test_band_masks_leave_the_signal_whole():
-    masks = ongoing.band_masks(1024, 250.0)
-    assert masks.shape[0] == len(ongoing.DRIFT_BANDS)
+    masks = model.band_masks(1024, 250.0)
+    assert masks.shape == (6, 513)
     assert np.allclose(masks.sum(axis=0), 1)
     assert masks.min() >= 0
 
 
 def test_drift_has_its_size_its_memory_and_its_jump():
-    head = build_head(CHANNELS)
-    tau = 20.0
-    drift = ongoing.draw_drift(head, 2, 3000, 1e6, tau, 1.0, np.random.default_rng(0))
-    assert drift.log_gain.std() == pytest.approx(ongoing.GAIN_DRIFT, rel=0.15)
-    course = drift.log_gain[0] / drift.log_gain.std()
-    kept = np.mean(course[:, 20:] * course[:, :-20])
-    assert kept == pytest.approx(np.exp(-1), abs=0.15)
-    still = ongoing.draw_drift(head, 1, 10, 0, tau, 0.0, np.random.default_rng(0))
-    assert not still.log_bands.any()
-    assert not still.offset.any()
+    head, options = build_head(CHANNELS), Options(drift_tau=20.0)
+    drift = model.draw_drift(head, 2, 3000, options, np.random.default_rng(0))
+    assert drift.shape == (2, 8, len(CHANNELS), 3000)
+    assert drift.std() == pytest.approx(1, rel=0.15)
+    course = drift[0] / drift.std()
+    assert np.mean(course[..., 20:] * course[..., :-20]) == pytest.approx(np.exp(-1), abs=0.15)
+    options = Options(drift_tau=1e4)  # hardly any change within a session
+    steps = np.diff(model.draw_drift(head, 2, 100, options, np.random.default_rng(0)), axis=-1)
+    first, second = model.draw_drift(head, 2, 100, options, np.random.default_rng(0))
+    assert np.std(second[..., 0] - first[..., -1]) > 5 * steps.std()
+    still = model.draw_drift(head, 1, 10, Options(drift_strength=0), np.random.default_rng(0))
+    assert not still.any()
 
 
 def test_classes_that_look_alike_answer_alike():
@@ -317,7 +316,7 @@ def small_folder(tmp_path_factory):
     options = Options(**TINY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOKY_MAX_CPU_COUNT", "1")
-        simulate(folder, options, (1, 2), progress=False)
+        simulate(folder, options, (1, 2))
     return folder, options
 
 
@@ -392,7 +391,7 @@ def test_other_options_are_refused_in_a_named_folder_and_made_again_in_a_runs_ow
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(DatasetError, match="not empty"):
-        simulate(tmp_path, Options(**TINY), replace=True, progress=False)
+        simulate(tmp_path, Options(**TINY), replace=True)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
@@ -428,7 +427,7 @@ def test_several_cores_write_the_same_files(small_folder, tmp_path, monkeypatch)
     assert len(set(each(process_number, range(8)))) == 2
     assert set(each(process_number, range(8), least=100)) == {os.getpid()}
     folder, options = small_folder  # drawn in one process, see there
-    simulate(tmp_path / "two", options, (1, 2), progress=False)
+    simulate(tmp_path / "two", options, (1, 2))
     assert contents(tmp_path / "two") == contents(folder)
 
 
@@ -456,10 +455,10 @@ def test_an_interrupted_simulation_goes_on_where_it_was(small_folder, tmp_path, 
         patch.setattr("eeglib.datasets.bids_writer.write_recording", killed)
         patch.setattr(tempfile.TemporaryDirectory, "cleanup", lambda self: None)  # as kill -9 would
         with pytest.raises(KeyboardInterrupt):
-            simulate(tmp_path, options, (1, 2), progress=False)
+            simulate(tmp_path, options, (1, 2))
     assert written == [("01", "01"), ("01", "02"), ("02", "01")]
     assert [p.name for p in tmp_path.glob("sub-*")] == ["sub-01"]
     done = {p: p.stat().st_mtime_ns for p in (tmp_path / "sub-01").rglob("*")}
-    simulate(tmp_path, options, (1, 2), progress=False)
+    simulate(tmp_path, options, (1, 2))
     assert done == {p: p.stat().st_mtime_ns for p in done}
     assert contents(tmp_path) == contents(complete)

@@ -33,7 +33,7 @@ def drawings() -> np.ndarray:
 def test_classes_are_those_of_the_published_data_in_their_order():
     assert [c.wnid for c in CLASSES] == WORDNET_IDS
     assert len({c.name for c in CLASSES}) == 40
-    assert len({c.shape for c in CLASSES}) == 40
+    assert len({str(c.shape) for c in CLASSES}) == 40
     assert {c.group for c in CLASSES} == GROUPS
 
 
@@ -58,12 +58,6 @@ def test_every_object_stands_out_from_its_background(drawings):
     corners = np.median(drawings[:, :, [0, 0, -1, -1], [0, -1, 0, -1]], axis=2)
     distance = np.linalg.norm(drawings - corners[:, :, None, None], axis=-1)
     assert (distance > 100).mean(axis=(2, 3)).min() > 0.05
-
-
-@pytest.mark.parametrize("label", [-1, 40])
-def test_unknown_label_is_refused(label):
-    with pytest.raises(ValueError, match=r"0 \.\.\. 39, got"):
-        draw_stimulus(label, 0)
 
 
 def test_images_of_a_data_set_are_on_disk_and_in_the_table(tmp_path):

@@ -102,7 +102,6 @@ def simulate(
     options: Options,
     subjects: tuple[int, ...] = (1,),
     replace: bool = False,
-    progress: bool = True,
 ) -> Path:
     """Write a simulated BIDS data set, or what is missing of it, on all cores of this process.
 
@@ -116,8 +115,6 @@ def simulate(
     replace : bool
         Whether a simulation with *other* options in this folder is deleted and made again. Never
         deletes a folder that this function did not write.
-    progress : bool
-        Whether to print a line per subject.
 
     Returns
     -------
@@ -136,11 +133,8 @@ def simulate(
     missing = [s for s in subjects if not (folder / f"sub-{s:02d}").is_dir()]
     if missing:
         stimuli, features = draw_stimuli(folder, options)
-        if progress:
-            print(f"Simulating subjects {', '.join(map(str, missing))}")
         for subject in each(_simulate_subject, missing, folder, options, stimuli, features):
-            if progress:
-                print(f"Subject {subject} is written")
+            print(f"Simulated subject {subject}")
     people = sorted(p.name for p in folder.glob("sub-*") if p.is_dir())
     rows = "".join(f"{name}\tsimulated\tn/a\tn/a\n" for name in people)
     _write(folder / "participants.tsv", "participant_id\tspecies\tage\tsex\n" + rows)

@@ -1,8 +1,8 @@
 """Stimuli drawn by code: the 40 classes of the paper as small colour drawings (chapter 1).
 
 No downloaded picture is needed for the demo. Most shapes are glyphs of the Material Design Icons
-and Font Awesome fonts that the package ``qtawesome`` carries; shapes that the fonts lack are in
-``shapes.json``. Colour, place, size, tilt and background vary from image to image.
+and Font Awesome fonts that the package ``qtawesome`` carries; classes, and shapes that the fonts
+lack, are in ``stimuli.json``. Colour, place, size, tilt and background vary from image to image.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import colorsys
 import importlib.util
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
@@ -25,11 +24,6 @@ from eeglib.datasets.parallel import each
 if TYPE_CHECKING:
     import pandas
 
-SHAPES = Path(__file__).with_name("shapes.json")
-"""Strokes of a body and of its details, which show only where the body is, drawn or erased with
-polygons, ellipses (centre, radii), boxes (corners, radius) and lines (width, points). Units are the
-width of the drawing, x to the right and y down."""
-
 OVERSAMPLING = 4
 """Drawings are made this much larger and reduced, which smooths their edges."""
 
@@ -37,76 +31,22 @@ TRAINING_SEEDS = 10_000_000
 """Seeds from here on train the shipped models; data sets draw with smaller ones."""
 
 
-@dataclass(frozen=True)
-class StimulusClass:
-    """One of the 40 classes.
+class StimulusClass(NamedTuple):
+    """One of the 40 classes."""
 
-    Attributes
-    ----------
-    wnid : str
-        WordNet id, such as ``n07753592``.
-    name : str
-        Common name, such as ``banana``.
-    group : str
-        Semantic group: animal, plant, food, vehicle, clothing, device, household or leisure.
-    shape : str
-        ``font/glyph``, or a key of ``shapes.json``.
-    hue : float
-        The hue that the class most often has, in [0, 1).
-    """
-
-    wnid: str
-    name: str
-    group: str
-    shape: str
-    hue: float
+    wnid: str  # WordNet id, such as n07753592
+    name: str  # common name, such as banana
+    group: str  # animal, plant, food, vehicle, clothing, device, household or leisure
+    hue: float  # that the class most often has, in [0, 1)
+    shape: str | list
+    """``font/glyph``, or strokes of the body and of its details, which show only where the body is:
+    polygons, ellipses (centre, radii), boxes (corners, radius) and lines (width, points), drawn or
+    erased, in widths of the drawing, x to the right and y down."""
 
 
-_MDI, _FA = "materialdesignicons6", "fontawesome6-solid"
 CLASSES = tuple(
-    StimulusClass(*row)
-    for row in (
-        ("n02389026", "sorrel", "animal", f"{_FA}/horse", 0.05),
-        ("n03888257", "parachute", "leisure", f"{_MDI}/parachute", 0.97),
-        ("n03584829", "iron", "household", f"{_MDI}/iron", 0.58),
-        ("n02607072", "anemone fish", "animal", "anemone_fish", 0.07),
-        ("n03297495", "espresso maker", "household", f"{_MDI}/coffee-maker", 0.0),
-        ("n03063599", "coffee mug", "household", f"{_MDI}/coffee", 0.6),
-        ("n03792782", "mountain bike", "vehicle", f"{_MDI}/bike", 0.35),
-        ("n04086273", "revolver", "device", "revolver", 0.6),
-        ("n02510455", "giant panda", "animal", f"{_MDI}/panda", 0.0),
-        ("n11939491", "daisy", "plant", "daisy", 0.14),
-        ("n02951358", "canoe", "vehicle", "canoe", 0.04),
-        ("n02281787", "lycaenid", "animal", f"{_MDI}/butterfly", 0.62),
-        ("n02106662", "German shepherd", "animal", f"{_MDI}/dog-side", 0.08),
-        ("n04120489", "running shoe", "clothing", f"{_MDI}/shoe-sneaker", 0.55),
-        ("n03590841", "jack-o'-lantern", "plant", "jack_o_lantern", 0.07),
-        ("n02992529", "cellular telephone", "device", f"{_MDI}/cellphone", 0.65),
-        ("n03445777", "golf ball", "leisure", "golf_ball", 0.3),
-        ("n03180011", "desktop computer", "device", f"{_MDI}/desktop-classic", 0.55),
-        ("n02906734", "broom", "household", f"{_MDI}/broom", 0.12),
-        ("n07873807", "pizza", "food", f"{_MDI}/pizza", 0.1),
-        ("n03773504", "missile", "device", "missile", 0.25),
-        ("n02492035", "capuchin monkey", "animal", "monkey", 0.07),
-        ("n03982430", "pool table", "leisure", "pool_table", 0.38),
-        ("n03709823", "mailbag", "clothing", "mailbag", 0.08),
-        ("n03100240", "convertible", "vehicle", f"{_MDI}/car-convertible", 0.0),
-        ("n03376595", "folding chair", "household", "folding_chair", 0.1),
-        ("n03877472", "pajama", "clothing", "pajama", 0.85),
-        ("n03775071", "mitten", "clothing", "mitten", 0.95),
-        ("n03272010", "electric guitar", "leisure", f"{_MDI}/guitar-electric", 0.02),
-        ("n04069434", "reflex camera", "device", f"{_MDI}/camera", 0.7),
-        ("n03452741", "grand piano", "leisure", "grand_piano", 0.06),
-        ("n03792972", "mountain tent", "leisure", f"{_FA}/tent", 0.3),
-        ("n07753592", "banana", "food", "banana", 0.15),
-        ("n13054560", "bolete", "plant", "bolete", 0.05),
-        ("n03197337", "digital watch", "device", "digital_watch", 0.5),
-        ("n02504458", "African elephant", "animal", f"{_MDI}/elephant", 0.62),
-        ("n02690373", "airliner", "vehicle", f"{_MDI}/airplane", 0.58),
-        ("n03272562", "electric locomotive", "vehicle", "electric_locomotive", 0.98),
-        ("n04044716", "radio telescope", "device", "radio_telescope", 0.55),
-        ("n02124075", "Egyptian cat", "animal", f"{_FA}/cat", 0.1),
-    )
+    StimulusClass(**entry)
+    for entry in json.loads(Path(__file__).with_name("stimuli.json").read_text(encoding="utf-8"))
 )
 
 
@@ -126,14 +66,7 @@ def draw_stimulus(label: int, seed: int, size: int = 64) -> Image.Image:
     -------
     PIL.Image.Image
         RGB.
-
-    Raises
-    ------
-    ValueError
-        If `label` is none of the 40.
     """
-    if not 0 <= label < len(CLASSES):
-        raise ValueError(f"label must lie in 0 ... {len(CLASSES) - 1}, got {label}.")
     rng = np.random.default_rng(np.random.SeedSequence([label, seed]))
     canvas = size * OVERSAMPLING
     body, detail = _masks(label, canvas, rng)
@@ -151,20 +84,8 @@ def write_stimuli(
 ) -> pandas.DataFrame:
     """Draw the images of a data set as ``<wnid>/<wnid>_<n>.png``, on all cores of this process.
 
-    Parameters
-    ----------
-    folder : Path
-    labels : sequence of int
-        Indices into `CLASSES`.
-    images_per_class : int
-    seed : int
-        Another seed gives other images.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``image`` (name without extension), ``label`` (position in `labels`),
-        ``class_name``, ``wnid``, ``file`` (path relative to `folder`).
+    ``labels`` are indices into `CLASSES`. The table has columns ``image`` (name without extension),
+    ``label`` (position in ``labels``), ``class_name``, ``wnid``, ``file`` (below ``folder``).
     """
     import pandas
 
@@ -198,27 +119,18 @@ def image_seed(seed: int, number: int) -> int:
 def visual_features(images: Sequence[Image.Image]) -> np.ndarray:
     """Describe images by simple visual properties: layout, edges and colour.
 
-    Parameters
-    ----------
-    images : sequence of PIL.Image.Image
+    Stands in for early visual cortex in the simulated recordings: a coarse map of luminance
+    contrast (8 x 8), the energy of edges in 8 orientations over a 4 x 4 grid, and mean and spread
+    of the colours over the image and its centre.
 
     Returns
     -------
     array, shape (n_images, 204)
-        Each feature has mean 0 and variance 1 over the images; each of the three kinds of feature
-        has the same weight in a distance.
-
-    Notes
-    -----
-    Stands in for early visual cortex in the simulated recordings: a coarse map of luminance
-    contrast (8 x 8), the energy of edges in 8 orientations over a 4 x 4 grid, and mean and spread
-    of the colours over the image and its centre.
+        Each feature has mean 0 over the images and the same variance as others of its kind; the
+        three kinds have the same weight in a distance.
     """
-    rows = [_describe(image) for image in images]
-    features = np.concatenate(
-        [_unit_weight(np.stack(kind)) for kind in zip(*rows, strict=True)], axis=1
-    )
-    return features
+    kinds = zip(*map(_describe, images), strict=True)
+    return np.concatenate([_unit_weight(np.stack(kind)) for kind in kinds], axis=1)
 
 
 def _describe(image: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -226,10 +138,7 @@ def _describe(image: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     grey = pixels @ [0.299, 0.587, 0.114]
     contrast = np.abs(grey - np.median(grey))
     layout = contrast.reshape(8, 8, 8, 8).mean(axis=(1, 3)).ravel()
-    down, across = (
-        ndimage.gaussian_filter(grey, 1, order=(1, 0)),
-        ndimage.gaussian_filter(grey, 1, order=(0, 1)),
-    )
+    down, across = (ndimage.gaussian_filter(grey, 1, order) for order in ((1, 0), (0, 1)))
     energy, angle = np.hypot(down, across), np.mod(np.arctan2(down, across), np.pi)
     bins = np.minimum((angle / np.pi * 8).astype(int), 7)
     edges = np.stack([np.where(bins == b, energy, 0) for b in range(8)])
@@ -247,7 +156,7 @@ def _unit_weight(features: np.ndarray) -> np.ndarray:
 
 def _masks(label: int, canvas: int, rng: np.random.Generator) -> list[Image.Image]:
     """Where the object is, and where its details are, after tilt, size and place."""
-    masks = _shape(CLASSES[label].shape, canvas)
+    masks = _shape(label, canvas)
     if rng.random() < 0.5:
         masks = [mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for mask in masks]
     scale = rng.uniform(0.62, 0.88)
@@ -263,14 +172,15 @@ def _masks(label: int, canvas: int, rng: np.random.Generator) -> list[Image.Imag
 
 
 @cache
-def _shape(name: str, canvas: int) -> list[Image.Image]:
+def _shape(label: int, canvas: int) -> list[Image.Image]:
     """Masks of a class's body and of its details, before they are moved."""
+    shape = CLASSES[label].shape
     body, detail = (Image.new("L", (canvas, canvas)) for _ in range(2))
-    if "/" in name:
-        return [_glyph(name, canvas), detail]
-    for mask, kind, numbers in json.loads(SHAPES.read_text(encoding="utf-8"))[name]:
-        target = detail if mask.endswith("detail") else body
-        _stroke(ImageDraw.Draw(target), kind, numbers, canvas, 0 if "erase" in mask else 255)
+    if isinstance(shape, str):
+        return [_glyph(*shape.split("/"), canvas), detail]
+    for mask, kind, numbers in shape:
+        pen = ImageDraw.Draw(detail if mask.endswith("detail") else body)
+        _stroke(pen, kind, numbers, canvas, 0 if mask.startswith("erase") else 255)
     return [body, ImageChops.multiply(detail, body)]
 
 
@@ -279,8 +189,7 @@ def _stroke(pen: ImageDraw.ImageDraw, kind: str, numbers: list, canvas: int, ink
         pen.polygon([(x * canvas, y * canvas) for x, y in numbers], fill=ink)
     elif kind == "ellipse":
         x, y, rx, ry = numbers
-        box = [c * canvas for c in (x - rx, y - ry, x + rx, y + ry)]
-        pen.ellipse(box, fill=ink)
+        pen.ellipse([c * canvas for c in (x - rx, y - ry, x + rx, y + ry)], fill=ink)
     elif kind == "box":
         *corners, radius = (c * canvas for c in numbers)
         pen.rounded_rectangle(corners, radius, fill=ink)
@@ -292,15 +201,9 @@ def _stroke(pen: ImageDraw.ImageDraw, kind: str, numbers: list, canvas: int, ink
             _stroke(pen, "ellipse", [x, y, width / 2, width / 2], canvas, ink)
 
 
-def _glyph(name: str, canvas: int) -> Image.Image:
-    font_name, glyph = name.split("/")
+def _glyph(font_name: str, glyph: str, canvas: int) -> Image.Image:
     # Only the font files are wanted; importing the package would ask for a Qt binding.
-    spec = importlib.util.find_spec("qtawesome")
-    if spec is None:
-        raise ImportError(
-            "The drawn stimuli need the icon fonts of the package qtawesome: pip install qtawesome."
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "fonts"
+    folder = Path(importlib.util.find_spec("qtawesome").origin).parent / "fonts"
     file = next(folder.glob(f"{font_name}-webfont-[0-9]*.ttf"))
     characters = json.loads(next(folder.glob(f"{font_name}-webfont-charmap*.json")).read_text())
     character, font = chr(int(characters[glyph], 16)), ImageFont.truetype(file, int(canvas * 0.8))

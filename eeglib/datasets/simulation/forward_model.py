@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import mne
 import numpy as np
@@ -11,48 +11,27 @@ import numpy as np
 from eeglib.datasets.montage import montage_1005
 
 OCCIPITAL = ("O1", "O2", "Oz", "POO1", "POO2", "PO3", "PO4", "PO7", "PO8", "I1", "I2", "POz")
-"""Electrodes below which the early visual sources lie."""
-
 TEMPORAL = ("P7", "P8", "P9", "P10", "PO9", "PO10", "TP7", "TP8", "TP9", "TP10", "TPP9h", "TPP10h")
-"""Electrodes below which the later, inferior temporal sources lie."""
-
-SITES = {
-    "visual": OCCIPITAL + TEMPORAL,
+SITES = {  # electrodes below which sources lie
+    "visual": OCCIPITAL + TEMPORAL,  # early, and later in inferior temporal cortex
     "alpha": ("O1", "O2", "POz", "Pz", "P3", "P4", "PO7", "PO8"),
     "eyes": ("Fp1", "Fp2"),
 }
 MUSCLE = ("FT9", "FT10", "T7", "T8", "TP9", "TP10", "F9", "F10")
-
 DEPTH = 0.78
 """Distance of a cortical source from the centre of the head, in radii of the scalp."""
-
 N_BACKGROUND = 240
 
 
-@dataclass(frozen=True)
-class Head:
-    """Lead field of one set of channels.
-
-    Attributes
-    ----------
-    ch_names : tuple of str
-    sites, outward : dict of str to array, shape (n_sites, 3)
-        By group of sources (``visual``, ``alpha``, ``eyes``, ``background``): their places, m,
-        MNE's head coordinates; unit vectors from the centre of the head through them.
-    gain : dict of str to array, shape (n_chans, n_sites, 3)
-        Volts against the mean of all channels, for a current dipole of 1 A m along x, y, z.
-    muscle : array, shape (n_chans,)
-        Closeness to the temporal and neck muscles, 0 to 1.
-    distances : array, shape (n_chans, n_chans)
-        Between the electrodes, m.
-    """
+class Head(NamedTuple):
+    """Lead field of one set of channels; its groups of sources are `SITES` and ``background``."""
 
     ch_names: tuple[str, ...]
-    sites: dict[str, np.ndarray]
-    outward: dict[str, np.ndarray]
-    gain: dict[str, np.ndarray]
-    muscle: np.ndarray
-    distances: np.ndarray
+    sites: dict[str, np.ndarray]  # (n_sites, 3), m, MNE's head coordinates
+    outward: dict[str, np.ndarray]  # (n_sites, 3), unit vectors from the centre of the head
+    gain: dict[str, np.ndarray]  # (n_chans, n_sites, 3), V per A m, against the mean of channels
+    muscle: np.ndarray  # (n_chans,), closeness to the temporal and neck muscles, 0 to 1
+    distances: np.ndarray  # (n_chans, n_chans), between the electrodes, m
 
     def topographies(self, group: str, directions: np.ndarray) -> np.ndarray:
         """Scalp patterns, V per A m, (n_chans, n_sites), of dipoles along unit vectors."""
@@ -90,44 +69,32 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
         vectors = np.array([electrodes[name] for name in names])
         outward[group] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     sites = {group: centre + radius * DEPTH * unit for group, unit in outward.items()}
-    outward["background"], depths = _background()
-    sites["background"] = centre + radius * depths[:, None] * outward["background"]
+    rng = np.random.default_rng(20240)  # the same for every head
+    unit = rng.standard_normal((4 * N_BACKGROUND, 3))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    outward["background"] = unit = unit[unit[:, 2] > -0.45][:N_BACKGROUND]
+    depths = rng.uniform(0.45, 0.84, len(unit))
+    sites["background"] = centre + radius * depths[:, None] * unit
     info = mne.pick_info(whole, [montage.ch_names.index(n) for n in ch_names])
-    sphere = mne.make_sphere_model(centre, radius, verbose="error")
     positions = np.array([electrodes[n] for n in ch_names])
     rim = np.array([electrodes[n] for n in MUSCLE])
     to_rim = np.linalg.norm(positions[:, None] - rim, axis=-1).min(axis=1)
     return Head(
-        ch_names=tuple(ch_names),
+        ch_names=ch_names,
         sites=sites,
         outward=outward,
-        gain=_lead_field(info, sites, sphere),
+        gain=_lead_field(info, sites, mne.make_sphere_model(centre, radius, verbose="error")),
         muscle=np.exp(-0.5 * (to_rim / 0.03) ** 2),
         distances=np.linalg.norm(positions[:, None] - positions[None], axis=-1),
     )
-
-
-def _background() -> tuple[np.ndarray, np.ndarray]:
-    """Directions and relative depths of sources all over the brain, the same for every head."""
-    rng = np.random.default_rng(20240)
-    unit = rng.standard_normal((4 * N_BACKGROUND, 3))
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    unit = unit[unit[:, 2] > -0.45][:N_BACKGROUND]
-    return unit, rng.uniform(0.45, 0.84, len(unit))
 
 
 def _lead_field(info: mne.Info, sites: dict[str, np.ndarray], sphere) -> dict[str, np.ndarray]:
     positions = np.concatenate(list(sites.values()))
     up = np.tile([0.0, 0.0, 1.0], (len(positions), 1))
     with mne.utils.use_log_level("error"):
-        forward = mne.make_forward_solution(
-            info,
-            trans=None,
-            src=mne.setup_volume_source_space(pos={"rr": positions, "nn": up}),
-            bem=sphere,
-            meg=False,
-            mindist=0.0,
-        )
+        space = mne.setup_volume_source_space(pos={"rr": positions, "nn": up})
+        forward = mne.make_forward_solution(info, None, space, sphere, meg=False, mindist=0.0)
     gain = forward["sol"]["data"].reshape(len(info["ch_names"]), len(positions), 3)
     gain = gain - gain.mean(axis=0)
     ends = np.cumsum([len(p) for p in sites.values()])[:-1]

@@ -1,58 +1,70 @@
-"""One simulated subject: the order of the pictures and the signals, session by session."""
+"""One simulated subject: the order of the pictures and the signals, session by session (chapter 1).
+
+Two kinds of activity follow a picture. *Evoked* waves have the same shape and sign at every
+repetition, earlier in occipital than in temporal cortex. *Induced* bursts have a random phase, so
+that only their power, not their mean, tells the pictures apart. How strongly each source answers
+follows what the picture looks like: pictures that look alike give alike answers.
+
+What happens without any picture forgets itself within about half a second, with one exception: the
+drift. So the drift, and nothing else, lets a decoder tell *when* a trial was recorded.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas
 import scipy.fft
 
-from eeglib.datasets.simulation import ongoing
-from eeglib.datasets.simulation.forward_model import build_head
-from eeglib.datasets.simulation.response import INDUCED_BANDS, build_response
+from eeglib.datasets.simulation.forward_model import OCCIPITAL, TEMPORAL, Head, build_head
 
 if TYPE_CHECKING:
     from eeglib.datasets.simulated import Options
 
 PURPOSES = ("schedule", "response", "noise", "drift", "ongoing", "induced", "artefacts")
-PADDING = 4.0
-"""Seconds of noise thrown away, so that the end of a session knows nothing of its start."""
+DURATION = 0.8  # s, of a response: it reaches into the next trial, as in a real recording
+ONSET = 0.06  # s, before which a picture drives nothing
+WAVES = {  # peak (s) and width (s) at occipital sites, mean moment and modulation (A m)
+    "P1": (0.100, 0.009, +5e-9, 4e-9),
+    "N1": (0.150, 0.012, -6e-9, 5e-9),
+    "P2": (0.215, 0.016, +4e-9, 4e-9),
+    "late": (0.360, 0.060, +3e-9, 3e-9),
+}
+TEMPORAL_DELAY = 0.045  # s, by which the temporal sources follow the occipital ones
+INDUCED_BANDS = {  # band (Hz), standard deviation of the moment (A m)
+    "beta": ((15.0, 28.0), 5e-9),
+    "gamma": ((35.0, 65.0), 4e-9),
+}
+INDUCED_MODULATION = 0.6  # standard deviation over pictures of the log-power of induced activity
+DRIFT_BANDS = (4.0, 8.0, 13.0, 30.0, 60.0)  # Hz, between bands whose strengths drift apart
+GAIN_DRIFT = 0.012  # standard deviation at drift strength 1 of the log-gain of a channel,
+BAND_DRIFT = 0.03  # of the log-amplitude of a band in a channel,
+OFFSET_DRIFT = 15e-6  # of a channel's slow potential, V
+ONGOING_RMS, ALPHA_RMS, SENSOR_RMS, TONE_RMS = 14e-6, 5e-6, 1.2e-6, 4e-6  # V; muscle tone: at rim
+PADDING = 4.0  # s of noise thrown away: the end of a session knows nothing of its start
 
 
-def draw_schedule(
-    classes: np.ndarray, options: Options, rng: np.random.Generator
-) -> pandas.DataFrame:
-    """Decide which picture is shown when.
+class Noise(NamedTuple):
+    """Stationary Gaussian noise whose covariance over space and over time factorise."""
 
-    In design ``block`` the pictures of one class come in a row, classes in random order; in design
-    ``randomized`` the same slots hold the pictures shuffled over the whole recording.
+    mixing: np.ndarray  # V, (n_chans, n_sources), or (n_chans,) for noise of each channel's own
+    spectrum: Callable[[np.ndarray], np.ndarray]  # power at frequencies (Hz), up to a factor
 
-    Parameters
-    ----------
-    classes : int array, shape (n_images,)
-        Class of each picture.
-    options : eeglib.datasets.simulated.Options
-    rng : numpy.random.Generator
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per trial in the order of presentation: ``stimulus`` (row of ``classes``),
-        ``block`` and ``session`` (from 0), ``onset`` (s, in its session).
-    """
-    own = {c: rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)}
-    blocks = [own[c] for c in rng.permutation(list(own))]
-    stimulus = np.concatenate(blocks)
-    if options.design == "randomized":
-        stimulus = rng.permutation(stimulus)
-    block = np.repeat(np.arange(len(blocks)), [len(b) for b in blocks])
-    table = pandas.DataFrame({"stimulus": stimulus, "block": block})
-    table["session"], place = np.divmod(block, options.classes_per_session)
-    trials_before = table.groupby("session").cumcount()
-    onset = (place + 0.5) * options.pause + trials_before * options.image_duration
-    table["onset"] = np.round(onset * options.sfreq) / options.sfreq
-    return table
+class Response(NamedTuple):
+    """What pictures do in one subject, as factors; float32."""
+
+    topographies: np.ndarray  # (n_chans, n_dipoles), V per A m
+    waves: np.ndarray  # (n_dipoles, n_waves, n_times), peak 1, from the onset of the picture
+    evoked: np.ndarray  # (n_images, n_dipoles, n_waves), moments of the waves, A m
+    envelopes: np.ndarray  # (n_dipoles, n_bands, n_times), of induced activity, peak 1
+    induced: np.ndarray  # (n_images, n_dipoles, n_bands), its largest standard deviation, A m
+
+    def source_courses(self, image: int) -> np.ndarray:
+        """Evoked moments of all sources for one picture, A m, shape (n_dipoles, n_times)."""
+        return np.einsum("dw,dwt->dt", self.evoked[image], self.waves)
 
 
 class SimulatedSubject:
@@ -76,28 +88,20 @@ class SimulatedSubject:
         self.head = build_head(options.channels)
         self.schedule = draw_schedule(classes, options, self._rng("schedule"))
         self.n_sessions = int(self.schedule["session"].max()) + 1
-        self.response = build_response(
-            self.head,
-            classes,
-            features,
-            options.sfreq,
-            options.image_share,
-            options.stimulus_strength,
-            self._rng("response"),
-        )
+        rng = self._rng("response")
+        self.response = draw_response(self.head, classes, features, options, rng)
         rng = self._rng("noise")
-        self.components = ongoing.noise_components(self.head, rng)
-        self.mains = ongoing.draw_mains(len(options.channels), rng)
+        self.noises = draw_noises(self.head, rng)
+        size = 2e-6 * rng.lognormal(0, 0.6, len(options.channels))
+        phase = rng.uniform(0, 2 * np.pi) + 0.4 * rng.standard_normal(len(size))
+        self.mains = (size * np.exp(1j * phase)).astype(np.complex64)  # V, at 50 Hz
         longest = max(self.n_times(session) for session in range(self.n_sessions))
-        self.drift = ongoing.draw_drift(
-            self.head,
-            self.n_sessions,
-            int(longest / options.sfreq) + 2,
-            options.session_gap,
-            options.drift_tau,
-            options.drift_strength,
-            self._rng("drift"),
-        )
+        n_seconds = int(longest / options.sfreq) + 2
+        drift = draw_drift(self.head, self.n_sessions, n_seconds, options, self._rng("drift"))
+        # One value per second, linear in between: (n_sessions, n_chans, n_seconds), and of the
+        # bands (n_sessions, n_bands, n_chans, n_seconds). The gain acts on all in a channel.
+        self.log_gain, self.offset = GAIN_DRIFT * drift[:, 0], OFFSET_DRIFT * drift[:, 1]
+        self.log_bands = BAND_DRIFT * drift[:, 2:]
 
     def _rng(self, purpose: str, session: int = 0) -> np.random.Generator:
         """Independent random numbers for each subject, purpose and session, all from one seed."""
@@ -125,74 +129,285 @@ class SimulatedSubject:
         """
         sfreq, n_times = self.options.sfreq, self.n_times(session)
         data = self._ongoing(session, n_times)
-        for courses in (self._evoked(session, n_times), self._induced(session, n_times)):
+        for courses in self._driven(session, n_times):
             data += self.response.topographies @ courses
-        ongoing.add_artefacts(data, self.head, sfreq, self._rng("artefacts", session))
-        data += self._mains(n_times)
+        add_artefacts(data, self.head, sfreq, self._rng("artefacts", session))
+        mains = np.exp(2j * np.pi * 50.0 * np.arange(n_times) / sfreq).astype(np.complex64)
+        data += np.outer(self.mains.real, mains.real) - np.outer(self.mains.imag, mains.imag)
         if self.options.drift_strength > 0:
-            gains = np.exp(self.drift.log_gain[session])
-            for row, gain, offset in zip(data, gains, self.drift.offset[session], strict=True):
-                row *= ongoing.per_sample(gain, sfreq, n_times)
-                row += ongoing.per_sample(offset, sfreq, n_times)
+            gains = np.exp(self.log_gain[session])
+            for row, gain, offset in zip(data, gains, self.offset[session], strict=True):
+                row *= per_sample(gain, sfreq, n_times)
+                row += per_sample(offset, sfreq, n_times)
         return data
 
-    def _spectra(self, components: list, n_times: int, rng) -> tuple[np.ndarray, int]:
-        sfreq = self.options.sfreq
-        n_fft = scipy.fft.next_fast_len(round(n_times + PADDING * sfreq), real=True)
-        return ongoing.draw_spectra(components, n_fft, sfreq, rng), n_fft
+    def _n_fft(self, n_times: int) -> int:
+        return scipy.fft.next_fast_len(round(n_times + PADDING * self.options.sfreq), real=True)
 
     def _ongoing(self, session: int, n_times: int) -> np.ndarray:
-        """Noise with drifting spectrum."""
-        sfreq = self.options.sfreq
-        spectra, n_fft = self._spectra(self.components, n_times, self._rng("ongoing", session))
+        """Noise with drifting spectrum, V."""
+        sfreq, n_fft = self.options.sfreq, self._n_fft(n_times)
+        spectra = draw_spectra([*self.noises.values()], n_fft, sfreq, self._rng("ongoing", session))
         data = np.empty((len(spectra), n_times), np.float32)
         if self.options.drift_strength == 0:
             for row, spectrum in zip(data, spectra, strict=True):
                 row[:] = scipy.fft.irfft(spectrum, n_fft)[:n_times]
             return data
-        masks = ongoing.band_masks(n_fft, sfreq)
-        strengths = np.exp(self.drift.log_bands[session])
+        masks = band_masks(n_fft, sfreq)
+        strengths = np.exp(self.log_bands[session])
         for channel, spectrum in enumerate(spectra):
             bands = scipy.fft.irfft(masks * spectrum, n_fft)[:, :n_times]
             for band, course in zip(bands, strengths[:, channel], strict=True):
-                band *= ongoing.per_sample(course, sfreq, n_times)
+                band *= per_sample(course, sfreq, n_times)
             bands.sum(axis=0, out=data[channel])
         return data
 
-    def _windows(self, session: int) -> list[tuple[int, slice]]:
-        """Picture, and the samples of its response, of every trial."""
-        length = self.response.waves.shape[-1]
-        trials = self.trials(session)
-        starts = np.round(trials["onset"].to_numpy() * self.options.sfreq).astype(int)
-        return [(i, slice(s, s + length)) for i, s in zip(trials["stimulus"], starts, strict=True)]
-
-    def _evoked(self, session: int, n_times: int) -> np.ndarray:
-        """Evoked moments of the sources, A m, shape (n_dipoles, n_times)."""
-        n_dipoles, _, length = self.response.waves.shape
+    def _driven(self, session: int, n_times: int) -> tuple[np.ndarray, np.ndarray]:
+        """Evoked and induced moments of the sources, A m, each of shape (n_dipoles, n_times)."""
+        sfreq, n_fft, response = self.options.sfreq, self._n_fft(n_times), self.response
+        n_dipoles, n_bands, length = response.envelopes.shape
         evoked = np.zeros((n_dipoles, n_times + length), np.float32)
-        for image, window in self._windows(session):
-            evoked[:, window] += self.response.source_courses(image)
-        return evoked[:, :n_times]
-
-    def _induced(self, session: int, n_times: int) -> np.ndarray:
-        """Induced moments of the sources, A m, shape (n_dipoles, n_times)."""
-        n_dipoles, n_bands, length = self.response.envelopes.shape
-        envelopes = self.response.envelopes.swapaxes(0, 1)
         size = np.zeros((n_bands, n_dipoles, n_times + length), np.float32)
-        for image, window in self._windows(session):
+        for trial in self.trials(session).itertuples():
+            start = round(trial.onset * sfreq)
+            window = slice(start, start + length)
+            evoked[:, window] += response.source_courses(trial.stimulus)
             # Independent bursts that overlap add in variance.
-            burst = self.response.induced[image].T[:, :, None] * envelopes
-            size[:, :, window] = np.hypot(size[:, :, window], burst)
+            burst = response.induced[trial.stimulus][..., None] * response.envelopes
+            size[..., window] = np.hypot(size[..., window], burst.swapaxes(0, 1))
         bursts = np.zeros((n_dipoles, n_times), np.float32)
         rng = self._rng("induced", session)
-        for course, (name, (band, _)) in zip(size, INDUCED_BANDS.items(), strict=True):
-            noise = ongoing.NoiseComponent(name, np.ones(n_dipoles), ongoing.band_spectrum(*band))
-            spectra, n_fft = self._spectra([noise], n_times, rng)
+        for course, (band, _) in zip(size, INDUCED_BANDS.values(), strict=True):
+            noise = Noise(np.ones(n_dipoles), band_spectrum(*band))
+            spectra = draw_spectra([noise], n_fft, sfreq, rng)
             bursts += course[:, :n_times] * scipy.fft.irfft(spectra, n_fft)[:, :n_times]
-        return bursts
+        return evoked[:, :n_times], bursts
 
-    def _mains(self, n_times: int) -> np.ndarray:
-        phase = 2j * np.pi * 50.0 * np.arange(n_times) / self.options.sfreq
-        turning = np.exp(phase).astype(np.complex64)
-        amplitude = self.mains.astype(np.complex64)[:, None]
-        return amplitude.real * turning.real - amplitude.imag * turning.imag
+
+def draw_schedule(
+    classes: np.ndarray, options: Options, rng: np.random.Generator
+) -> pandas.DataFrame:
+    """Decide which picture is shown when, by the class of each picture.
+
+    In design ``block`` the pictures of one class come in a row, classes in random order; in design
+    ``randomized`` the same slots hold the pictures shuffled over the whole recording. The table has
+    one row per trial in the order of presentation: ``stimulus`` (row of ``classes``), ``block`` and
+    ``session`` (from 0), ``onset`` (s, in its session).
+    """
+    own = {c: rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)}
+    blocks = [own[c] for c in rng.permutation(list(own))]
+    stimulus = np.concatenate(blocks)
+    if options.design == "randomized":
+        stimulus = rng.permutation(stimulus)
+    block = np.repeat(np.arange(len(blocks)), [len(b) for b in blocks])
+    table = pandas.DataFrame({"stimulus": stimulus, "block": block})
+    table["session"], place = np.divmod(block, options.classes_per_session)
+    trials_before = table.groupby("session").cumcount()
+    onset = (place + 0.5) * options.pause + trials_before * options.image_duration
+    return table.assign(onset=np.round(onset * options.sfreq) / options.sfreq)
+
+
+# --- what a picture does --------------------------------------------------------------------
+
+
+def draw_response(
+    head: Head,
+    classes: np.ndarray,
+    features: np.ndarray,
+    options: Options,
+    rng: np.random.Generator,
+) -> Response:
+    """Draw one subject's sources and how they answer to each picture."""
+    directions = head.random_directions("visual", 0.6, rng)
+    n_sites = len(directions)
+    times = np.arange(round(DURATION * options.sfreq)) / options.sfreq
+    delay = np.repeat([0.0, TEMPORAL_DELAY], [len(OCCIPITAL), len(TEMPORAL)])
+    delay = (delay + rng.uniform(0.0, 0.012, n_sites))[:, None]
+    peak, width, mean, spread = np.array(list(WAVES.values())).T
+    mean = mean * rng.lognormal(0, 0.3, (n_sites, len(WAVES)))
+    # Neighbouring sources answer to much the same; it falls within 2.5 cm.
+    sites = head.sites["visual"]
+    distances = np.linalg.norm(sites[:, None] - sites, axis=-1)
+    alike = np.exp(-0.5 * (distances / 0.025) ** 2) + 1e-6 * np.eye(n_sites)
+    wave_scores, band_scores = (
+        similarity_scores(classes, features, alike, n_outputs, options.image_share, rng)
+        for n_outputs in (len(WAVES), len(INDUCED_BANDS))
+    )
+    moments = np.array([moment for _, moment in INDUCED_BANDS.values()])
+    induced = moments * np.exp(0.5 * (INDUCED_MODULATION * band_scores))
+    begin = _ramp(times, ONSET, ONSET + 0.02)
+    shifted = times - delay
+    waves = np.exp(-0.5 * ((shifted[:, None] - peak[:, None]) / width[:, None]) ** 2)
+    envelope = _ramp(shifted, 0.09, 0.17) * _ramp(shifted, 0.60, 0.40) * begin
+    return Response(
+        topographies=head.topographies("visual", directions).astype(np.float32),
+        waves=(waves * (begin * _ramp(times, DURATION, DURATION - 0.1))).astype(np.float32),
+        evoked=(options.stimulus_strength * (mean + spread * wave_scores)).astype(np.float32),
+        envelopes=np.repeat(envelope[:, None], len(INDUCED_BANDS), axis=1).astype(np.float32),
+        induced=(options.stimulus_strength * induced).astype(np.float32),
+    )
+
+
+def similarity_scores(
+    classes: np.ndarray,
+    features: np.ndarray,
+    alike: np.ndarray,
+    n_outputs: int,
+    image_share: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Project what pictures look like onto random axes, shape (n_images, n_sites, n_outputs).
+
+    ``alike``, shape (n_sites, n_sites), says how much the axes of two sites have in common. A
+    part of variance ``1 - image_share`` over pictures and sites is shared by all pictures of a
+    class, one of variance ``image_share`` is the single picture's. A random projection keeps
+    distances (Johnson & Lindenstrauss), so classes that look alike stay close.
+    """
+    _, index = np.unique(classes, return_inverse=True)
+    centred = features - features.mean(axis=0)
+    means = np.stack([centred[index == c].mean(axis=0) for c in range(index.max() + 1)])
+    axes = rng.standard_normal((features.shape[1], len(alike), n_outputs))
+    projection = np.einsum("fso,st->fto", axes, np.linalg.cholesky(alike).T)
+    of_class = _unit_variance(np.tensordot(means - means.mean(axis=0), projection, 1))
+    of_image = _unit_variance(np.tensordot(centred - means[index], projection, 1))
+    return np.sqrt(1 - image_share) * of_class[index] + np.sqrt(image_share) * of_image
+
+
+def _unit_variance(scores: np.ndarray) -> np.ndarray:
+    size = np.sqrt(np.mean(scores**2))
+    return scores / size if size > 0 else scores  # one class, or one picture per class
+
+
+def _ramp(times: np.ndarray, start: float, stop: float) -> np.ndarray:
+    """Raised cosine from 0 at start to 1 at stop (either order)."""
+    return 0.5 - 0.5 * np.cos(np.pi * np.clip((times - start) / (stop - start), 0, 1))
+
+
+# --- what happens without pictures ----------------------------------------------------------
+
+
+def band_spectrum(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Power of band-limited noise: flat between low and high (Hz), cosine edges of 2 Hz."""
+    return lambda f: (
+        np.cos(np.pi / 4 * np.clip(np.abs(f - (low + high) / 2) - (high - low) / 2, 0, 2)) ** 2
+    )
+
+
+def draw_noises(head: Head, rng: np.random.Generator) -> dict[str, Noise]:
+    """Draw one subject's stationary noise.
+
+    Sources all over the brain with a 1/f spectrum, parieto-occipital alpha whose narrow band makes
+    it wax and wane, amplifier noise, muscle tone at the rim, and one noisy channel.
+    """
+    n_chans = len(head.ch_names)
+    directions = head.random_directions("background", 3.0, rng)
+    background = _rescale(head.topographies("background", directions), ONGOING_RMS)
+    # Sources that share a spectrum are seen through the sum of their patterns only, so as many
+    # independent courses as channels give the same signal at a fraction of the cost.
+    values, vectors = np.linalg.eigh(background @ background.T)
+    keep = values > values.max() * 1e-9
+    alpha = head.topographies("alpha", head.random_directions("alpha", 0.5, rng))
+    peak = rng.uniform(9.0, 11.0)
+    noisy = np.zeros((n_chans, 1))
+    noisy[rng.integers(n_chans)] = 15e-6
+    return {
+        # Flat below 1 Hz, so that memory ends within a second.
+        "ongoing": Noise(vectors[:, keep] * np.sqrt(values[keep]), lambda f: (1 + f**2) ** -0.75),
+        "alpha": Noise(
+            _rescale(alpha, ALPHA_RMS), lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2)
+        ),
+        "sensor": Noise(np.full(n_chans, SENSOR_RMS), np.ones_like),
+        "muscle tone": Noise(
+            TONE_RMS * head.muscle,
+            lambda f: f**2 / (f**2 + 40.0**2) * (1 + (f / 150.0) ** 2) ** -1.0,
+        ),
+        "noisy channel": Noise(noisy, np.ones_like),
+    }
+
+
+def _rescale(patterns: np.ndarray, rms: float) -> np.ndarray:
+    return patterns * (rms / np.sqrt(np.mean(np.sum(patterns**2, axis=1))))
+
+
+def draw_spectra(
+    noises: list[Noise], n_fft: int, sfreq: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Fourier coefficients of the sum of noises, complex64, shape (n_chans, n_fft // 2 + 1).
+
+    ``irfft`` makes volts of them.
+    """
+    n_freqs = n_fft // 2 + 1
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sfreq)
+    coefficients = np.zeros((len(noises[0].mixing), n_freqs), np.complex64)
+    for mixing, spectrum in noises:
+        power = spectrum(frequencies)
+        power[0] = 0
+        amplitude = (n_fft * np.sqrt(power / (4 * power.sum()))).astype(np.float32)
+        mixing = mixing.astype(np.float32)
+        for chunk in np.array_split(np.arange(n_freqs), max(1, n_freqs // 16384)):
+            part = slice(chunk[0], chunk[-1] + 1)
+            if not amplitude[part].any():
+                continue
+            white = rng.standard_normal((mixing.shape[-1], 2 * len(chunk)), dtype=np.float32)
+            white *= np.repeat(amplitude[part], 2)
+            mixed = mixing @ white if mixing.ndim == 2 else mixing[:, None] * white
+            coefficients[:, part] += mixed.view(np.complex64)
+    return coefficients
+
+
+def band_masks(n_fft: int, sfreq: float) -> np.ndarray:
+    """Weights that cut a spectrum at `DRIFT_BANDS`; they add up to 1 at every frequency."""
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sfreq)
+    cuts = np.array(DRIFT_BANDS)[:, None]
+    below = 0.5 + 0.5 * np.cos(np.pi * np.clip((frequencies - 0.9 * cuts) / (0.2 * cuts), 0, 1))
+    edges = np.vstack([np.zeros_like(frequencies), below, np.ones_like(frequencies)])
+    return np.diff(edges, axis=0).astype(np.float32)
+
+
+def draw_drift(
+    head: Head, n_sessions: int, n_seconds: int, options: Options, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the slow changes of a whole recording, (n_sessions, 2 + n_bands, n_chans, n_seconds).
+
+    Each is an Ornstein-Uhlenbeck process of the options' strength and time constant, half of whose
+    variance is shared by channels within some centimetres. Between sessions it may jump.
+    """
+    n_chans, n_processes = len(head.ch_names), 3 + len(DRIFT_BANDS)
+    nearby = np.exp(-0.5 * (head.distances / 0.05) ** 2)
+    shape = np.linalg.cholesky(0.5 * nearby + (0.5 + 1e-6) * np.eye(n_chans))
+    state = shape @ rng.standard_normal((n_processes, n_chans, 1))
+    course = np.empty((n_sessions, n_processes, n_chans, n_seconds), np.float32)
+    for session in range(n_sessions):
+        for second in range(n_seconds):
+            course[session, :, :, second] = state[..., 0]
+            step = 1.0 if second < n_seconds - 1 else options.session_gap + 1.0
+            memory = np.exp(-step / options.drift_tau)
+            fresh = shape @ rng.standard_normal((n_processes, n_chans, 1))
+            state = memory * state + np.sqrt(1 - memory**2) * fresh
+    return options.drift_strength * course
+
+
+def per_sample(values: np.ndarray, sfreq: float, n_times: int) -> np.ndarray:
+    """Linear interpolation of values given once a second, shape (n_times,), float32."""
+    ramp = np.arange(sfreq, dtype=np.float32) / sfreq
+    course = values[:-1, None] + np.diff(values)[:, None] * ramp
+    return course.astype(np.float32, copy=False).ravel()[:n_times]
+
+
+def add_artefacts(data: np.ndarray, head: Head, sfreq: int, rng: np.random.Generator) -> None:
+    """Add blinks and short muscle twitches at random times, in place; volts, float32."""
+    seconds = data.shape[1] / sfreq
+    blink = head.topographies("eyes", head.outward["eyes"]).sum(axis=1) * 3e-7
+    course = np.hanning(round(0.3 * sfreq)).astype(np.float32)
+    starts = np.sort(rng.uniform(0, seconds, rng.poisson(12 * (seconds / 60))))
+    for start in (starts * sfreq).astype(int):
+        window = data[:, start : start + len(course)]
+        size = rng.uniform(0.6, 1.2)
+        window += (size * blink[:, None] * course[: window.shape[1]]).astype(np.float32)
+    starts = np.sort(rng.uniform(0, seconds, rng.poisson(10 * (seconds / 60))))
+    for start in (starts * sfreq).astype(int):
+        length = round(rng.uniform(0.1, 0.4) * sfreq)
+        window = data[:, start : start + length]
+        white = rng.standard_normal((len(data), length + 1), dtype=np.float32)
+        burst = np.diff(white, axis=1) * np.hanning(length) * (12e-6 * head.muscle[:, None])
+        window += burst[:, : window.shape[1]].astype(np.float32)
