@@ -133,10 +133,10 @@ STRUCTURES = {
     "eeg of one axis": (change_trial("eeg", torch.zeros(128)), r"dataset\.2\.eeg"),
     "eeg empty": (change_trial("eeg", torch.zeros(128, 0)), r"dataset\.2\.eeg"),
     "eeg transposed": (change_trial("eeg", torch.zeros(500, 128)), "128: 11, 500: 1"),
-    "label too high": (change_trial("label", 2), "label 2; allowed: 0 to 1"),
+    "label too high": (change_trial("label", 2), "trial 2 has label 2, the file names fewer"),
     "label negative": (change_trial("label", -1), r"dataset\.2\.label"),
     "label a boolean": (change_trial("label", True), "label: Input should be a valid integer"),
-    "image too high": (change_trial("image", 6), "image 6; allowed: 0 to 5"),
+    "image too high": (change_trial("image", 6), "trial 2 has image 6"),
     "subject 0": (change_trial("subject", 0), r"dataset\.2\.subject"),
     "labels twice": (change("labels", ["n1", "n1"]), "not so 'n1'"),
     "images blank": (lambda c: c["images"].__setitem__(0, " "), "not so ' '"),
@@ -346,10 +346,10 @@ def test_truncated_things_file(tmp_path, share):
 
 
 IMAGE_LISTS = {
-    "keys": ({"a": 1}, "lack or differ"),
+    "keys": ({"a": 1}, "its lists lack"),
     "lengths": ({"train_img_files": ["a.jpg"], "train_img_concepts": []}, "differ in length"),
-    "numbers": ({"train_img_files": [1, 2], "train_img_concepts": ["c", "c"]}, "lists hold 1;"),
-    "twice": ({"train_img_files": ["a.jpg"] * 2, "train_img_concepts": ["c"] * 2}, "'a' is listed"),
+    "numbers": ({"train_img_files": [1, 2], "train_img_concepts": ["c", "c"]}, "it holds 1;"),
+    "twice": ({"train_img_files": ["a.jpg"] * 2, "train_img_concepts": ["c"] * 2}, "or repeat"),
 }
 
 

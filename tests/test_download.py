@@ -127,7 +127,7 @@ def offer(monkeypatch, server):
 
 
 def fetch(folder, timeout=0.5):
-    return download.fetch("data", folder, timeout=timeout, progress=False)
+    return download.fetch("data", folder, timeout=timeout)
 
 
 def finished(folder):
@@ -272,7 +272,7 @@ def test_unknown_name(tmp_path):
 
 def test_files_that_only_a_person_can_get(tmp_path):
     with pytest.raises(DatasetError) as caught:
-        download.fetch("randomized_trials", tmp_path, progress=False)
+        download.fetch("randomized_trials", tmp_path)
     message = str(caught.value)
     assert "imagenet40-1000-1.pth (size not published; needed)" in message
     assert "ieee-dataport.org" in message
@@ -285,7 +285,7 @@ def test_only_the_subjects_asked_for(offer, server, tmp_path, monkeypatch):
         for n in (1, 2, 3)
     )
     monkeypatch.setitem(FILES, "data", files)
-    paths = download.fetch("data", tmp_path, subjects=[2], progress=False)
+    paths = download.fetch("data", tmp_path, subjects=[2])
     assert [p.parent.name for p in paths] == ["sub-02"]
     assert "sub-02/data.bin" in json.loads((tmp_path / "checksums.json").read_text())
 

@@ -188,9 +188,8 @@ class Loader(Dataset):
         """One subject's recordings and trials, before the signals are looked at."""
         if subject not in self.events:
             paths = self._paths(subject)
-            sessions = _numbered([p.session or p.run or "1" for p in paths])
-            if any(p.session for p in paths):
-                sessions = _numbered([p.session or "1" for p in paths])
+            kind = "session" if any(path.session for path in paths) else "run"
+            sessions = _numbered([getattr(path, kind) or "1" for path in paths])
             tables = [
                 self._table(path).assign(subject=subject, recording=number, session=session)
                 for number, (path, session) in enumerate(zip(paths, sessions, strict=True))

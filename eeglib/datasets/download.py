@@ -34,27 +34,7 @@ TEMPORARY = (408, 416, 425, 429, 500, 502, 503, 504)
 
 
 class RemoteFile(BaseModel, extra="forbid"):
-    """One file of a data set.
-
-    Attributes
-    ----------
-    name : str
-        Path below the data set's folder, with slashes.
-    url : str
-        Where it can be fetched; empty if only a person can get it.
-    places : tuple of str
-        Where a person finds it.
-    n_bytes : int | None
-        Size, where it was published; about so where ``exact`` is false.
-    sha256 : str | None
-        Where one was published. Otherwise it is recorded on first use and checked ever after.
-    subject : int | None
-        Whose signals it holds, if one subject's.
-    note : str
-        What to do after the download.
-    optional : str
-        What it is for, where the chapters run without it; empty if they need it.
-    """
+    """One file of a data set: an entry of ``remote_files.yml``, which says what the fields mean."""
 
     name: str
     url: str = ""
@@ -67,35 +47,30 @@ class RemoteFile(BaseModel, extra="forbid"):
     optional: str = ""
 
 
-def _remote_files(table: list[dict[str, Any]]) -> list[RemoteFile]:
+def _remote_files(entry: dict[str, Any]) -> list[RemoteFile]:
+    """One file, or one for each subject where there is a list of sums."""
+    if not isinstance(entry.get("sha256"), list):
+        return [RemoteFile(**entry)]
     files = []
-    for entry in table:
-        sums = entry.get("sha256")
-        for subject, sha256 in enumerate(sums, 1) if isinstance(sums, list) else ((None, sums),):
-            name = entry["name"].format(subject=subject)
-            url = entry.get("url", "").format(name=name)
-            own = {"name": name, "url": url, "subject": subject, "sha256": sha256}
-            files.append(RemoteFile(**entry | own))
+    for subject, sha256 in enumerate(entry["sha256"], 1):
+        name = entry["name"].format(subject=subject)
+        own = {"name": name, "url": entry["url"].format(name=name)}
+        files.append(RemoteFile(**entry | own | {"subject": subject, "sha256": sha256}))
     return files
 
 
+TABLE = Path(__file__).with_name("remote_files.yml")
 FILES = {
-    name: _remote_files(table)
-    for name, table in yaml.safe_load(
-        Path(__file__).with_name("remote_files.yml").read_text(encoding="utf-8")
-    ).items()
+    name: [file for entry in entries for file in _remote_files(entry)]
+    for name, entries in yaml.safe_load(TABLE.read_text(encoding="utf-8")).items()
 }
 """The files of each data set, by the name of its module."""
 
 
 def fetch(
-    name: str,
-    folder: str | Path,
-    subjects: Sequence[int] | None = None,
-    timeout: float = 30,
-    progress: bool = True,
+    name: str, folder: str | Path, subjects: Sequence[int] | None = None, timeout: float = 30
 ) -> list[Path]:
-    """Download the files of a data set that can be downloaded.
+    """Download the files of a data set that can be downloaded, or those of some subjects.
 
     Parameters
     ----------
@@ -107,8 +82,6 @@ def fetch(
         Only these subjects' files; all where left out.
     timeout : float
         Seconds without a byte after which a connection counts as stalled.
-    progress : bool
-        Show progress bars.
 
     Returns
     -------
@@ -118,42 +91,34 @@ def fetch(
     Raises
     ------
     DatasetError
-        If files that the chapters need are still missing: those that no address gave and those
-        that only a person can get, each with its size, the places to look, and where to put it.
-        Files that did arrive stay.
-
-    Warns
-    -----
-    DatasetWarning
-        With the same list, where only files that the chapters can do without are missing.
+        If files that the chapters need are still missing, each with its size, the places to look,
+        and where to put it; a `DatasetWarning` where the chapters can do without. Files that did
+        arrive stay.
     """
     folder = Path(folder)
     files = [f for f in files_of(name) if subjects is None or f.subject in (None, *subjects)]
     arrived, missing = [], []
     for file in files:
-        path = folder / file.name
+        path, why = folder / file.name, "cannot be downloaded by a program"
         try:
             if not path.exists() and file.url:
-                _fetch_file(file, path, timeout, progress)
+                _fetch_file(file, path, timeout)
         except requests.RequestException as error:
-            missing.append((file, _reason(error)))
-            continue
+            why = _reason(error)
         except OSError as error:
             raise DatasetError(cannot_write(path.parent, error)) from None
         if not path.exists():
-            missing.append((file, "cannot be downloaded by a program"))
+            missing.append(f"{_describe(file, folder)}\n  why not here: {why}")
             continue
         if path.is_file():
             verify(path, folder, file.sha256)
         arrived.append(path)
+    needed = [file for file in files if not file.optional and not (folder / file.name).exists()]
+    message = f"{len(arrived)} of {len(files)} files of {name} are in {folder}. Get by hand what "
+    message = "\n".join([f"{message}you need:", *missing])
+    if needed:
+        raise DatasetError(message)
     if missing:
-        lines = [f"{_describe(file, folder)}\n  why not here: {why}" for file, why in missing]
-        message = (
-            f"{len(arrived)} of {len(files)} files of {name} are in {folder}. Get by hand what you "
-            "need:\n" + "\n".join(lines)
-        )
-        if not all(file.optional for file, _ in missing):
-            raise DatasetError(message)
         warnings.warn(message, DatasetWarning, stacklevel=2)
     return arrived
 
@@ -171,7 +136,7 @@ def known_sha256(name: str, file: str) -> str | None:
 
 
 def how_to_get(name: str, folder: Path, file: str) -> str:
-    """Say that ``file`` of data set ``name`` is missing in ``folder``, and exactly how to get it."""
+    """Say that a file of a data set is missing in its folder, and exactly how to get it."""
     remote = next((f for f in FILES.get(name, ()) if f.name == file), RemoteFile(name=file))
     beside = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else []
     lines = [f"There is no {file} in {folder}.", _describe(remote, folder)]
@@ -184,15 +149,9 @@ def how_to_get(name: str, folder: Path, file: str) -> str:
 
 
 def verify(path: Path, folder: Path, known: str | None = None) -> str:
-    """Check a file against its published (``known``) or recorded SHA-256; record it on first use.
+    """Check a file against its published (``known``) or recorded SHA-256, which is returned.
 
-    Returns the sum. The record is ``checksums.json`` in ``folder``; a folder that takes no file
-    is left alone.
-
-    Raises
-    ------
-    DatasetError
-        If the file is not the published one, or not what it was when first used.
+    Without either it is recorded in ``checksums.json`` in ``folder``, if that takes a file.
     """
     entries, key, state = _entries(folder), path.relative_to(folder).as_posix(), path.stat()
     now = {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
@@ -222,17 +181,14 @@ def verify(path: Path, folder: Path, known: str | None = None) -> str:
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / CHECKSUMS
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        entries = None
-    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
-        raise DatasetError(f"{path} is damaged. Delete it; the sums are then taken anew.")
-    return entries
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return {name: dict(entry) for name, entry in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise DatasetError(f"{path} is damaged. Delete it; the sums are then taken anew.") from None
 
 
-def _fetch_file(file: RemoteFile, path: Path, timeout: float, progress: bool) -> None:
+def _fetch_file(file: RemoteFile, path: Path, timeout: float) -> None:
+    """Download one file; pooch and huggingface_hub would begin anew after every break."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     needed = (file.n_bytes or 0) - (part.stat().st_size if part.exists() else 0)
@@ -242,36 +198,23 @@ def _fetch_file(file: RemoteFile, path: Path, timeout: float, progress: bool) ->
             f"The download needs {needed / 1e9:.1f} GB, but {path.parent} has {free / 1e9:.1f} GB "
             "left. Free some, or choose another folder."
         )
-
-    def resume(url: str, output_file: str, _: Any) -> None:
-        for attempt in range(ATTEMPTS):
-            try:
-                # Only a published sum tells whether two parts belong to the same version.
-                _receive(url, part, timeout, progress, resume=file.sha256 is not None)
-                break
-            except (requests.RequestException, TimeoutError) as error:
-                answer = getattr(error, "response", None)
-                if attempt + 1 == ATTEMPTS or (
-                    answer is not None and answer.status_code not in TEMPORARY
-                ):
-                    raise
-                time.sleep(PAUSE * 2**attempt)
-        part.replace(output_file)
-
-    known = None if file.sha256 is None else f"sha256:{file.sha256}"
-    pooch.get_logger().setLevel("WARNING")  # the bar says it all
-    try:
-        # pooch itself begins every download anew; it checks the sum and moves the file in place.
-        pooch.retrieve(file.url, known, path.name, path.parent, downloader=resume)
-    except ValueError as error:
-        if isinstance(error, requests.RequestException):
-            raise
-        raise requests.RequestException(
-            "the file there has another checksum than the published one"
-        ) from None
+    for attempt in range(ATTEMPTS):
+        try:
+            # Only a published sum tells whether two parts belong to the same version.
+            _receive(file.url, part, timeout, resume=file.sha256 is not None)
+            break
+        except requests.RequestException as error:
+            lasting = error.response is not None and error.response.status_code not in TEMPORARY
+            if lasting or attempt + 1 == ATTEMPTS:
+                raise
+            time.sleep(PAUSE * 2**attempt)
+    if file.sha256 is not None and pooch.file_hash(str(part)) != file.sha256:
+        part.unlink()
+        raise requests.RequestException("the file there has another checksum than the published")
+    part.replace(path)
 
 
-def _receive(url: str, part: Path, timeout: float, progress: bool, resume: bool) -> None:
+def _receive(url: str, part: Path, timeout: float, resume: bool) -> None:
     """Write what an address gives to ``part``, after what is there already if ``resume``."""
     have = part.stat().st_size if resume and part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -283,9 +226,9 @@ def _receive(url: str, part: Path, timeout: float, progress: bool, resume: bool)
             raise requests.HTTPError("it is an HTML page instead of the file", response=response)
         have = have if response.status_code == 206 else 0
         total = have + int(response.headers.get("Content-Length", 0))
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, disable=not progress)
+        name = part.name.removesuffix(".part").lstrip(".")
+        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name)
         with bar, open(part, "ab" if have else "wb") as file:
-            bar.set_description(part.name.removesuffix(".part").lstrip("."))
             for chunk in response.iter_content(2**16):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -293,7 +236,7 @@ def _receive(url: str, part: Path, timeout: float, progress: bool, resume: bool)
 
 def _reason(error: requests.RequestException) -> str:
     answer = error.response
-    if isinstance(error, requests.HTTPError) and answer is not None and answer.status_code >= 400:
+    if answer is not None and answer.status_code >= 400:
         return f"the server answers {answer.status_code} {answer.reason}"
     if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
         return "the connection stalled"

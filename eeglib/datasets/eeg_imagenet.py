@@ -77,24 +77,16 @@ class Loader(Dataset):
     title: ClassVar[str] = "EEG-ImageNet (Spampinato et al. 2017, Palazzo et al. 2020)"
 
     def prepare(self) -> None:
-        """Check that the files are there and undamaged, and look for known defects.
-
-        Raises
-        ------
-        DatasetError
-            If the data file is not there (the message says where to get it and where to put it),
-            is not what it was when first used, or has another structure.
-        """
+        """Check that the files are there and undamaged, and look for known defects."""
         download.verify(self._path("file"), self.folder)
         for line in self._file.duplicates:
             self._note(line, warn=True)
         counts = self._file.rows["subject"].value_counts().sort_index()
         self._note("Trials by subject: " + ", ".join(f"{s}: {n}" for s, n in counts.items()) + ".")
-        images = self._file.rows.groupby("label")["image"].nunique()
-        images = images.reindex(range(len(self.class_names)), fill_value=0)
-        fewer = images[images < images.max()]
-        but = ", ".join(f"{self.class_names[label]} {n}" for label, n in fewer.items())
-        self._note(f"Images of each class: {images.max()}" + (f", but {but}." if but else "."))
+        images = self._table.drop_duplicates("image")["class_name"].value_counts()
+        images = images.reindex(self.class_names, fill_value=0)
+        fewer = ", ".join(f"{name} {n}" for name, n in images[images < images.max()].items())
+        self._note(f"Images of each class: {images.max()}{fewer and f', but {fewer}'}.")
         self.stimuli()
         self.published_split(self._table)
 
@@ -129,11 +121,7 @@ class Loader(Dataset):
         return channel_info(list(names), self.options.sfreq, self._unit == "none")
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
-        """Trials of one subject, still in the file, without those that cannot be used.
-
-        Volts in the raw file, unitless in the filtered ones. Trials with values that are no
-        numbers and with flat or saturated channels are left out and counted in `report`.
-        """
+        """Trials that can be used; volts in the raw file, unitless in the filtered ones."""
         from eeglib.datasets.file_epochs import usable_epochs
 
         if self._unit == "counts" and self.resolution is None:

@@ -26,18 +26,8 @@ FAULTS = ("not finite", "a flat channel", "a saturated channel")
 class FileEpochs(mne.BaseEpochs):
     """MNE epochs whose trials are read one at a time, in single precision.
 
-    `mne.EpochsArray` would hold all of them in double precision: eight times a subject's file.
-
-    Parameters
-    ----------
-    read : callable
-        ``read(row)`` gives a float32 array of shape (n_chans, n_times).
-    info : mne.Info
-    metadata : pandas.DataFrame
-        One row per trial, with `METADATA` and the column ``row``: what ``read`` is asked for.
-    tmin : float
-        Time of the first value after the onset of the image, s.
-    n_times : int
+    `mne.EpochsArray` would hold all of them in double precision. ``read(row)`` gives a float32
+    array of shape (n_chans, n_times); ``metadata`` has `METADATA` and the column ``row``.
     """
 
     def __init__(

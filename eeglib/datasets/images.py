@@ -18,27 +18,10 @@ def find_pictures(
 ) -> dict[str, Path] | None:
     """Find pictures by name, in a flat folder or in folders of classes, at any depth.
 
-    Parameters
-    ----------
-    folder : Path
-        Such as ``<wnid>/<wnid>_<n>.JPEG``, ``<wnid>_<n>.JPEG`` or ``<concept>/<image>.jpg``.
-        Pictures that were not asked for do not matter.
-    names : iterable of str
-        Names without extension; upper and lower case count.
-    note : callable
-        `eeglib.datasets.Dataset._note`: is told what is missing.
-
-    Returns
-    -------
-    dict | None
-        Path by name, of the pictures that can be opened; None where there is no such folder. Where
-        a name occurs more than once, a file in a folder whose name begins like the image's counts
-        first, then the first in alphabetical order.
-
-    Raises
-    ------
-    DatasetError
-        If the folder cannot be read or holds no picture at all.
+    Returns the path by name of the pictures that can be opened; ``note`` (`Dataset._note`) is told
+    which are missing. None where there is no such folder. Where a name occurs more than once, a
+    file in a folder whose name begins like the image's counts first, then the first in
+    alphabetical order.
     """
     if not folder.is_dir():
         note(f"No pictures in {folder}: chapters 4 and 7 will end early.")

@@ -51,14 +51,7 @@ class Loader(Dataset):
     continuous: ClassVar[bool] = False
 
     def prepare(self) -> None:
-        """Check that the files of the profile's subjects are there, undamaged and of one kind.
-
-        Raises
-        ------
-        DatasetError
-            If a file is not there (the message says where to get it and where to put it), is not
-            what it was when first used, or has another structure.
-        """
+        """Check that the files of the profile's subjects are there and undamaged."""
         for subject in self.settings.subjects:
             path = self._path(subject)
             name = path.relative_to(self.folder).as_posix()
@@ -103,11 +96,7 @@ class Loader(Dataset):
         return channel_info(content["ch_names"], content["sfreq"], unitless=True)
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
-        """Trials of one subject, still in the file, without those that cannot be used.
-
-        Unitless: whitened by multivariate noise normalisation. Trials with values that are no
-        numbers and with flat or saturated channels are left out and counted in `report`.
-        """
+        """Trials that can be used; unitless, whitened by multivariate noise normalisation."""
         from eeglib.datasets.file_epochs import usable_epochs
 
         content, average = self._content(subject), self.options.repetitions == "average"
@@ -125,14 +114,8 @@ class Loader(Dataset):
                 return image(row).mean(axis=0)
             return image(row // n_repetitions)[row % n_repetitions].copy()
 
-        return usable_epochs(
-            read,
-            self.info(subject),
-            self._metadata(subject),
-            content["tmin"],
-            eeg.shape[3],
-            self._note,
-        )
+        info, metadata = self.info(subject), self._metadata(subject)
+        return usable_epochs(read, info, metadata, content["tmin"], eeg.shape[3], self._note)
 
     def stimuli(self) -> pd.DataFrame:
         """Pictures that were found; empty where there is no folder of pictures."""
@@ -174,16 +157,13 @@ class Loader(Dataset):
         if not path.is_file():
             raise DatasetError(download.how_to_get("things_eeg2", self.folder, name))
         content, keys = load_numpy(path), [f"{part}_img_files", f"{part}_img_concepts"]
-        columns = [_listed(content[key]) for key in keys] if _has(content, keys) else [[]]
-        wrong = [v for column in columns for v in column if not isinstance(v, str) or not v.strip()]
-        if len(set(map(len, columns))) > 1 or not columns[0] or wrong:
-            what = f"its lists hold {wrong[0]!r}" if wrong else "its lists lack or differ in length"
-            raise wrong_structure(path, what, f"names, one concept for each image: {keys}")
-        table = pd.DataFrame({"image": [Path(n).stem for n in columns[0]], "folder": columns[1]})
-        if table["image"].duplicated().any():
-            twice = table["image"][table["image"].duplicated()].iloc[0]
-            raise wrong_structure(path, f"image {twice!r} is listed twice", "each image once")
-        return table
+        files, folders = (_listed(content[key]) if _has(content, keys) else [] for key in keys)
+        odd = [v for v in (*files, *folders) if not isinstance(v, str) or not v.strip()]
+        images = [Path(file).stem for file in files] if not odd else []
+        if odd or not images or len(folders) != len(images) or len(set(images)) < len(images):
+            what = f"it holds {odd[0]!r}" if odd else "its lists lack, differ in length, or repeat"
+            raise wrong_structure(path, what, f"{' and '.join(keys)}: a name for each image")
+        return pd.DataFrame({"image": images, "folder": folders})
 
     @cached_property
     def _folders(self) -> list[str]:
@@ -267,25 +247,9 @@ class Loader(Dataset):
 def read_things(path: Path) -> dict[str, Any]:
     """Open one file and check its structure.
 
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    dict
-        ``eeg`` (StoredArray or array, shape (n_images, n_repetitions, n_chans, n_times)),
-        ``ch_names`` (list of str), ``sfreq`` (hertz), ``tmin`` (s after the onset).
-
-    Raises
-    ------
-    DatasetError
-        Saying what came and what is allowed.
-
-    Notes
-    -----
-    The form of NICE and ATM cuts the signals from -0.2 to 0 s off but leaves ``times`` whole: then
-    its last entries hold.
+    Returns ``eeg`` (StoredArray or array, shape (n_images, n_repetitions, n_chans, n_times)),
+    ``ch_names`` (list of str), ``sfreq`` (hertz) and ``tmin`` (s after the onset). The form of NICE
+    and ATM cuts the signals from -0.2 to 0 s off but leaves ``times`` whole: its last entries hold.
     """
     content = load_numpy(path)
     if not _has(content, KEYS):

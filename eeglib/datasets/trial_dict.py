@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -21,7 +22,14 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import pooch
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from eeglib.datasets import DatasetError
 from eeglib.datasets.download import cannot_write
@@ -67,6 +75,22 @@ class _Trials(BaseModel):
     labels: Names
     images: Names
 
+    @model_validator(mode="after")
+    def _fit(self) -> _Trials:
+        for number, trial in enumerate(self.dataset):
+            if isinstance(trial.image, int):
+                if trial.image >= len(self.images):
+                    raise ValueError(
+                        f"trial {number} has image {trial.image}, the file names fewer"
+                    )
+                trial.image = self.images[trial.image]
+            if trial.label >= len(self.labels):
+                raise ValueError(f"trial {number} has label {trial.label}, the file names fewer")
+        n_chans = Counter(trial.eeg.shape[0] for trial in self.dataset)
+        if len(n_chans) > 1:
+            raise ValueError(f"trials differ in their channels, number: trials {dict(n_chans)}")
+        return self
+
 
 class _Split(BaseModel):
     train: Rows
@@ -90,20 +114,10 @@ def _checked(kind: type[BaseModel], path: Path) -> Any:
 
 @dataclass(frozen=True)
 class TrialFile:
-    """What such a file holds, checked.
+    """What such a file holds; ``folder`` is that of the converted signals.
 
-    Attributes
-    ----------
-    folder : Path
-        Of the converted signals.
-    rows : pandas.DataFrame
-        One row per trial, in the order of the file: ``subject``, ``label``, ``image`` (name),
-        ``length`` in samples, ``start`` (numbers before it in its subject's file).
-    n_chans : int
-    labels : list of str
-        What the file calls the classes.
-    duplicates : list of str
-        Which subjects' trials have the same signals as others.
+    ``rows`` has one row per trial, in the order of the file: ``subject``, ``label``, ``image``
+    (name), ``length`` in samples, and ``start``, numbers before it in its subject's file.
     """
 
     folder: Path
@@ -121,13 +135,7 @@ class TrialFile:
 
 
 def open_trials(path: Path) -> TrialFile:
-    """Open such a file; at first use, or if it has changed, convert it.
-
-    Raises
-    ------
-    DatasetError
-        Naming the first trial that is wrong, what came and what is allowed.
-    """
+    """Open such a file; at first use, or if it has changed, check and convert it."""
     folder = path.with_name(f".{path.name}.converted")
     if not os.access(path.parent, os.W_OK):
         place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
@@ -151,16 +159,10 @@ def _convert(path: Path, folder: Path) -> dict[str, Any]:
         {
             "subject": [trial.subject for trial in trials],
             "label": [trial.label for trial in trials],
-            "image": [_image_name(trial.image, content.images, path) for trial in trials],
+            "image": [_image_name(trial.image) for trial in trials],
             "length": [trial.eeg.shape[1] for trial in trials],
         }
     )
-    if rows["label"].max() >= len(content.labels):
-        what = f"a trial has label {rows['label'].max()}"
-        raise wrong_structure(path, what, f"0 to {len(content.labels) - 1}")
-    counts = Counter(trial.eeg.shape[0] for trial in trials)
-    if len(counts) > 1:
-        raise wrong_structure(path, f"its trials have {dict(counts)} channels", "one number")
     rows["start"] = (rows.groupby("subject")["length"].cumsum() - rows["length"]) * n_chans
     subject_of, pairs = {}, Counter()
     try:
@@ -193,38 +195,16 @@ def _convert(path: Path, folder: Path) -> dict[str, Any]:
     return {"n_chans": n_chans, "labels": content.labels, "duplicates": duplicates}
 
 
-def _image_name(image: int | str, images: list[str], path: Path) -> str:
-    if isinstance(image, int):
-        if image >= len(images):
-            raise wrong_structure(path, f"a trial has image {image}", f"0 to {len(images) - 1}")
-        image = images[image]
-    image = image.replace("\\", "/").split("/")[-1]
-    stem, dot, extension = image.rpartition(".")  # other dots belong to the name
-    return stem if dot and extension.lower() in ("jpeg", "jpg", "png") else image
+def _image_name(image: str) -> str:
+    """Name without folder and the extension of a picture; other dots belong to the name."""
+    return re.sub(r"(?i)\.(jpe?g|png)$", "", re.split(r"[\\/]", image)[-1])
 
 
 def read_split(path: Path, index: int, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Read one published split and check that it fits the trials.
+    """Read one published split as row numbers of ``rows``, in parts called as ours.
 
-    Parameters
-    ----------
-    path : Path
-        ``{"splits": [{"train": rows, "val": rows, "test": rows}, ...]}``.
-    index : int
-        Which of the splits.
-    rows : pandas.DataFrame
-        `TrialFile.rows`.
-
-    Returns
-    -------
-    dict
-        ``training``, ``validation``, ``test``: arrays of row numbers, ascending.
-
-    Raises
-    ------
-    DatasetError
-        If it is no split file, or does not fit: rows that do not exist, two parts with the same
-        row or the same image, or too few of the trials.
+    A split is refused that does not fit the trials: rows that do not exist, two parts with the
+    same row or the same image, or too few of the trials.
     """
     splits = _checked(_Splits, path).splits
     if index >= len(splits):
