@@ -34,7 +34,7 @@ TEMPORARY = (408, 416, 425, 429, 500, 502, 503, 504)
 
 
 class RemoteFile(BaseModel, extra="forbid"):
-    """One file of a data set: an entry of ``remote_files.yml``, which says what the fields mean."""
+    """One file of a data set: an entry of ``published.yml``, which says what the fields mean."""
 
     name: str
     url: str = ""
@@ -59,10 +59,12 @@ def _remote_files(entry: dict[str, Any]) -> list[RemoteFile]:
     return files
 
 
-TABLE = Path(__file__).with_name("remote_files.yml")
+TABLE = yaml.safe_load(Path(__file__).with_name("published.yml").read_text(encoding="utf-8"))
+CARDS = {name: entry["card"] for name, entry in TABLE.items()}
+"""Facts of each published data set, by the name of its module."""
 FILES = {
-    name: [file for entry in entries for file in _remote_files(entry)]
-    for name, entries in yaml.safe_load(TABLE.read_text(encoding="utf-8")).items()
+    name: [file for fields in entry["files"] for file in _remote_files(fields)]
+    for name, entry in TABLE.items()
 }
 """The files of each data set, by the name of its module."""
 

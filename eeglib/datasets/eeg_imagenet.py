@@ -74,7 +74,6 @@ class Loader(Dataset):
     download_name: ClassVar[str] = "eeg_imagenet"
     channels: ClassVar[list[str] | None] = CHANNELS
     resolution: ClassVar[np.ndarray | None] = MICROVOLTS_PER_COUNT
-    title: ClassVar[str] = "EEG-ImageNet (Spampinato et al. 2017, Palazzo et al. 2020)"
 
     def prepare(self) -> None:
         """Check that the files are there and undamaged, and look for known defects."""
@@ -186,18 +185,9 @@ class Loader(Dataset):
             "counts": "volts, from counts by the amplifier's resolution (inferred)",
             "microvolt": "volts",
             "none": "standard deviations",
-        }
-        return {
-            "title": self.title,
-            "source": "https://github.com/perceivelab/eeg_visual_classification",
-            "licence": "none stated; for research, cite the papers",
-            "recording": "128 channels (actiCAP, BrainVision), 1000 Hz, mains 50 Hz",
-            "unit": unit[self._unit],
-            "processed": "; ".join(self.processed) or "nothing",
-            "design": "each class is one block of 50 images, 0.5 s each; 4 sessions of 10 blocks",
-            "known defects": "class and block cannot be told apart; 35 trials and 4 images are "
-            "missing; subject 5 is said to repeat another one",
-        }
+        }[self._unit]
+        processed = "; ".join(self.processed) or "nothing"
+        return download.CARDS[self.download_name] | {"unit": unit, "processed": processed}
 
     @cached_property
     def _file(self) -> TrialFile:

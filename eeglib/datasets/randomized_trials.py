@@ -40,16 +40,3 @@ class Loader(eeg_imagenet.Loader):
     # The file names no channels, and the cap of 96 is documented by positions only.
     channels: ClassVar[list[str] | None] = None
     resolution: ClassVar[np.ndarray | None] = None
-    title: ClassVar[str] = "Randomised EEG trials (Ahmed et al. 2021)"
-
-    def card(self) -> dict[str, str]:
-        """Facts for the data card."""
-        return super().card() | {
-            "source": "https://ieee-dataport.org, Dataset for object classification from "
-            "randomized EEG trials",
-            "licence": "that of IEEE DataPort, to be read there; cite the paper",
-            "recording": "96 channels (BioSemi), recorded at 4096 Hz, distributed at 1024 Hz; "
-            "channel names and positions are not in the file",
-            "design": "40 classes, 1,000 images of each, all in random order",
-            "known defects": "one subject; order of presentation not in the file",
-        }

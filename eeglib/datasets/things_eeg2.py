@@ -134,20 +134,7 @@ class Loader(Dataset):
 
     def card(self) -> dict[str, str]:
         """Facts for the data card."""
-        return {
-            "title": "THINGS-EEG2 (Gifford et al. 2022)",
-            "source": "https://osf.io/3jk45/",
-            "licence": "CC BY 4.0 for the signals; the pictures have licences of their own",
-            "recording": "64 electrodes (actiCHamp), 1000 Hz, distributed at 100 or 250 Hz",
-            "unit": "none: whitened by multivariate noise normalisation",
-            "processed": "; ".join(self.processed),
-            "band": "the files at 100 Hz hold nothing above 50 Hz, so that the paper's 14-70 Hz "
-            "cannot be had; the shipped profile takes 14-40 Hz, which both forms give",
-            "design": "5 images per second in random order, 4 sessions; training and test concepts "
-            "do not overlap",
-            "known defects": "order and session of a repetition were shuffled away; the whitening "
-            "was estimated on training and test trials together",
-        }
+        return download.CARDS["things_eeg2"] | {"processed": "; ".join(self.processed)}
 
     @cached_property
     def _lists(self) -> pd.DataFrame:
