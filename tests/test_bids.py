@@ -88,6 +88,7 @@ def test_signals_events_and_positions_arrive(tmp_path):
     assert not len(recording.raw.annotations)
     oz = recording.raw.info["chs"][3]["loc"][:3]
     assert oz[1] < -0.05  # behind
+    assert dataset.report() == []
 
 
 def test_sessions_and_runs_come_in_the_order_people_count(tmp_path):
@@ -283,9 +284,13 @@ def test_missing_tables_of_channels_and_positions_do_not_hurt(tmp_path):
     for pattern in ("*_channels.tsv", "*_electrodes.tsv", "*_coordsystem.json", "*_eeg.json"):
         next(tmp_path.rglob(pattern)).unlink()
     (tmp_path / "participants.tsv").unlink()
-    info = load(tmp_path).info(1)
+    dataset = load(tmp_path)
+    info = dataset.info(1)
     assert info["ch_names"] == NAMES
     assert info["chs"][3]["loc"][1] < -0.05
+    report = "\n".join(dataset.report())  # what MNE-BIDS says is not lost
+    assert "channels.tsv" in report
+    assert "participants" not in report
 
 
 def test_channels_of_unknown_names_have_no_positions(tmp_path):

@@ -35,6 +35,10 @@ NO_CLASS = r"(?i)(bad.*|edge.*|boundary|new segment/?|n/a|nan|)"
 """Values of the label column that never name a class."""
 
 
+NO_MATTER = "participants|Unable to map the following column"
+"""Warnings of MNE-BIDS on what is known of the person; no chapter asks for that."""
+
+
 class Options(BaseOptions):
     """Which recordings and events of a BIDS data set are trials."""
 
@@ -244,10 +248,8 @@ class Loader(Dataset):
         `mne_bids.read_raw_bids` gives these as annotations, but always names them by the column
         ``trial_type``, and without the column ``value``.
         """
-        reading, file = (
-            self.reading,
-            path.find_matching_sidecar("events", ".tsv", on_error="ignore"),
-        )
+        reading = self.reading
+        file = path.find_matching_sidecar("events", ".tsv", on_error="ignore")
         if file is None:
             raise DatasetError(
                 f"{path.basename} has no events.tsv, so that nobody knows what was shown when. "
@@ -396,8 +398,9 @@ class Loader(Dataset):
                     raw.set_montage(info.get_montage(), on_missing="ignore")
             except Exception as error:  # whatever it stumbles over, the user must learn the file
                 raise DatasetError(f"{path.fpath.name} cannot be read: {error}") from None
-        for warning in caught:
-            self._note(f"{path.fpath.name}: {' '.join(str(warning.message).split())}")
+        for text in (str(warning.message).strip().split("\n")[0] for warning in caught):
+            if not re.search(NO_MATTER, text):
+                self._note(f"{path.fpath.name}: {text}")
         stated = sidecar.get("SamplingFrequency")
         if isinstance(stated, int | float) and not np.isclose(stated, raw.info["sfreq"], rtol=0.01):
             raise DatasetError(
