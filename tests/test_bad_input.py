@@ -81,11 +81,6 @@ def test_file_under_another_name_is_pointed_at(tmp_path, content):
     assert "in the folder now: eeg_5_95_std.pth" in str(refused(tmp_path, "There is no"))
 
 
-def test_folder_in_the_place_of_the_file(tmp_path):
-    (tmp_path / RAW).mkdir()
-    refused(tmp_path, "There is no eeg_signals")
-
-
 def test_no_permission(tmp_path, content, monkeypatch):
     twins.write_torch(tmp_path / RAW, content)
 
@@ -149,11 +144,6 @@ def test_wrong_structure(tmp_path, content, name):
     apply(content)
     twins.write_torch(tmp_path / RAW, content)
     refused(tmp_path, match)
-
-
-def test_list_instead_of_a_dict(tmp_path, content):
-    twins.write_torch(tmp_path / RAW, content["dataset"])
-    refused(tmp_path, "allowed: a dict")
 
 
 def test_channel_count_of_another_data_set(tmp_path):
@@ -328,15 +318,6 @@ def test_wrong_things_file(tmp_path, name, form):
         loader(tmp_path, "things_eeg2").prepare()
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if "number" not in n])
-def test_things_file_that_is_none(tmp_path, name):
-    data, match = FILES[name]
-    (tmp_path / THINGS).parent.mkdir()
-    (tmp_path / THINGS).write_bytes(data)
-    with pytest.raises(DatasetError, match=f"{match}|is damaged"):
-        loader(tmp_path, "things_eeg2").prepare()
-
-
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
 def test_truncated_things_file(tmp_path, share):
     path = twins.write_things(tmp_path / THINGS, twins.things(12))
@@ -424,8 +405,6 @@ JUNK = st.one_of(
     st.tuples(st.integers(0, 3), st.integers(0, 600)).map(lambda shape: torch.ones(shape)),
     st.sampled_from([torch.tensor(1), np.zeros(3), np.float64(1.5), b"bytes"]),
 )
-THINGS_KEYS = ["preprocessed_eeg_data", "ch_names", "times"]
-LIST_KEYS = ["train_img_files", "train_img_concepts", "more"]
 PLACES = st.one_of(
     st.tuples(st.sampled_from(["dataset", "labels", "images", "more"])),
     st.tuples(
@@ -461,39 +440,6 @@ def test_any_change_of_the_dict_gives_one_clear_error_or_usable_trials(tmp_path,
             epochs = dataset.epochs(subject)
             assert np.isfinite(epochs.get_data()).all()
             assert epochs.metadata["label"].between(0, len(dataset.class_names) - 1).all()
-    except DatasetError:
-        pass  # any other exception is a failure
-
-
-@settings(
-    max_examples=60, deadline=None, derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
-@given(
-    signals=st.lists(st.tuples(st.sampled_from([*THINGS_KEYS, "more"]), JUNK), max_size=2),
-    lists=st.lists(st.tuples(st.sampled_from(LIST_KEYS), JUNK), max_size=2),
-    form=st.sampled_from(["numpy", "pickle"]),
-)
-@pytest.mark.filterwarnings("ignore::eeglib.datasets.DatasetWarning")
-def test_any_change_of_a_things_dict_gives_one_clear_error_or_usable_trials(
-    tmp_path, signals, lists, form
-):
-    plain = [
-        [(key, junk) for key, junk in changes if not isinstance(junk, torch.Tensor)]
-        for changes in (signals, lists)
-    ]
-    content = twins.things(4, 2, 3, 30) | dict(plain[0])
-    twins.write_things(tmp_path / THINGS, content, form)
-    path = twins.write_image_metadata(tmp_path / "image_metadata.npy", ["ant", "bee"], 2)
-    names = np.load(path, allow_pickle=True).item() | dict(plain[1])
-    np.save(path, names, allow_pickle=True)
-    (tmp_path / "checksums.json").unlink(missing_ok=True)
-    dataset = loader(tmp_path, "things_eeg2")
-    try:
-        dataset.prepare()
-        epochs = dataset.epochs(1)
-        assert np.isfinite(epochs.get_data()).all()
-        assert epochs.metadata["label"].between(0, len(dataset.class_names) - 1).all()
     except DatasetError:
         pass  # any other exception is a failure
 

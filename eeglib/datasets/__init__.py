@@ -53,13 +53,9 @@ class Options(BaseModel):
 class Recording:
     """One continuous recording and the trials in it.
 
-    Attributes
-    ----------
-    raw : mne.io.BaseRaw
-        Signals in volts, with channel positions where known. Where the recording was cut and
-        joined, annotations named ``EDGE boundary`` mark the joints.
-    trials : pandas.DataFrame
-        One row per trial: ``onset`` in seconds after the start of ``raw``, and `METADATA`.
+    Signals of ``raw`` are in volts, with channel positions where known. Where the recording was cut
+    and joined, annotations named ``EDGE boundary`` mark the joints. ``trials`` has one row per
+    trial: ``onset`` in seconds after the start of ``raw``, and `METADATA`.
     """
 
     raw: mne.io.BaseRaw
@@ -69,17 +65,8 @@ class Recording:
 class Dataset(ABC):
     """A data set: where it is, who is in it, and its trials.
 
-    Parameters
-    ----------
-    settings : DatasetSettings
-        Section ``dataset`` of the profile.
-    folder : Path
-        Where the data are, or will be written by `prepare`.
-
-    Raises
-    ------
-    DatasetError
-        If ``settings.options`` has a key or value that this loader does not know.
+    ``settings`` is the section ``dataset`` of the profile; ``folder`` is where the data are, or
+    will be written by `prepare`. An unknown key or value in ``settings.options`` is an error.
     """
 
     Options: ClassVar[type[BaseModel]] = Options

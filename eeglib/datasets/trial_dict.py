@@ -155,14 +155,9 @@ def _convert(path: Path, folder: Path) -> dict[str, Any]:
     """Write each subject's signals into a file of its own; the folder appears when all is there."""
     content = _checked(_Trials, path)
     trials, n_chans = content.dataset, content.dataset[0].eeg.shape[0]
-    rows = pd.DataFrame(
-        {
-            "subject": [trial.subject for trial in trials],
-            "label": [trial.label for trial in trials],
-            "image": [_image_name(trial.image) for trial in trials],
-            "length": [trial.eeg.shape[1] for trial in trials],
-        }
-    )
+    rows = pd.DataFrame([trial.model_dump(exclude={"eeg"}) for trial in trials])
+    rows["image"] = rows["image"].map(_image_name)
+    rows["length"] = [trial.eeg.shape[1] for trial in trials]
     rows["start"] = (rows.groupby("subject")["length"].cumsum() - rows["length"]) * n_chans
     subject_of, pairs = {}, Counter()
     try:
@@ -179,9 +174,8 @@ def _convert(path: Path, folder: Path) -> dict[str, Any]:
                     numbers = trial.eeg.float().contiguous().numpy().astype("<f4", copy=False)
                     files[trial.subject].write(numbers)
                     digest = hashlib.blake2b(numbers, digest_size=16).digest()
-                    if digest in subject_of:
-                        pairs[subject_of[digest], trial.subject] += 1
-                    subject_of.setdefault(digest, trial.subject)
+                    first = subject_of.setdefault(digest, trial)
+                    pairs[first.subject, trial.subject] += first is not trial
             rows.to_csv(partial / "rows.csv", index=False)
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(FileExistsError):
@@ -191,6 +185,7 @@ def _convert(path: Path, folder: Path) -> dict[str, Any]:
     duplicates = [
         f"{n} trials of subject {b} have the same signals as trials of subject {a}."
         for (a, b), n in sorted(pairs.items())
+        if n
     ]
     return {"n_chans": n_chans, "labels": content.labels, "duplicates": duplicates}
 
