@@ -13,10 +13,9 @@ from pathlib import Path
 
 from eeglib.profile import Profile, load_profile
 from eeglib.workflow.book import build_book
-from eeglib.workflow.chapters import CHAPTERS, jobs_of
 from eeglib.workflow.pages import Result, read_result
-from eeglib.workflow.planning import Request, available_cores, site_folder
-from eeglib.workflow.run import run
+from eeglib.workflow.run import Request, available_cores, run
+from eeglib.workflow.stages import STAGES, jobs_of, site_folder
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
 def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
     """Print the table of chapters and the closing line."""
-    jobs = [job for chapter in CHAPTERS for job in jobs_of(chapter, profile.dataset.subjects)]
+    jobs = [job for stage in STAGES for job in jobs_of(stage, profile.dataset.subjects)]
     done = [r for r in (read_result(job, run_dir) for job in jobs) if r.metrics]
     if not done:
         print(f"No finished chapter in {run_dir}.")

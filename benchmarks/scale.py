@@ -27,16 +27,15 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from eeglib.profile import load_profile
 from eeglib.workflow import run as workflow
 from eeglib.workflow.book import build_book
-from eeglib.workflow.chapters import Chapter, Job
 from eeglib.workflow.job import KERNEL
-from eeglib.workflow.planning import Request, find_stale, plan_run, site_folder
-from eeglib.workflow.run import run
+from eeglib.workflow.run import Request, make_plan, run, stale_jobs
+from eeglib.workflow.stages import Job, Stage, site_folder
 from eeglib.workflow.status import describe_status, read_status
 
-CHAPTERS = (
-    Chapter("01_download_data", "group"),
-    Chapter("02_filter_signals", "subject", ("01_download_data",), ("filtering",)),
-    Chapter("09_summarize_group", "group", ("02_filter_signals",)),
+STAGES = (
+    Stage("01_download_data", False),
+    Stage("02_filter_signals", True, ("01_download_data",)),
+    Stage("09_summarize_group", False, ("02_filter_signals",)),
 )
 WORK = {
     "01_download_data": "chapter.finish();",
@@ -53,10 +52,13 @@ WORK = {
     ),
 }
 STAND_IN = """#!/bin/sh
-# Chapter and subject are the 5th and 6th argument; what subject 1 left is copied.
-mkdir -p "sub-$6/$5"
-cp "sub-01/$5/inputs.json" "sub-01/$5/notebook.ipynb" "sub-01/$5/provenance.json" "sub-$6/$5"
-sed "s/\\"subject\\": 1,/\\"subject\\": ${6#0},/" "sub-01/$5/metrics.json" >"sub-$6/$5/metrics.json"
+# The 5th argument is the metrics.json to make; what subject 1 left is copied.
+subject=${5%%/*}
+folder=${5%/*}
+mkdir -p "$folder"
+cp sub-01/02_filter_signals/notebook.ipynb sub-01/02_filter_signals/provenance.json "$folder"
+sed "s/\\"subject\\": 1,/\\"subject\\": ${subject#sub-},/; s/\\": 0*\\([1-9]\\)/\\": \\1/" \\
+  sub-01/02_filter_signals/metrics.json >"$folder/metrics.json"
 """
 
 
@@ -81,31 +83,31 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         run_dir=folder / "run",
         subjects=subjects,
         notebooks=site / "notebooks",
-        chapters=CHAPTERS,
+        stages=STAGES,
         jobs=options.jobs,
         gpus=0,
     )
-    only = replace(request, subjects=[1], chapters=CHAPTERS[:2])
+    only = replace(request, subjects=[1], stages=STAGES[:2])
     if run(only):
         raise SystemExit("the first subject failed")
     above_papermill = _above_papermill(only, options.repeats)
     started = time.perf_counter()
-    stale, _ = plan_run(request)
+    stale = stale_jobs(request)
     planning = time.perf_counter() - started
     started, busy = time.perf_counter(), _processor_s()
-    _run_stand_in(replace(request, chapters=CHAPTERS[:2]))
+    _run_stand_in(replace(request, stages=STAGES[:2]))
     bookkeeping, busy = time.perf_counter() - started, _processor_s() - busy
     memory = max(_peak_mb(resource.RUSAGE_SELF), _peak_mb(resource.RUSAGE_CHILDREN))
     if run(request):
         raise SystemExit("the group's chapter failed")
     started = time.perf_counter()
-    left, _ = find_stale(request)
+    left = stale_jobs(request)
     unchanged = time.perf_counter() - started
     if left:
         raise SystemExit(f"{len(left)} jobs are stale after the run")
-    print(describe_status(read_status(request), CHAPTERS))
+    print(describe_status(read_status(request), STAGES))
     started = time.perf_counter()
-    index = build_book(request.run_dir, site, CHAPTERS)
+    index = build_book(request.run_dir, site, STAGES)
     book = time.perf_counter() - started
     per_job = 1000 * bookkeeping / (options.subjects - 1)
     return {
@@ -132,9 +134,9 @@ def _above_papermill(request: Request, repeats: int) -> float:
     The shortest, because whatever else the machine does can only add.
     """
     job = Job("02_filter_signals", 1)
-    folder = request.run_dir / job.folder
+    folder = request.run_dir / str(job)
     environment = {**os.environ, "JUPYTER_PATH": str(request.run_dir / ".jupyter")}
-    own = [sys.executable, "-P", "-m", "eeglib.workflow.job", "plan.json", job.chapter, "01"]
+    own = [sys.executable, "-P", "-m", "eeglib.workflow.job", "plan.json", job.metrics]
     values = {"profile": request.run_dir / "profile.yml", "run_dir": request.run_dir}
     papermill = [sys.executable, "-P", "-m", "papermill", "--no-progress-bar"]
     papermill += ["--kernel", KERNEL, "--language", "python"]
@@ -163,11 +165,10 @@ def _run_stand_in(request: Request) -> None:
     script.write_text(STAND_IN, encoding="utf-8")
     script.chmod(0o755)
 
-    def plan(request: Request):
-        stale, content = plan_run(request)
-        return stale, {**content, "python": str(script)}
+    def plan(request: Request) -> dict:
+        return {**make_plan(request), "python": str(script)}
 
-    with patch.object(workflow, "plan_run", plan):
+    with patch.object(workflow, "make_plan", plan):
         failures = run(request)
     if failures:
         raise SystemExit(f"{len(failures)} jobs failed")
@@ -176,8 +177,8 @@ def _run_stand_in(request: Request) -> None:
 def _write_site(folder: Path) -> Path:
     """Write a book of the three chapters with the project's own configuration."""
     (folder / "notebooks").mkdir(parents=True)
-    for chapter in CHAPTERS:
-        whose = ", subject" if chapter.scope == "subject" else ""
+    for chapter in STAGES:
+        whose = ", subject" if chapter.per_subject else ""
         opening = f'chapter = open_chapter("{chapter.name}", profile, run_dir{whose})'
         parameters = 'subject = 1\nprofile = "demo"\nrun_dir = "runs/demo"'
         cells = [
@@ -192,7 +193,7 @@ def _write_site(folder: Path) -> Path:
     shutil.copy(site_folder() / "book" / "references.bib", folder / "book")
     shutil.copytree(site_folder() / "book" / "_static", folder / "book" / "_static")
     (folder / "book" / "introduction.md").write_text("# Many subjects\n", encoding="utf-8")
-    files = [{"file": f"notebooks/{chapter.name}"} for chapter in CHAPTERS]
+    files = [{"file": f"notebooks/{chapter.name}"} for chapter in STAGES]
     toc = {"format": "jb-book", "root": "book/introduction"}
     toc["parts"] = [{"caption": "Chapters", "chapters": files}]
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")

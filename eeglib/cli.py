@@ -84,13 +84,13 @@ def run_command(
     a metrics.json: runs/demo/sub-01/05_distill_student/notebook.ipynb. If a chapter fails, the
     last lines say for whom, in which notebook and line, and the exit status is 1.
     """
-    from eeglib.workflow.chapters import CHAPTERS, select_chapters
+    from eeglib.workflow.stages import select_stages
 
     request = _request(
         _load(profile, settings),
         run_dir,
         subjects,
-        only=select_chapters(only.split(","), CHAPTERS) if only else (),
+        only=select_stages(only.split(",")) if only else (),
         jobs=jobs,
         gpus=gpus,
         jobs_per_gpu=jobs_per_gpu,
@@ -105,9 +105,9 @@ def run_command(
 
 
 def _tell_plan(request: Any) -> None:
-    from eeglib.workflow.planning import plan_run
+    from eeglib.workflow.run import stale_jobs
 
-    stale, _ = plan_run(request)
+    stale = stale_jobs(request)
     for job, reason in stale.items():
         typer.echo(f"{job}: {reason}")
     typer.echo(f"{len(stale)} chapters would run in {request.run_dir}")
@@ -145,14 +145,14 @@ def status_command(
     A chapter is done, skipped (nothing to do, such as no pictures), running, failed, stale (what
     it was computed from has changed since) or not yet run. The book has the same as a page.
     """
-    from eeglib.workflow.chapters import CHAPTERS
+    from eeglib.workflow.stages import STAGES
     from eeglib.workflow.status import describe_status, read_status
 
     own = run_dir / "profile.yml" if run_dir and not profile else None
     loaded = _load(str(own) if own and own.is_file() else profile or "demo", settings)
     request = _request(loaded, run_dir, subjects)
     typer.echo(f"{request.run_dir}\n")
-    typer.echo(describe_status(read_status(request), CHAPTERS))
+    typer.echo(describe_status(read_status(request), STAGES))
 
 
 @app.command("audit")
@@ -172,11 +172,11 @@ def audit_command(
     """
     from eeglib.audit.card import read_cards, report
     from eeglib.chapter import chapter_folder, load_metrics
-    from eeglib.workflow.chapters import CHAPTERS, select_chapters
     from eeglib.workflow.run import run
+    from eeglib.workflow.stages import select_stages
 
     chapter = "08_audit_confounds"
-    only = select_chapters([chapter], CHAPTERS)
+    only = select_stages([chapter])
     loaded = _load(profile, settings)
     request = _request(loaded, run_dir, subjects, only=only, jobs=jobs, keep_going=True)
     failures = run(request, typer.echo)
@@ -206,7 +206,7 @@ def student_notebooks_command(
     Each copy is the chapter with an empty cell in the place of every solution. A copy that is
     already there and differs, such as one with a student's answers, is never overwritten.
     """
-    from eeglib.workflow.planning import site_folder
+    from eeglib.workflow.stages import site_folder
     from eeglib.workflow.student_notebooks import write_student_notebooks
 
     for path in write_student_notebooks(site_folder() / "notebooks", folder):
@@ -251,7 +251,7 @@ def simulate_command(
     Example: eeglib simulate my_recording --subjects 1 --set stimulus_strength=2
     """
     from eeglib.datasets import DatasetError, open_dataset, simulated
-    from eeglib.workflow.chapters import parse_subjects
+    from eeglib.workflow.stages import parse_subjects
 
     options = [f"dataset.options.{setting}" for setting in settings or []]
     loaded = _load(profile, options)
@@ -292,7 +292,7 @@ def download_command(
 
     from eeglib.datasets import DatasetError
     from eeglib.datasets.download import fetch, files_of
-    from eeglib.workflow.chapters import parse_subjects
+    from eeglib.workflow.stages import parse_subjects
 
     known = sorted({f.subject for f in files_of(name) if f.subject is not None})
     chosen = None
@@ -332,8 +332,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _request(profile: Any, run_dir: Path | None, subjects: str, **options: Any) -> Any:
-    from eeglib.workflow.chapters import parse_subjects
-    from eeglib.workflow.planning import Request, site_folder
+    from eeglib.workflow.stages import parse_subjects
+    from eeglib.workflow.run import Request
+    from eeglib.workflow.stages import site_folder
 
     return Request(
         profile=profile,

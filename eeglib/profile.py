@@ -223,7 +223,9 @@ class ChapterResources(Settings):
     """What one chapter may use; Snakemake and a cluster's scheduler are told."""
 
     minutes: Positive = Field(60, description="time limit of the whole chapter")
-    memory_mb: Count = Field(4000, description="memory that it needs, MB; a cluster enforces it")
+    memory_mb: Count | None = Field(
+        None, description="memory, MB, that a cluster enforces; empty: as its chapter says"
+    )
     gpus: int | None = Field(
         None, ge=0, description="GPUs; empty: one for the chapters that train or draw"
     )

@@ -30,14 +30,14 @@ def tiny_run(tiny_site) -> Iterator[Path]:
     """
     from tiny_project import tiny_request
 
-    from eeglib.workflow import staleness
+    from eeglib.workflow import dependencies
     from eeglib.workflow.run import run
 
     source = tiny_site.parent / "eeglib"
     skip = shutil.ignore_patterns("pretrained", "__pycache__")
     shutil.copytree(Path(eeglib.__file__).parent, source, ignore=skip)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(staleness, "PACKAGE", source)
+        patch.setattr(dependencies, "PACKAGE", source)
         run_dir = tiny_site.parent / "Läufe 1"
         assert run(tiny_request(tiny_site / "notebooks", run_dir)) == []
         yield run_dir

@@ -7,14 +7,14 @@ import shutil
 
 import nbformat
 import pytest
-from tiny_project import CHAPTERS, edit_cell
+from tiny_project import STAGES, edit_cell
 
 from eeglib.chapter import FAILURE
 from eeglib.workflow import book, pages
 from eeglib.workflow.book import BookError, build_book, page_faults, stage_book
-from eeglib.workflow.chapters import Job
+from eeglib.workflow.stages import Job
 
-DATA, FILTER, STUDENT, GROUP = (chapter.name for chapter in CHAPTERS)
+DATA, FILTER, STUDENT, GROUP = (stage.name for stage in STAGES)
 TRACEBACK = "ZeroDivisionError Traceback\\n````\\n:::: Cell In[6], line 2"
 
 
@@ -23,13 +23,13 @@ def built(tiny_site, tiny_run, tmp_path_factory):
     """The book of a run in which chapter 5 failed for subject 2."""
     run_dir = tmp_path_factory.mktemp("Büch er") / "run"
     shutil.copytree(tiny_run, run_dir)
-    folder = run_dir / Job(STUDENT, 2).folder
+    folder = run_dir / str(Job(STUDENT, 2))
     (folder / "metrics.json").unlink()
     (folder / FAILURE).write_text(
         '{"cell": 6, "line": 2, "error": "ZeroDivisionError", "message": "division by zero",'
         f' "traceback": "{TRACEBACK}"}}'
     )
-    return build_book(run_dir, tiny_site, CHAPTERS)
+    return build_book(run_dir, tiny_site, STAGES)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_book_has_a_page_for_everything_that_ran(built):
         p.relative_to(built.parent).with_suffix("").as_posix() for p in built.parent.rglob("*.html")
     }
     expected = {"book/introduction", "execution_times", "subjects/index", "search"}
-    expected |= {f"notebooks/{chapter.name}" for chapter in CHAPTERS}
+    expected |= {f"notebooks/{chapter.name}" for chapter in STAGES}
     for subject in ("sub-01", "sub-02"):
         expected |= {f"subjects/{subject}/{n}" for n in ("index", FILTER, STUDENT)}
     assert expected <= found
@@ -117,7 +117,7 @@ def test_new_text_stands_on_the_page_without_a_run(project):
     run_dir, site = project
     edit_cell(site / "notebooks" / f"{FILTER}.ipynb", "A sentence.", "Quite new.")
     staged = nbformat.read(
-        stage_book(run_dir, site, CHAPTERS) / "notebooks" / f"{FILTER}.ipynb", as_version=4
+        stage_book(run_dir, site, STAGES) / "notebooks" / f"{FILTER}.ipynb", as_version=4
     )
     assert "Quite new." in staged.cells[0].source
     assert not any("Edited since" in cell.source for cell in staged.cells)
@@ -127,7 +127,7 @@ def test_edited_code_is_not_shown_with_old_outputs(project):
     run_dir, site = project
     edit_cell(site / "notebooks" / f"{STUDENT}.ipynb", "1 / (subject", "3 / (subject")
     staged = nbformat.read(
-        stage_book(run_dir, site, CHAPTERS) / "notebooks" / f"{STUDENT}.ipynb", as_version=4
+        stage_book(run_dir, site, STAGES) / "notebooks" / f"{STUDENT}.ipynb", as_version=4
     )
     text = "\n".join(cell.source for cell in staged.cells)
     assert "Edited since" in text
@@ -138,7 +138,7 @@ def test_edited_code_is_not_shown_with_old_outputs(project):
 def test_a_chapter_that_has_not_run_says_so(project):
     run_dir, site = project
     shutil.rmtree(run_dir / "group" / GROUP)
-    staged = stage_book(run_dir, site, CHAPTERS) / "notebooks" / f"{GROUP}.ipynb"
+    staged = stage_book(run_dir, site, STAGES) / "notebooks" / f"{GROUP}.ipynb"
     assert "has not run" in staged.read_text(encoding="utf-8")
 
 
@@ -156,14 +156,14 @@ def test_warnings_and_errors_in_a_page_stop_the_build(project, output):
     notebook.cells[-1].outputs = [nbformat.from_dict(output)]
     nbformat.write(notebook, path)
     with pytest.raises(BookError, match=rf"{FILTER}.*(?s:.*)old"):
-        stage_book(run_dir, site, CHAPTERS)
+        stage_book(run_dir, site, STAGES)
 
 
 def test_warnings_of_the_builder_stop_the_build(project):
     run_dir, site = project
     (site / "book" / "introduction.md").write_text("# Title\n\n{doc}`/nowhere`\n")
     with pytest.raises(BookError, match="nowhere"):
-        build_book(run_dir, site, CHAPTERS)
+        build_book(run_dir, site, STAGES)
 
 
 def test_without_a_run_there_is_no_book(tmp_path):
@@ -173,7 +173,7 @@ def test_without_a_run_there_is_no_book(tmp_path):
 
 def test_many_subjects_are_listed_without_pages(project, monkeypatch):
     monkeypatch.setattr(book, "SUBJECT_PAGES", 1)
-    staging = stage_book(*project, CHAPTERS)
+    staging = stage_book(*project, STAGES)
     assert not (staging / "subjects" / "sub-01").exists()
     index = (staging / "subjects" / "index.md").read_text()
     assert re.search(r"\| 2 \| done \d+ s \d\.\d GB \| done", index)

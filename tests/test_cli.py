@@ -12,9 +12,8 @@ import pytest
 from eeglib import cli
 from eeglib.profile import load_profile
 from eeglib.workflow import run as workflow
-from eeglib.workflow.chapters import CHAPTERS, Job
-from eeglib.workflow.failures import Failure
-from eeglib.workflow.planning import site_folder
+from eeglib.workflow.job import Failure
+from eeglib.workflow.stages import STAGES, site_folder
 
 
 def call(*arguments: str) -> int:
@@ -91,7 +90,7 @@ def test_status_takes_the_profile_of_the_run(capsys, tmp_path):
     told = capsys.readouterr().out
     assert "sub-04" in told
     assert "sub-01" not in told
-    assert f"{len(CHAPTERS)} not yet" in told
+    assert f"{len(STAGES)} not yet" in told
 
 
 def test_student_notebooks_are_named(capsys, tmp_path):
@@ -142,13 +141,13 @@ def test_options_that_do_not_exist_are_refused(arguments, capsys):
 
 
 def test_a_failed_chapter_gives_a_message_and_exit_status_1(monkeypatch, capsys, tmp_path):
-    notebook = tmp_path / "notebook.ipynb"
-    failure = Failure(Job("05_distill_student", 2), notebook, 4, 7, "ValueError", "no trials", "")
+    folder = tmp_path / "sub-02" / "05_distill_student"
+    failure = Failure(folder, "ValueError", "no trials", 4, 7)
     monkeypatch.setattr(workflow, "run", lambda request, say: [failure])
     assert call("run", "--run-dir", str(tmp_path)) == 1
     told = capsys.readouterr().err
     assert "sub-02/05_distill_student: ValueError: no trials" in told
-    assert f"{notebook}, cell In [4], line 7" in told
+    assert f"{folder / 'notebook.ipynb'}, cell In [4], line 7" in told
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_project import CHAPTERS, edit_cell, tiny_profile, tiny_request, write_notebooks
+from tiny_project import STAGES, edit_cell, tiny_profile, tiny_request, write_notebooks
 
-from eeglib.chapter import INPUTS, METRICS, RUNNING, load_metrics
+from eeglib.chapter import FAILURE, METRICS, load_metrics
 from eeglib.workflow.book import stage_book
-from eeglib.workflow.chapters import Job, WorkflowError
-from eeglib.workflow.planning import plan_run
-from eeglib.workflow.run import run
+from eeglib.workflow.job import Failure
+from eeglib.workflow.run import run, stale_jobs
+from eeglib.workflow.stages import Job, WorkflowError
 from eeglib.workflow.status import read_status
 
-DATA, FILTER, STUDENT, GROUP = (chapter.name for chapter in CHAPTERS)
+DATA, FILTER, STUDENT, GROUP = (stage.name for stage in STAGES)
 CODE = (
     "import sys; from pathlib import Path; from tiny_project import tiny_request;"
     "from eeglib.workflow.run import run;"
@@ -39,20 +39,10 @@ def start(notebooks: Path, run_dir: Path, **variables: str) -> subprocess.Popen:
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **variables}, **output)
 
 
-def results(run_dir: Path) -> dict[str, object]:
-    """What a run found: everything in its metrics but where and when it was computed."""
-    found = {}
-    for path in sorted(run_dir.glob(f"*/*/{METRICS}")):
-        metrics = load_metrics(path.parent)
-        found[f"{path.parent.parent.name}/{path.parent.name}"] = (
-            metrics.scores, metrics.facts, metrics.outputs
-        )  # fmt: skip
-    return found
-
-
-def finished(run_dir: Path) -> dict[str, int]:
-    """Finished jobs with the time at which their record was written."""
-    return {str(p.parent): p.stat().st_mtime_ns for p in run_dir.glob(f"*/*/{INPUTS}")}
+def finished(run_dir: Path) -> dict[str, bytes]:
+    """What a run found, by job: equal results are equal files."""
+    paths = [p for p in sorted(run_dir.glob(f"*/*/{METRICS}")) if not (p.parent / FAILURE).exists()]
+    return {f"{p.parent.parent.name}/{p.parent.name}": p.read_bytes() for p in paths}
 
 
 def kernels_of(process: psutil.Process) -> list[psutil.Process]:
@@ -60,7 +50,7 @@ def kernels_of(process: psutil.Process) -> list[psutil.Process]:
     return [child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())]
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_finished(
     tiny_site, tiny_run, tmp_path
 ):
     notebooks, run_dir = tiny_site / "notebooks", tmp_path / "run"
@@ -81,15 +71,15 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(
     before = finished(run_dir)
     assert run(tiny_request(notebooks, run_dir)) == []
     assert before.items() <= finished(run_dir).items()
-    assert results(run_dir) == results(tiny_run)
-    assert not list(run_dir.glob(f"*/*/{RUNNING}"))
+    assert finished(run_dir) == finished(tiny_run)
+    assert not list(run_dir.glob(f"*/*/{FAILURE}"))
 
 
 def test_nothing_goes_on_after_the_run_was_killed(tmp_path):
     notebooks = write_notebooks(tmp_path / "notebooks")
     edit_cell(notebooks / f"{DATA}.ipynb", "profile_seed =", "import time; time.sleep(300); x =")
     process = start(notebooks, tmp_path / "run")
-    running = tmp_path / "run" / Job(DATA, None).folder / RUNNING
+    running = tmp_path / "run" / str(Job(DATA, None)) / FAILURE
     wait_for(running.is_file)
     wait_for(lambda: kernels_of(psutil.Process(process.pid)))
     tree = psutil.Process(process.pid).children(recursive=True)
@@ -102,7 +92,7 @@ def test_an_interrupt_ends_the_run_and_its_jobs(tmp_path):
     notebooks = write_notebooks(tmp_path / "notebooks")
     edit_cell(notebooks / f"{DATA}.ipynb", "profile_seed =", "import time; time.sleep(300); x =")
     process = start(notebooks, tmp_path / "run")
-    wait_for((tmp_path / "run" / Job(DATA, None).folder / RUNNING).is_file)
+    wait_for((tmp_path / "run" / str(Job(DATA, None)) / FAILURE).is_file)
     tree = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=60)
@@ -113,7 +103,7 @@ def test_an_interrupt_ends_the_run_and_its_jobs(tmp_path):
 def test_two_runs_in_one_folder_at_once(tiny_site, tmp_path):
     notebooks, run_dir = tiny_site / "notebooks", tmp_path / "run"
     first = start(notebooks, run_dir)
-    wait_for(lambda: list(run_dir.glob(f"*/*/{RUNNING}")))
+    wait_for(lambda: list(run_dir.glob(f"*/*/{FAILURE}")))
     second = start(notebooks, run_dir)
     told, _ = second.communicate(timeout=60)
     assert second.returncode != 0
@@ -181,12 +171,10 @@ def test_a_job_that_is_killed_is_told_and_the_others_finish(tmp_path):
     notebooks = write_notebooks(tmp_path / "notebooks")
     suicide = "import os, signal\nif subject == 2: os.kill(os.getppid(), signal.SIGKILL)\ny ="
     edit_cell(notebooks / f"{FILTER}.ipynb", "profile_seed =", suicide)
-    request = tiny_request(notebooks, tmp_path / "run", keep_going=True, chapters=CHAPTERS[:2])
+    request = tiny_request(notebooks, tmp_path / "run", keep_going=True, stages=STAGES[:2])
     failures = run(request)
     assert [(f.job, f.error) for f in failures] == [(Job(FILTER, 2), "Killed")]
-    assert finished(tmp_path / "run").keys() == {
-        str(tmp_path / "run" / job.folder) for job in (Job(DATA, None), Job(FILTER, 1))
-    }
+    assert finished(tmp_path / "run").keys() == {str(Job(DATA, None)), str(Job(FILTER, 1))}
 
 
 def test_a_notebook_that_hangs_is_stopped_after_its_time(tmp_path):
@@ -197,35 +185,32 @@ def test_a_notebook_that_hangs_is_stopped_after_its_time(tmp_path):
     profile = tiny_profile(resources={FILTER: {"minutes": 0.15}})
     began = time.monotonic()
     request = tiny_request(
-        notebooks, tmp_path / "run", profile=profile, keep_going=True, chapters=CHAPTERS[:2]
+        notebooks, tmp_path / "run", profile=profile, keep_going=True, stages=STAGES[:2]
     )
     failures = run(request)
     assert time.monotonic() - began < 90
     assert [(f.job, f.error) for f in failures] == [(Job(FILTER, 2), "TimeLimit")]
     assert f"resources.{FILTER}.minutes" in failures[0].message
-    executed = json.loads(failures[0].notebook.read_text(encoding="utf-8"))
+    executed = json.loads((failures[0].folder / "notebook.ipynb").read_text(encoding="utf-8"))
     code = [c for c in executed["cells"] if c["cell_type"] == "code"]
     assert "time.sleep" in "".join(code[failures[0].cell - 1]["source"])
 
 
-def test_a_corrupt_file_is_found_by_its_checksum_and_made_again(tiny_site, tiny_run, tmp_path):
+def test_a_corrupt_file_is_found_by_its_checksum_before_it_is_read(tiny_site, tiny_run, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(tiny_run, run_dir)
     path = run_dir / f"sub-01/{FILTER}/epochs.txt"
-    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     right = path.read_text()
-    path.write_text(right[::-1])
-    # The disk has changed a bit: size and time are as they were.
-    os.utime(path, ns=times)
-    metrics = run_dir / f"sub-01/{STUDENT}/{METRICS}"
-    metrics.unlink()
+    path.write_text(right[::-1])  # the disk has changed a bit: the size is as it was
+    (run_dir / f"sub-01/{STUDENT}/{METRICS}").unlink()
     request = tiny_request(tiny_site / "notebooks", run_dir)
-    stale = {str(job): reason for job, reason in plan_run(request)[0].items()}
-    assert stale[f"sub-01/{FILTER}"] == "epochs.txt is damaged"
-    assert f"sub-02/{FILTER}" not in stale
+    (failure,) = run(request)
+    assert failure.job == Job(STUDENT, 1)
+    assert "is damaged or was edited. Delete it and run the chapter again" in failure.message
+    path.unlink()
     assert run(request) == []
     assert path.read_text() == right
-    assert results(run_dir) == results(tiny_run)
+    assert finished(run_dir) == finished(tiny_run)
 
 
 def test_what_a_left_out_method_wrote_does_not_stay(tiny_site, tiny_run, tmp_path):
@@ -248,13 +233,7 @@ def test_clock_and_locale_do_not_matter(tiny_site, tiny_run, tmp_path, monkeypat
     for name in ("LANG", "LC_ALL"):
         monkeypatch.setenv(name, "tr_TR.ISO-8859-9")
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
-    request = tiny_request(tiny_site / "notebooks", run_dir)
-    assert plan_run(request)[0] == {}
-    only = [CHAPTERS[2]]
-    forced = tiny_request(tiny_site / "notebooks", run_dir, only=only, force=True, jobs=1)
-    assert run(forced) == []
-    assert results(run_dir) == results(tiny_run)
-    assert plan_run(request)[0].keys() == {Job(GROUP, None)} or plan_run(request)[0] == {}
+    assert stale_jobs(tiny_request(tiny_site / "notebooks", run_dir)) == {}
 
 
 def test_a_home_that_cannot_be_written_is_not_needed(tiny_site, tiny_run, tmp_path):
@@ -269,7 +248,7 @@ def test_a_home_that_cannot_be_written_is_not_needed(tiny_site, tiny_run, tmp_pa
         process = start(tiny_site / "notebooks", run_dir, **variables)
         told, _ = process.communicate(timeout=200)
         assert process.returncode == 0, told
-        assert results(run_dir) == results(tiny_run)
+        assert finished(run_dir) == finished(tiny_run)
         assert list(home.iterdir()) == []
     finally:
         subprocess.run(["umount", str(home)], check=True)
@@ -280,12 +259,11 @@ def test_a_broken_notebook_of_a_failed_chapter_does_not_stop_the_book(
 ):
     run_dir = tmp_path / "run"
     shutil.copytree(tiny_run, run_dir)
-    folder = run_dir / Job(STUDENT, 2).folder
+    folder = run_dir / str(Job(STUDENT, 2))
     (folder / METRICS).unlink()
     (folder / "notebook.ipynb").write_text('{"cells": [')
-    failure = {"cell": None, "line": None, "error": "Killed", "message": "disk full"}
-    (folder / "failure.json").write_text(json.dumps({**failure, "traceback": ""}))
-    staging = stage_book(run_dir, tiny_site, CHAPTERS)
+    Failure(folder, "Killed", "disk full").write()
+    staging = stage_book(run_dir, tiny_site, STAGES)
     page = staging / "subjects" / "sub-02" / f"{STUDENT}.ipynb"
     assert "disk full" in page.read_text(encoding="utf-8")
 

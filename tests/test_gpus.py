@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-from tiny_project import CHAPTERS, edit_cell, tiny_profile, tiny_request, write_notebooks
+from tiny_project import STAGES, edit_cell, tiny_profile, tiny_request, write_notebooks
 
 from eeglib.chapter import load_metrics
 from eeglib.workflow import gpus
-from eeglib.workflow.chapters import Chapter, Job, WorkflowError
-from eeglib.workflow.planning import plan_run
-from eeglib.workflow.run import run
+from eeglib.workflow.run import make_plan, run
+from eeglib.workflow.stages import Job, WorkflowError
 
-FILTER, STUDENT = CHAPTERS[1].name, CHAPTERS[2].name
-ON_GPU = tuple(
-    Chapter(c.name, c.scope, c.needs, c.sections, gpus=1) if c.name == STUDENT else c
-    for c in CHAPTERS
-)
+FILTER, STUDENT = STAGES[1].name, STAGES[2].name
+ON_GPU = tuple(replace(s, gpus=1) if s.name == STUDENT else s for s in STAGES)
 CLAIM = """
 import sys, time
 from pathlib import Path
@@ -138,28 +135,26 @@ def test_each_chapter_of_a_run_sees_one_gpu_of_its_own(monkeypatch, tmp_path):
     edit_cell(notebooks / f"{FILTER}.ipynb", "finish()", 'finish(facts={"seen": seen})')
     edit_cell(notebooks / f"{STUDENT}.ipynb", "\nshare = 1 / (subject - profile_seed)", MEET)
     edit_cell(notebooks / f"{STUDENT}.ipynb", '"student"}]))', '"student"}]), {"seen": seen})')
-    request = tiny_request(notebooks, tmp_path / "run", chapters=ON_GPU, gpus=2)
+    request = tiny_request(notebooks, tmp_path / "run", stages=ON_GPU, gpus=2)
     assert run(request) == []
-    seen = [load_metrics(tmp_path / "run" / Job(STUDENT, s).folder).facts["seen"] for s in (1, 2)]
+    seen = [load_metrics(tmp_path / "run" / str(Job(STUDENT, s))).facts["seen"] for s in (1, 2)]
     assert sorted(seen) == ["4", "5"]
-    assert load_metrics(tmp_path / "run" / Job(FILTER, 1).folder).facts["seen"] == ""
+    assert load_metrics(tmp_path / "run" / str(Job(FILTER, 1))).facts["seen"] == ""
 
 
 def test_without_a_gpu_the_same_chapters_are_planned(monkeypatch, tmp_path):
     notebooks = write_notebooks(tmp_path / "notebooks")
-    request = tiny_request(notebooks, tmp_path / "run", chapters=ON_GPU)
+    request = tiny_request(notebooks, tmp_path / "run", stages=ON_GPU)
     for shown, expected in (("", 0), ("0", 1)):
         monkeypatch.setenv(gpus.VISIBLE, shown)
-        stale, plan = plan_run(request)
-        assert len(stale) == 6
-        planned = {c["name"]: c["gpus"] for c in plan["chapters"]}
-        assert planned == {c.name: expected if c.name == STUDENT else 0 for c in CHAPTERS}
+        planned = {stage["name"]: stage["gpus"] for stage in make_plan(request)["stages"]}
+        assert planned == {c.name: expected if c.name == STUDENT else 0 for c in STAGES}
 
 
 def test_the_profile_may_say_how_many(monkeypatch, tmp_path):
     monkeypatch.setenv(gpus.VISIBLE, "0,1,2")
     notebooks = write_notebooks(tmp_path / "notebooks")
     profile = tiny_profile(resources={STUDENT: {"gpus": 2, "memory_mb": 7, "minutes": 1.5}})
-    _, plan = plan_run(tiny_request(notebooks, tmp_path / "run", profile=profile))
-    chapter = next(c for c in plan["chapters"] if c["name"] == STUDENT)
-    assert chapter["resources"] == {"mem_mb": 7, "gpu": 2}
+    plan = make_plan(tiny_request(notebooks, tmp_path / "run", profile=profile))
+    stage = next(s for s in plan["stages"] if s["name"] == STUDENT)
+    assert stage["resources"] == {"mem_mb": 7, "gpu": 2}

@@ -10,17 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_project import CHAPTERS, edit_cell, tiny_profile, tiny_request, write_notebooks
+from tiny_project import STAGES, edit_cell, tiny_profile, tiny_request, write_notebooks
 
-from eeglib.chapter import RUNNING, load_metrics
-from eeglib.workflow.chapters import Job, WorkflowError
-from eeglib.workflow.engine import job_prefix
-from eeglib.workflow.run import run
+from eeglib.chapter import FAILURE, load_metrics
+from eeglib.workflow.run import job_prefix, run
+from eeglib.workflow.stages import Job, WorkflowError
 
 SCRIPT = Path(__file__).with_name("slurm_one_node.sh")
-DATA, FILTER = (chapter.name for chapter in CHAPTERS[:2])
+DATA, FILTER = (stage.name for stage in STAGES[:2])
 SUBJECTS = (1, 2, 3)
-ONE_CORE = {c.name: {"cores": 1, "memory_mb": 700, "minutes": 3} for c in CHAPTERS[:2]}
+ONE_CORE = {c.name: {"cores": 1, "memory_mb": 700, "minutes": 3} for c in STAGES[:2]}
 LOOK = """import os, subprocess
 number = os.environ["SLURM_JOB_ID"]
 told = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True).stdout
@@ -42,7 +41,7 @@ def cluster(tmp_path_factory):
 
 
 def slurm_request(folder: Path, **changes):
-    values = {"chapters": CHAPTERS[:2], "executor": "slurm", "jobs": 10, "subjects": SUBJECTS}
+    values = {"stages": STAGES[:2], "executor": "slurm", "jobs": 10, "subjects": SUBJECTS}
     values["profile"] = tiny_profile(resources=ONE_CORE, dataset__subjects=SUBJECTS)
     notebooks = folder / "notebooks"
     return tiny_request(notebooks, folder / "run", **{**values, **changes})
@@ -59,7 +58,7 @@ def test_subjects_run_through_sbatch_and_failures_are_told(cluster, tmp_path):
     failures = run(request, told.append)
     found = [(f.job, f.error, f.line) for f in failures]
     assert found == [(Job(FILTER, 3), "ZeroDivisionError", 2)]
-    facts = [load_metrics(request.run_dir / Job(FILTER, s).folder).facts for s in (1, 2)]
+    facts = [load_metrics(request.run_dir / str(Job(FILTER, s))).facts for s in (1, 2)]
     assert facts[0]["job"] != facts[1]["job"]
     for found in facts:
         assert "TimeLimit=00:05:00" in found["told"]
@@ -81,7 +80,7 @@ def test_a_run_that_is_killed_takes_its_jobs_along(cluster, tmp_path):
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment)
-    running = tmp_path / "run" / Job(DATA, None).folder / RUNNING
+    running = tmp_path / "run" / str(Job(DATA, None)) / FAILURE
     wait_for(running.is_file, 90)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

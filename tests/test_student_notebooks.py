@@ -8,8 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from eeglib.workflow.chapters import WorkflowError
-from eeglib.workflow.planning import site_folder
+from eeglib.workflow.stages import WorkflowError, site_folder
 from eeglib.workflow.student_notebooks import without_solutions, write_student_notebooks
 
 NOTEBOOKS = sorted((site_folder() / "notebooks").glob("*.ipynb"))

@@ -10,9 +10,8 @@ from uci import SHARED, write_uci_bids
 from eeglib.chapter import load_metrics
 from eeglib.profile import load_profile
 from eeglib.workflow.book import build_book
-from eeglib.workflow.chapters import CHAPTERS, Job, select_chapters
-from eeglib.workflow.planning import Request, site_folder
-from eeglib.workflow.run import run
+from eeglib.workflow.run import Request, run
+from eeglib.workflow.stages import STAGES, Job, select_stages, site_folder
 from eeglib.workflow.status import read_status
 
 PROFILES = Path(__file__).with_name("profiles")
@@ -35,8 +34,7 @@ def small(tmp_path_factory):
 
 def test_every_chapter_runs_and_the_book_has_no_faults(small):
     assert {str(s.job): s.state for s in read_status(small)}.items() >= {
-        str(Job(chapter.name, None if chapter.scope == "group" else 1)): "done"
-        for chapter in CHAPTERS
+        str(Job(stage.name, 1 if stage.per_subject else None)): "done" for stage in STAGES
     }.items()
     index = build_book(small.run_dir)
     assert index.is_file()
@@ -46,12 +44,10 @@ def test_every_chapter_runs_and_the_book_has_no_faults(small):
 
 def test_the_same_seeds_give_the_same_figures_and_scores(small):
     job = Job("05_distill_student", 1)
-    before = load_metrics(small.run_dir / job.folder)
-    again = whole_request(
-        small.profile, small.run_dir, only=select_chapters(["05"], CHAPTERS), force=True
-    )
+    before = load_metrics(small.run_dir / str(job))
+    again = whole_request(small.profile, small.run_dir, only=select_stages(["05"]), force=True)
     assert run(again) == []
-    after = load_metrics(small.run_dir / job.folder)
+    after = load_metrics(small.run_dir / str(job))
     assert after == before
 
 

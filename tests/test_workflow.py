@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import os
 import shutil
+import subprocess
 import sys
+from dataclasses import replace
 
 import nbformat
 import pytest
-from tiny_project import CHAPTERS, edit_cell, tiny_profile, tiny_request, write_notebooks
+from tiny_project import STAGES, edit_cell, tiny_profile, tiny_request, write_notebooks
 
-from eeglib.chapter import load_metrics
-from eeglib.profile import Profile
-from eeglib.workflow import chapters as table
-from eeglib.workflow.chapters import Chapter, Job, WorkflowError, parse_subjects, select_chapters
-from eeglib.workflow.locks import only_run_in
-from eeglib.workflow.notebooks import check_notebook
-from eeglib.workflow.planning import plan_run, site_folder
-from eeglib.workflow.run import run
-from eeglib.workflow.staleness import describe_chapter, module_hashes
+from eeglib.chapter import METRICS, load_metrics
+from eeglib.workflow import dependencies, processes, stages
+from eeglib.workflow import run as workflow
+from eeglib.workflow.dependencies import check_notebook, figure_modules
+from eeglib.workflow.processes import only_run_in
+from eeglib.workflow.run import make_plan, run, stale_jobs
+from eeglib.workflow.stages import Job, WorkflowError, parse_subjects, select_stages, site_folder
 
-DATA, FILTER, STUDENT, GROUP = (chapter.name for chapter in CHAPTERS)
+DATA, FILTER, STUDENT, GROUP = (stage.name for stage in STAGES)
+NOTEBOOKS = site_folder() / "notebooks"
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def project(tiny_site, tiny_run, tmp_path):
 
 
 def stale(request) -> list[str]:
-    return [str(job) for job in plan_run(request)[0]]
+    return [str(job) for job in stale_jobs(request)]
 
 
 def started(run_dir) -> dict[str, str]:
@@ -54,68 +55,99 @@ def test_all_chapters_run_for_all_subjects(tiny_run):
     assert load_metrics(tiny_run / "group" / GROUP).facts == {"subjects": [1, 2]}
     kernel = json.loads((tiny_run / ".jupyter/kernels/eeglib/kernel.json").read_text())
     assert kernel["argv"][0] == sys.executable
+    assert (tiny_run / ".snakemake").is_dir()
 
 
 def test_a_run_that_changes_nothing_starts_nothing(project):
-    before, told = started(project.run_dir), []
-    assert run(project, told.append) == []
+    before, lines = started(project.run_dir), []
+    assert run(project, lines.append) == []
     assert started(project.run_dir) == before
-    assert len(told) == 1
-    assert "up to date" in told[0]
+    assert len(lines) == 1
+    assert "up to date" in lines[0]
 
 
-def test_edited_text_runs_nothing(project):
-    edit_cell(project.notebooks / f"{STUDENT}.ipynb", "A sentence.", "Another sentence.")
-    assert stale(project) == []
-
-
-def test_edited_code_runs_the_chapter_and_those_after_it(project):
+def test_edited_text_runs_nothing_and_edited_code_runs_what_follows(project):
     notebook = project.notebooks / f"{STUDENT}.ipynb"
-    edit_cell(notebook, "1 / (subject", "2 / (subject")
-    assert stale(project) == [f"sub-01/{STUDENT}", f"sub-02/{STUDENT}", f"group/{GROUP}"]
-    edit_cell(notebook, "2 / (subject", "1 / (subject")
+    edit_cell(notebook, "A sentence.", "Another sentence.")
     assert stale(project) == []
+    edit_cell(notebook, "1 / (subject", "2 / (subject")
+    reasons = {str(job): reason for job, reason in stale_jobs(project).items()}
+    assert list(reasons) == [f"sub-01/{STUDENT}", f"sub-02/{STUDENT}", f"group/{GROUP}"]
+    assert reasons[f"sub-01/{STUDENT}"] == "code of the notebook has changed"
 
 
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ({"title": "another"}, []),
-        ({"teacher__patience": 3}, []),
-        ({"evaluation__n_bootstrap": 9}, [f"group/{GROUP}"]),
-        (
-            {"training__max_epochs": 2},
-            [f"sub-01/{STUDENT}", f"sub-02/{STUDENT}", f"group/{GROUP}"],
-        ),
+        ({"title": "another", "teacher__patience": 3, "dataset__root": "elsewhere"}, []),
+        ({"seed": 9, "dataset__subjects": [1, 2, 3]}, None),
+        ({"dataset__subjects": [1, 2, 3]}, [f"group/{DATA}", f"sub-03/{FILTER}"]),
     ],
 )
 def test_a_changed_setting_runs_the_chapters_that_read_it(project, setting, expected):
-    request = tiny_request(project.notebooks, project.run_dir, profile=tiny_profile(**setting))
-    assert stale(request) == expected
+    profile = tiny_profile(**setting)
+    request = replace(project, profile=profile, subjects=profile.dataset.subjects)
+    after = [f"sub-03/{STUDENT}", f"group/{GROUP}"] if expected else []
+    everything = [str(job) for job in workflow.wanted_jobs(request)]
+    assert stale(request) == (everything if expected is None else [*expected, *after])
 
 
-def test_a_damaged_output_is_made_again(project):
+def test_one_subject_runs_without_the_others(project):
+    request = replace(project, profile=tiny_profile(seed=9), subjects=[2])
+    assert f"sub-02/{STUDENT}" in stale(request)
+    assert not [job for job in stale(request) if job.startswith("sub-01")]
+
+
+def test_damage_and_changed_data_run_the_subject_again(project):
     (project.run_dir / f"sub-01/{FILTER}/epochs.txt").write_text("")
-    expected = [f"sub-01/{FILTER}", f"sub-01/{STUDENT}", f"group/{GROUP}"]
-    assert stale(project) == expected
+    events = project.run_dir / "group" / DATA / "data" / "sub-02" / "eeg" / "events.tsv"
+    events.parent.mkdir(parents=True)
+    events.write_text("onset\tduration\n")
+    assert {str(job): reason for job, reason in stale_jobs(project).items()} == {
+        f"group/{DATA}": "the data have changed",
+        f"sub-01/{FILTER}": "epochs.txt is missing or damaged",
+        f"sub-02/{FILTER}": "the data have changed",
+    }
 
 
-def test_other_results_upstream_run_those_computed_from_them(project):
-    metrics = project.run_dir / f"sub-02/{FILTER}/metrics.json"
-    metrics.write_text(metrics.read_text().replace('"facts":{}', '"facts":{"a":1}') + " ")
-    assert stale(project) == [f"sub-02/{STUDENT}", f"group/{GROUP}"]
+def test_an_identical_result_runs_nothing_that_follows(project, monkeypatch):
+    before = started(project.run_dir)
+    drawn = {f"{FILTER}.ipynb": {"eeglib.plotting.signals": "another colour"}}
+    monkeypatch.setattr(workflow, "figure_modules", lambda path: drawn.get(path.name, {}))
+    lines: list[str] = []
+    assert run(replace(project, subjects=[1]), lines.append) == []
+    changed = {name for name, time in started(project.run_dir).items() if time != before[name]}
+    assert changed == {f"sub-01/{FILTER}"}
 
 
-def test_force_and_only(project):
-    only = select_chapters(["5"], CHAPTERS)
-    forced = tiny_request(project.notebooks, project.run_dir, only=only, force=True, subjects=[2])
-    assert stale(forced) == [f"sub-02/{STUDENT}"]
+def test_other_results_run_what_follows(project):
+    only = select_stages(["2"], STAGES)
+    edit_cell(project.notebooks / f"{FILTER}.ipynb", "finish()", 'finish(facts={"n": 3})')
+    assert run(replace(project, only=only, subjects=[2])) == []
+    assert stale(replace(project, subjects=[2])) == [f"sub-02/{STUDENT}", f"group/{GROUP}"]
+    forced = replace(project, only=only, force=True, subjects=[2])
+    assert stale(forced) == [f"sub-02/{FILTER}"]
+
+
+def test_plain_papermill_is_a_way_in(project):
+    before = {}
+    for subject in (1, 2):
+        folder = project.run_dir / str(Job(STUDENT, subject))
+        before[subject] = (folder / METRICS).read_bytes()
+        shutil.rmtree(folder)
+        command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
+        command += [f"notebooks/{STUDENT}.ipynb", "out.ipynb", "-p", "subject", str(subject)]
+        command += ["-p", "profile", "demo", "-p", "run_dir", "run"]
+        subprocess.run(command, cwd=project.run_dir.parent, check=True, capture_output=True)
+        assert (folder / METRICS).read_bytes() == before[subject]
+    # The run takes over what papermill made.
+    assert f"sub-01/{FILTER}" not in stale(project)
 
 
 @pytest.fixture(scope="module")
 def failed(tiny_site, tiny_run, tmp_path_factory):
     """A finished run, then an edit of chapter 5 that breaks it for subject 2, then a run."""
-    folder = tmp_path_factory.mktemp("failed")
+    folder = tmp_path_factory.mktemp("failed {x}")
     notebooks, run_dir = folder / "notebooks", folder / "run"
     shutil.copytree(tiny_site / "notebooks", notebooks)
     shutil.copytree(tiny_run, run_dir)
@@ -128,41 +160,35 @@ def failed(tiny_site, tiny_run, tmp_path_factory):
 def test_a_failure_names_subject_notebook_cell_and_line(failed):
     request, _, failures = failed
     assert [failure.job for failure in failures] == [Job(STUDENT, 2)]
-    assert failures[0].error == "ZeroDivisionError"
-    assert failures[0].line == 2
-    assert "ZeroDivisionError" in failures[0].notebook.read_text(encoding="utf-8")
-    told = str(failures[0])
-    assert f"sub-02/{STUDENT}" in told
-    assert str(failures[0].notebook) in told
-    assert "line 2" in told
-    executed = nbformat.read(failures[0].notebook, as_version=4)
+    assert (failures[0].error, failures[0].line) == ("ZeroDivisionError", 2)
+    notebook = request.run_dir / str(Job(STUDENT, 2)) / "notebook.ipynb"
+    assert f"sub-02/{STUDENT}: ZeroDivisionError" in str(failures[0])
+    assert f"{notebook}, cell In [{failures[0].cell}], line 2" in str(failures[0])
+    executed = nbformat.read(notebook, as_version=4)
     cell = next(c for c in executed.cells if c.get("execution_count") == failures[0].cell)
     assert "subject - 2" in cell.source
     assert not (request.run_dir / Job(STUDENT, 2).metrics).exists()
 
 
-def test_the_others_go_on_and_nothing_else_ran(failed):
+def test_the_others_go_on_and_only_what_failed_is_left_to_do(failed):
     request, before, _ = failed
     changed = {name for name, time in started(request.run_dir).items() if time != before[name]}
     assert changed == {f"sub-01/{STUDENT}", f"sub-02/{STUDENT}", f"group/{GROUP}"}
     assert load_metrics(request.run_dir / "group" / GROUP).facts == {"subjects": [1]}
-
-
-def test_only_what_failed_is_left_to_do(failed):
-    reasons = {str(job): reason for job, reason in plan_run(failed[0])[0].items()}
-    assert reasons[f"sub-02/{STUDENT}"] == "failed before"
-    assert set(reasons) == {f"sub-02/{STUDENT}", f"group/{GROUP}"}
+    assert stale(request) == [f"sub-02/{STUDENT}", f"group/{GROUP}"]
 
 
 def test_a_killed_kernel_is_reported_and_no_home_is_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "missing home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 20)))
+    (tmp_path / ("long" * 20)).mkdir()
     notebooks = write_notebooks(tmp_path / "notebooks")
     edit_cell(notebooks / f"{DATA}.ipynb", "profile_seed =", "import os; os._exit(9); x =")
     failures = run(tiny_request(notebooks, tmp_path / "run"))
     assert [(failure.job, failure.error) for failure in failures] == [
         (Job(DATA, None), "KernelDied")
     ]
-    assert failures[0].notebook.is_file()
+    assert (tmp_path / "run" / str(Job(DATA, None)) / "notebook.ipynb").is_file()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(project):
@@ -173,19 +199,36 @@ def test_a_second_run_in_the_same_folder_is_refused(project):
         run(project)
 
 
-def test_a_file_system_without_locks_lets_everybody_in(project, monkeypatch):
+def test_a_file_system_without_locks_leaves_snakemakes_own(tmp_path, monkeypatch):
     def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError("No locks available")
 
-    monkeypatch.setattr("eeglib.workflow.locks.fcntl.flock", refuse)
-    with only_run_in(project.run_dir):
+    own = tmp_path / ".snakemake" / "locks"
+    own.mkdir(parents=True)
+    with only_run_in(tmp_path):
         pass
+    assert not own.exists()
+    own.mkdir()
+    monkeypatch.setattr(processes.fcntl, "flock", refuse)
+    with only_run_in(tmp_path):
+        assert own.is_dir()
 
 
 def test_resources_of_an_unknown_chapter_are_refused(project):
-    profile = tiny_profile(resources={"05_destill": {"minutes": 1}}, title="x", seed=5)
+    profile = tiny_profile(resources={"05_destill": {"minutes": 1}})
     with pytest.raises(WorkflowError, match="05_destill"):
-        run(tiny_request(project.notebooks, project.run_dir, profile=profile))
+        make_plan(replace(project, profile=profile))
+
+
+def test_chapters_get_the_memory_and_the_gpu_that_their_pages_announce(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    request = tiny_request(NOTEBOOKS, tmp_path / "run", stages=stages.STAGES)
+    plan = {stage["name"][:2]: stage for stage in make_plan(request)["stages"]}
+    for number, stage in plan.items():
+        page = next(NOTEBOOKS.glob(f"{number}_*.ipynb")).read_text(encoding="utf-8")
+        assert stage["gpus"] == ("| GPU | not used" not in page)
+        announced = page.split("| memory |")[1].split("|")[1].strip().removesuffix(" GB")
+        assert stage["resources"]["mem_mb"] >= 1000 * int(announced)
 
 
 @pytest.mark.parametrize(
@@ -193,39 +236,29 @@ def test_resources_of_an_unknown_chapter_are_refused(project):
     [
         ('["parameters"]', '["other"]', "has 0 code cells tagged"),
         ("subject = 7", "subjekt = 1", "no parameter subject"),
-        ("subject = 7", "subject = int(1)", "literals only"),
-        ("subject = 7", "subject, other = 1, 2", "literals only"),
-        ("profile_seed = chapter", "x = chapter.profile.teacher.model; y = chapter", "teacher"),
         ("profile_seed =", "%time x =", "plain Python"),
     ],
 )
 def test_a_notebook_unfit_to_run_is_refused_before_anything_runs(project, old, new, message):
     path = project.notebooks / f"{FILTER}.ipynb"
-    text = path.read_text(encoding="utf-8")
     if old.startswith("["):
-        compact = json.dumps(json.loads(text), separators=(",", ":"))
+        compact = json.dumps(json.loads(path.read_text("utf-8")), separators=(",", ":"))
         assert old in compact
         path.write_text(compact.replace(old, new))
     else:
         edit_cell(path, old, new)
-    before = started(project.run_dir)
     with pytest.raises(WorkflowError, match=message) as caught:
         run(project)
     assert FILTER in str(caught.value)
-    assert started(project.run_dir) == before
 
 
-@pytest.mark.parametrize("content", ["", "{}", "not json", '{"cells": 3}'])
-def test_a_broken_notebook_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "{}", '{"cells": 3}', None])
+def test_a_broken_or_missing_notebook_is_refused(tmp_path, content):
     path = tmp_path / "02_filter_signals.ipynb"
-    path.write_text(content)
+    if content is not None:
+        path.write_text(content)
     with pytest.raises(WorkflowError, match=r"02_filter_signals\.ipynb"):
-        check_notebook(path, CHAPTERS[1])
-
-
-def test_a_missing_notebook_is_refused(tmp_path):
-    with pytest.raises(WorkflowError, match="No notebook"):
-        check_notebook(tmp_path / "x.ipynb", CHAPTERS[1])
+        check_notebook(path)
 
 
 @pytest.mark.parametrize(
@@ -244,56 +277,61 @@ def test_subjects_that_make_no_sense_are_refused(text):
 
 def test_an_unknown_chapter_is_refused():
     with pytest.raises(WorkflowError, match=r"No chapter '11'.*02_filter_signals"):
-        select_chapters(["11"], CHAPTERS)
+        select_stages(["11"], STAGES)
 
 
-def test_the_table_of_chapters_is_in_order_and_names_real_sections():
+def test_every_notebook_of_the_book_is_a_stage_after_those_that_it_needs():
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {s.name for s in stages.STAGES}
     seen: set[str] = set()
-    for chapter in table.CHAPTERS:
-        assert set(chapter.needs) <= seen
-        assert set(chapter.sections) <= set(Profile.model_fields)
-        seen.add(chapter.name)
+    for stage in stages.STAGES:
+        assert set(stage.needs) <= seen
+        seen.add(stage.name)
+        assert check_notebook(NOTEBOOKS / f"{stage.name}.ipynb")
+        text = (NOTEBOOKS / f"{stage.name}.ipynb").read_text(encoding="utf-8")
+        inputs = {name for name in seen if f'chapter.input(\\"{name}' in text}
+        assert inputs <= set(stage.needs)
 
 
-def test_every_notebook_of_the_book_is_fit_to_run():
-    notebooks = site_folder() / "notebooks"
-    names = {path.stem for path in notebooks.glob("*.ipynb")}
-    assert names == {chapter.name for chapter in table.CHAPTERS}
-    for chapter in table.CHAPTERS:
-        check_notebook(notebooks / f"{chapter.name}.ipynb", chapter)
-
-
-def test_an_edit_of_the_networks_runs_chapter_5_and_those_after_it(tmp_path):
-    read = {
-        chapter.name[:2]: describe_chapter(
-            chapter, site_folder() / "notebooks" / f"{chapter.name}.ipynb", tiny_profile()
-        )["modules"]
-        for chapter in table.CHAPTERS
+def depends_on(name: str) -> set[str]:
+    """Numbers of the chapters whose results depend on a module, or on a section."""
+    texts = {
+        stage.name[:2]: dependencies.dependencies(NOTEBOOKS / f"{stage.name}.ipynb", tiny_profile())
+        for stage in stages.STAGES
     }
-    with_networks = {
-        number for number, modules in read.items() if "eeglib.decoding.networks" in modules
-    }
-    assert "05" in with_networks
-    assert not with_networks & {"01", "02", "03"}
+    return {n for n, lines in texts.items() if any(t.startswith(f"{name}: ") for t in lines)}
+
+
+def test_chapters_depend_on_the_modules_and_sections_that_they_read():
+    networks = depends_on("eeglib.decoding.networks")
+    assert "05" in networks
+    assert not networks & {"01", "02", "03"}
+    assert not depends_on("eeglib.plotting")
+    filtering = depends_on("section filtering of the profile")
+    assert "02" in filtering
+    assert not filtering & {"01", "03", "04"}
+    assert depends_on("section training of the profile") >= {"05", "06"}
+    assert "04" in depends_on("section split of the profile")
+    assert depends_on("eeglib.datasets.simulated") == {f"0{n}" for n in range(1, 10)}
+    assert set(figure_modules(NOTEBOOKS / "02_filter_signals.ipynb")) == {
+        "eeglib.plotting.signals", "eeglib.plotting.style"
+    }  # fmt: skip
 
 
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path, monkeypatch):
     """A package in which top imports middle, and middle imports low from a function."""
     folder = tmp_path / "eeglib"
     (folder / "sub").mkdir(parents=True)
     (folder / "__init__.py").write_text('"""Package."""\n')
     (folder / "top.py").write_text("import numpy\nfrom eeglib import middle\n")
-    (folder / "middle.py").write_text("def f():\n    from .sub.low import g\n    return g\n")
+    middle = "def f():\n    from eeglib.sub.low import g\n    return g\n"
+    middle += "if TYPE_CHECKING:\n    from eeglib import alone\n"
+    (folder / "middle.py").write_text(middle)
     (folder / "sub" / "__init__.py").write_text("")
     (folder / "sub" / "low.py").write_text('def g():\n    """Say."""\n    return 1\n')
     (folder / "alone.py").write_text("x = 1\n")
+    monkeypatch.setattr(dependencies, "PACKAGE", folder)
     return folder
-
-
-def test_modules_are_followed_through_imports(package):
-    expected = ["eeglib", "eeglib.middle", "eeglib.sub", "eeglib.sub.low", "eeglib.top"]
-    assert list(module_hashes(["eeglib.top"], package)) == expected
 
 
 @pytest.mark.parametrize(
@@ -304,17 +342,12 @@ def test_modules_are_followed_through_imports(package):
         ("return 1", "return 2", False),
     ],
 )
-def test_only_code_counts(package, old, new, same):
-    before = module_hashes(["eeglib.top"], package)
+def test_modules_are_followed_through_imports_and_only_code_counts(package, old, new, same):
+    before = dependencies._module_texts(["eeglib.top"])
+    names = ["eeglib", "eeglib.middle", "eeglib.sub", "eeglib.sub.low", "eeglib.top"]
+    assert [text.split(":")[0] for text in before] == names
     path = package / "sub" / "low.py"
     path.write_text(path.read_text().replace(old, new))
-    after = module_hashes(["eeglib.top"], package)
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed == (set() if same else {"eeglib.sub.low"})
-
-
-def test_group_chapters_read_the_results_of_all_subjects():
-    needs = table.needs_of(Job(GROUP, None), CHAPTERS, [1, 4])
-    assert needs == [Job(STUDENT, 1), Job(STUDENT, 4)]
-    assert table.needs_of(Job(FILTER, 4), CHAPTERS, [1, 4]) == [Job(DATA, None)]
-    assert Chapter("01_download_data", "group") == CHAPTERS[0]
+    os.utime(path, (1, 1))
+    changed = set(dependencies._module_texts(["eeglib.top"])) - set(before)
+    assert [text.split(":")[0] for text in changed] == ([] if same else ["eeglib.sub.low"])

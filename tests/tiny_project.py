@@ -11,14 +11,14 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from eeglib.profile import Profile, load_profile
-from eeglib.workflow.chapters import Chapter
-from eeglib.workflow.planning import Request, site_folder
+from eeglib.workflow.run import Request
+from eeglib.workflow.stages import Stage, site_folder
 
-CHAPTERS = (
-    Chapter("01_download_data", "group"),
-    Chapter("02_filter_signals", "subject", ("01_download_data",), ("filtering",)),
-    Chapter("05_distill_student", "subject", ("02_filter_signals",), ("training",)),
-    Chapter("09_summarize_group", "group", ("05_distill_student",), ("evaluation",)),
+STAGES = (
+    Stage("01_download_data", False),
+    Stage("02_filter_signals", True, ("01_download_data",)),
+    Stage("05_distill_student", True, ("02_filter_signals",)),
+    Stage("09_summarize_group", False, ("05_distill_student",)),
 )
 
 WORK = {
@@ -75,8 +75,8 @@ One half.
 def write_notebooks(folder: Path) -> Path:
     """Write the four notebooks."""
     folder.mkdir(parents=True, exist_ok=True)
-    for chapter in CHAPTERS:
-        per_subject = chapter.scope == "subject"
+    for chapter in STAGES:
+        per_subject = chapter.per_subject
         opening = f'chapter = open_chapter("{chapter.name}", profile, run_dir'
         opening += ", subject)" if per_subject else ")"
         cells = [
@@ -90,7 +90,8 @@ def write_notebooks(folder: Path) -> Path:
             image = {"mystnb": {"image": {"alt": "A straight line that rises."}}}
             cells += [new_markdown_cell(TEXT), new_code_cell(FIGURE, metadata=image)]
         cells.append(new_code_cell(FINISH.get(chapter.name, "chapter.finish();")))
-        nbformat.write(new_notebook(cells=cells), folder / f"{chapter.name}.ipynb")
+        notebook = new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+        nbformat.write(notebook, folder / f"{chapter.name}.ipynb")
     return folder
 
 
@@ -102,7 +103,7 @@ def write_site(folder: Path) -> Path:
     shutil.copy(site_folder() / "book" / "references.bib", folder / "book")
     shutil.copytree(site_folder() / "book" / "_static", folder / "book" / "_static")
     (folder / "book" / "introduction.md").write_text("# A tiny book\n\nWelcome.\n")
-    chapters = [{"file": f"notebooks/{chapter.name}"} for chapter in CHAPTERS]
+    chapters = [{"file": f"notebooks/{chapter.name}"} for chapter in STAGES]
     toc = {"format": "jb-book", "root": "book/introduction"}
     toc["parts"] = [{"caption": "Chapters", "chapters": chapters}]
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
@@ -116,7 +117,7 @@ def tiny_profile(**overrides) -> Profile:
 
 def tiny_request(notebooks: Path, run_dir: Path, **changes) -> Request:
     """A request to run the four chapters for two subjects, two at a time."""
-    values = {"profile": tiny_profile(), "subjects": (1, 2), "chapters": CHAPTERS, "jobs": 2}
+    values = {"profile": tiny_profile(), "subjects": (1, 2), "stages": STAGES, "jobs": 2}
     return Request(run_dir=run_dir, notebooks=notebooks, **{**values, **changes})
 
 

@@ -24,9 +24,9 @@ from nbformat.v4 import new_markdown_cell
 from eeglib.chapter import subject_folder, write_text
 from eeglib.profile import Profile, load_profile
 from eeglib.workflow import pages
-from eeglib.workflow.chapters import CHAPTERS, Chapter, Job, jobs_of
-from eeglib.workflow.notebooks import read_notebook
-from eeglib.workflow.planning import Request, site_folder
+from eeglib.workflow.dependencies import read_notebook
+from eeglib.workflow.run import Request
+from eeglib.workflow.stages import STAGES, Job, Stage, jobs_of, site_folder
 from eeglib.workflow.status import read_status
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
@@ -40,7 +40,7 @@ class BookError(RuntimeError):
 
 
 def build_book(
-    run_dir: str | Path, site: Path | None = None, chapters: tuple[Chapter, ...] = CHAPTERS
+    run_dir: str | Path, site: Path | None = None, chapters: tuple[Stage, ...] = STAGES
 ) -> Path:
     """Build the HTML book of a run.
 
@@ -86,7 +86,7 @@ def build_book(
     return html / "index.html"
 
 
-def stage_book(run_dir: Path, site: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
+def stage_book(run_dir: Path, site: Path, chapters: tuple[Stage, ...] = STAGES) -> Path:
     """Write everything that Jupyter Book builds, into ``<run_dir>/book``.
 
     Raises

@@ -12,41 +12,21 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
-from eeglib.workflow.chapters import WorkflowError
+from eeglib.workflow.stages import WorkflowError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 OFFERED = "EEGLIB_GPUS"
 """Environment variable of a run's jobs: the devices they may choose from."""
 SHARED_BY = "EEGLIB_JOBS_PER_GPU"
-
-
-def visible_gpus() -> list[str]:
-    """Devices of this machine: those of ``CUDA_VISIBLE_DEVICES`` where set, else all."""
-    shown = os.environ.get(VISIBLE)
-    if shown is not None:
-        devices = [device.strip() for device in shown.split(",")]
-        # CUDA ignores whatever stands behind the first entry that is no device.
-        bad = next((i for i, d in enumerate(devices) if d in ("", "-1")), len(devices))
-        return devices[:bad]
-    try:
-        command = ["nvidia-smi", "--list-gpus"]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    count = sum(line.startswith("GPU ") for line in told.stdout.splitlines())
-    return [str(number) for number in range(count)]
+_HELD: list[IO] = []  # files whose locks this process keeps
 
 
 def choose_gpus(wanted: int | None) -> list[str]:
-    """Devices for the jobs of a run on this machine.
-
-    Parameters
-    ----------
-    wanted : int | None
-        How many; all where left out, none where 0.
+    """Devices for a run on this machine: all that it shows, or as many as wanted.
 
     Raises
     ------
@@ -65,6 +45,21 @@ def choose_gpus(wanted: int | None) -> list[str]:
     return devices[:wanted]
 
 
+def visible_gpus() -> list[str]:
+    """Devices of this machine: those of ``CUDA_VISIBLE_DEVICES`` where set, else all."""
+    if VISIBLE in os.environ:
+        devices = [device.strip() for device in os.environ[VISIBLE].split(",")]
+        # CUDA ignores whatever stands behind the first entry that is no device.
+        bad = next((i for i, d in enumerate(devices) if d in ("", "-1")), len(devices))
+        return devices[:bad]
+    try:
+        command = ["nvidia-smi", "--list-gpus"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(i) for i in range(sum(li.startswith("GPU ") for li in listed.stdout.splitlines()))]
+
+
 def claim_gpus(count: int, say: Callable[[str], None], folder: Path | None = None) -> list[str]:
     """Take GPUs for this process until it ends, and make only them visible to it.
 
@@ -80,26 +75,13 @@ def claim_gpus(count: int, say: Callable[[str], None], folder: Path | None = Non
         Takes a line when the job has to wait.
     folder : Path | None
         Where the locks lie; a folder of the user in the system's temporary folder if left out.
-
-    Returns
-    -------
-    list of str
-        The devices.
     """
-    if count == 0:
-        os.environ[VISIBLE] = ""
-        return []
-    if OFFERED not in os.environ:
+    if count and OFFERED not in os.environ:
         return [d for d in os.environ.get(VISIBLE, "").split(",") if d]
-    devices = os.environ[OFFERED].split(",")
     folder = folder or Path(tempfile.gettempdir()) / f"eeglib-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    slots = range(int(os.environ.get(SHARED_BY, "1")))
     waited = False
-    while True:
-        held = _lock_some(count, devices, slots, folder)
-        if len(held) == count:
-            break
+    while len(held := _lock_some(count, folder)) < count:
         # Half of what is needed would keep another job from the other half.
         for file in held.values():
             file.close()
@@ -112,17 +94,12 @@ def claim_gpus(count: int, say: Callable[[str], None], folder: Path | None = Non
     return list(held)
 
 
-_HELD: list = []  # files whose locks this process keeps
-
-
-def _lock_some(count: int, devices: Sequence[str], slots: range, folder: Path) -> dict:
-    held = {}
-    # An empty device is taken before one that is already shared.
-    for slot in slots:
-        for device in devices:
-            if len(held) == count:
-                return held
-            if device in held:
+def _lock_some(count: int, folder: Path) -> dict[str, IO]:
+    """Lock up to so many devices; an empty one is taken before one that is already shared."""
+    held: dict[str, IO] = {}
+    for slot in range(int(os.environ.get(SHARED_BY, "1"))):
+        for device in os.environ.get(OFFERED, "").split(","):
+            if len(held) == count or device in held:
                 continue
             file = open(folder / f"{device.replace('/', '_')}.{slot}", "a")
             try:

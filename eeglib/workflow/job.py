@@ -1,8 +1,8 @@
 """One chapter for one subject: what Snakemake starts, around papermill.
 
-Run as ``python -m eeglib.workflow.job plan.json 05_distill_student 01 --threads 2`` in the run's
-folder. The executed notebook stays where it is whatever happens; ``failure.json`` beside it says
-in which cell and line it stopped.
+Run as ``python -m eeglib.workflow.job plan.json sub-01/05_distill_student/metrics.json`` in the
+run's folder. The executed notebook stays where it is whatever happens; ``failure.json`` beside it
+says in which cell and line it stopped.
 """
 
 from __future__ import annotations
@@ -17,112 +17,117 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eeglib.chapter import (
-    FAILURE,
-    INPUTS,
-    METRICS,
-    NOTEBOOK,
-    PROVENANCE,
-    RUNNING,
-    load_provenance,
-    write_text,
-)
-from eeglib.workflow.chapters import PASSED, Chapter, Job, needs_hashes, needs_of
+from eeglib.chapter import FAILURE, FIGURES, METRICS, NOTEBOOK, load_provenance, write_text
+from eeglib.workflow.dependencies import PARAMETERS
 from eeglib.workflow.gpus import claim_gpus
-from eeglib.workflow.locks import hold_jobs_lock
-from eeglib.workflow.watch import end_children, end_with_parent
+from eeglib.workflow.processes import end_children, end_with
+from eeglib.workflow.stages import Job
 
 KERNEL = "eeglib"
+LIBRARIES = ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
+"""Numerical libraries that are told how many threads to use."""
+KILLED = "the job was killed from outside, most often for lack of memory"
+SLURM_LOGS = ".snakemake/slurm_logs in the run's folder"
 KERNEL_DIED = (
     "the kernel was killed, most often for lack of memory; run fewer jobs at once, or make the "
     "profile's data smaller"
 )
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a chapter stopped, and where: the content of ``failure.json`` in its folder."""
+
+    folder: Path
+    error: str
+    message: str
+    cell: int | None = None
+    line: int | None = None
+    traceback: str = ""
+    started: str = ""
+
+    @property
+    def job(self) -> Job:
+        """The chapter and its subject."""
+        return Job.of(self.folder)
+
+    def write(self) -> None:
+        """Write it into the chapter's folder."""
+        content = {name: value for name, value in vars(self).items() if name != "folder"}
+        write_text(self.folder / FAILURE, json.dumps(content, indent=1))
+
+    def __str__(self) -> str:
+        place = f", cell In [{self.cell}]" if self.cell else ""
+        place += f", line {self.line}" if self.line else ""
+        return f"{self.job}: {self.error}: {self.message}\n    {self.folder / NOTEBOOK}{place}"
+
+
+def load_failure(folder: Path) -> Failure | None:
+    """What a chapter's folder says of a failure; of a job that works now, that it was killed."""
+    try:
+        return Failure(folder, **json.loads((folder / FAILURE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job that the command line names; 0 if the chapter finished."""
     parser = argparse.ArgumentParser(description="Execute one chapter of a planned run.")
     parser.add_argument("plan", type=Path)
-    parser.add_argument("chapter")
-    parser.add_argument("subject", help="number of the subject, or group")
+    parser.add_argument("metrics", type=Path, help="the file that it makes, in the run's folder")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--parent", type=int, help="process without which the job ends too")
     options = parser.parse_args(arguments)
-    if options.parent:
-        end_with_parent(options.parent)
-    plan = json.loads(options.plan.read_text(encoding="utf-8"))
-    subject = None if options.subject == "group" else int(options.subject)
+    end_with(os.getppid())
     # Before anything loads a numerical library.
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
-    run_dir = options.plan.resolve().parent
-    job = Job(options.chapter, subject)
+    os.environ.update({f"{name}_NUM_THREADS": str(options.threads) for name in LIBRARIES})
+    plan = json.loads(options.plan.read_text(encoding="utf-8"))
     try:
-        with hold_jobs_lock(run_dir):
-            return run_job(job, plan, run_dir)
+        return run_job(options.metrics.parent, plan)
     except OSError as error:  # most often: no space left, so that not even the failure is written
-        _say(job, f"failed: {error}")
+        _say(options.metrics.parent, f"failed: {error}")
         return 1
 
 
-def run_job(job: Job, plan: dict, run_dir: Path) -> int:
-    """Execute a chapter's notebook and record what its results depend on."""
-    folder = run_dir / job.folder
+def run_job(folder: Path, plan: dict) -> int:
+    """Execute the chapter whose folder this is, and say how it went."""
+    stage = next(stage for stage in plan["stages"] if stage["name"] == folder.name)
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_old(folder)
-    chapters = [_chapter(values) for values in plan["chapters"]]
-    needs = needs_of(job, chapters, plan["summarized"])
-    record = {**plan["descriptions"][job.chapter], "needs": needs_hashes(needs, run_dir)}
-    resources = next(c for c in plan["chapters"] if c["name"] == job.chapter)
-    devices = claim_gpus(resources["gpus"], lambda text: _say(job, text))
-    where = {
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "gpus": devices,
-    }
-    write_text(folder / RUNNING, json.dumps(where))
+    # A method that is left out now must not leave its predictions; the data of chapter 1 stay.
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    shutil.rmtree(folder / FIGURES, ignore_errors=True)
+    devices = claim_gpus(stage["gpus"], lambda text: _say(folder, text))
+    where = f"on {platform.node()} since {datetime.now(UTC).isoformat(timespec='seconds')}"
+    # Written first and removed last: whatever ends the job from outside leaves it behind.
+    logs = f" or time; see {SLURM_LOGS}" if "SLURM_JOB_ID" in os.environ else ""
+    Failure(folder, "Killed", KILLED + logs, started=where).write()
     started = time.perf_counter()
-    _say(job, "started" + (f" on GPU {', '.join(devices)}" if devices else ""))
+    _say(folder, "started" + (f" on GPU {', '.join(devices)}" if devices else ""))
     try:
-        failure = _execute(job, plan, folder, resources["minutes"])
-        if failure is None and not (folder / METRICS).is_file():
-            text = "the notebook ended without chapter.finish(...), so it has no metrics.json"
-            failure = _stopped("NoResults", text)
-        seconds = time.perf_counter() - started
-        if failure is not None:
-            _say(job, f"failed after {seconds:.1f} s: {failure['error']}: {failure['message']}")
-            write_text(folder / FAILURE, json.dumps(failure, indent=1))
-            return 1
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        # Times of files spare `eeglib run` reading what has not been touched since.
-        times = {name: (folder / name).stat().st_mtime_ns for name in metrics["outputs"]}
-        write_text(folder / INPUTS, json.dumps({**record, "outputs": times}, indent=1))
+        failure = _execute(folder, plan, stage["minutes"])
     finally:
         end_children()
-        (folder / RUNNING).unlink(missing_ok=True)
+    if failure is None and not (folder / METRICS).is_file():
+        text = "the notebook ended without chapter.finish(...), so it has no metrics.json"
+        failure = Failure(folder, "NoResults", text)
+    seconds = time.perf_counter() - started
+    if failure is not None:
+        _say(folder, f"failed after {seconds:.1f} s: {failure.error}: {failure.message}")
+        failure.write()
+        return 1
     memory = load_provenance(folder).peak_memory_mb
-    _say(job, f"finished in {seconds:.1f} s, {memory:.0f} MB")
+    (folder / FAILURE).unlink()
+    _say(folder, f"finished in {seconds:.1f} s, {memory:.0f} MB")
     return 0
 
 
 def write_kernel(folder: Path) -> None:
-    """Describe the kernel that runs the notebooks: the Python that runs eeglib, no other.
-
-    Parameters
-    ----------
-    folder : Path
-        A folder for ``JUPYTER_PATH``.
-    """
+    """Describe, in a folder for ``JUPYTER_PATH``, a kernel of the Python that runs eeglib."""
     kernel = folder / "kernels" / KERNEL
     kernel.mkdir(parents=True, exist_ok=True)
     options = ["-f", "{connection_file}", "--HistoryManager.enabled=False"]
@@ -134,30 +139,16 @@ def write_kernel(folder: Path) -> None:
     write_text(kernel / "kernel.json", json.dumps(specification, indent=1))
 
 
-def _remove_old(folder: Path) -> None:
-    """Remove what an earlier execution recorded; a method left out must not leave predictions."""
-    try:
-        outputs = json.loads((folder / INPUTS).read_text(encoding="utf-8")).get("outputs", {})
-    except (OSError, ValueError):
-        outputs = {}
-    for name in (RUNNING, FAILURE, METRICS, PROVENANCE, NOTEBOOK, *outputs, INPUTS):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "figures", ignore_errors=True)
-
-
-def _chapter(values: dict) -> Chapter:
-    return Chapter(values["name"], values["scope"], tuple(values["needs"]))
-
-
-def _execute(job: Job, plan: dict, folder: Path, minutes: float) -> dict | None:
+def _execute(folder: Path, plan: dict, minutes: float) -> Failure | None:
     """Run the notebook; None if every cell ran, else what stopped it."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    subject = plan["first_subject"] if job.subject is None else job.subject
-    values = (subject, plan["profile"], plan["run_dir"])
+    subject = Job.of(folder).subject or plan["first_subject"]
+    values = (subject, plan["profile"], str(Path.cwd()))
+    notebook = Path(plan["notebooks"]) / f"{folder.name}.ipynb"
     expired = threading.Event()
 
     def stop() -> None:
@@ -168,16 +159,18 @@ def _execute(job: Job, plan: dict, folder: Path, minutes: float) -> dict | None:
     limit = threading.Timer(minutes * 60, stop)
     limit.daemon = True
     limit.start()
+    # The names of sockets are short or refused, whatever TMPDIR is.
+    place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
     try:
-        with tempfile.TemporaryDirectory(prefix="eeglib-") as sockets:
+        with tempfile.TemporaryDirectory(prefix="eeglib-", dir=place) as sockets:
             papermill.execute_notebook(
-                Path(plan["notebooks"]) / f"{job.chapter}.ipynb",
-                folder / NOTEBOOK,
-                parameters=dict(zip(PASSED, values, strict=True)),
+                _literal(notebook),
+                _literal(folder / NOTEBOOK),
+                parameters=dict(zip(PARAMETERS, values, strict=True)),
                 kernel_name=KERNEL,
                 language="python",
                 progress_bar=False,
-                cwd=folder,
+                cwd=folder.absolute(),
                 # All results are written; a kernel with PyTorch takes seconds to end by itself.
                 shutdown_kernel="immediate",
                 # Kernels that start at the same moment may choose the same network port and then
@@ -185,29 +178,21 @@ def _execute(job: Job, plan: dict, folder: Path, minutes: float) -> dict | None:
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
             )
     except PapermillExecutionError as error:
-        return {
-            "cell": error.exec_count,
-            "line": _line_of(error.traceback, error.exec_count),
-            "error": error.ename,
-            "message": error.evalue,
-            "traceback": "\n".join(map(_without_color, error.traceback)),
-        }
+        traceback = _without_color("\n".join(error.traceback))
+        lines = re.findall(rf"Cell In\[{error.exec_count}\], line (\d+)", traceback)
+        line = int(lines[-1]) if lines else None
+        return Failure(folder, error.ename, error.evalue, error.exec_count, line, traceback)
     except (DeadKernelError, RuntimeError) as error:
-        where = _running_cell(folder / NOTEBOOK)
         if expired.is_set():
-            key = f"resources.{job.chapter}.minutes"
-            text = f"stopped after {minutes:g} minutes, the limit of {key} in the profile"
-            return _stopped("TimeLimit", text, where)
-        if not isinstance(error, DeadKernelError):
-            return _stopped("KernelNotStarted", str(error))
-        return _stopped("KernelDied", KERNEL_DIED, where)
+            limits = f"{minutes:g} minutes, the limit of resources.{folder.name}.minutes"
+            text = f"stopped after {limits} in the profile"
+            return Failure(folder, "TimeLimit", text, _running_cell(folder / NOTEBOOK))
+        if isinstance(error, DeadKernelError):
+            return Failure(folder, "KernelDied", KERNEL_DIED, _running_cell(folder / NOTEBOOK))
+        return Failure(folder, "KernelNotStarted", str(error))
     finally:
         limit.cancel()
     return None
-
-
-def _stopped(error: str, message: str, cell: int | None = None) -> dict:
-    return {"cell": cell, "line": None, "error": error, "message": message, "traceback": ""}
 
 
 def _running_cell(notebook: Path) -> int | None:
@@ -216,24 +201,22 @@ def _running_cell(notebook: Path) -> int | None:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):
         return None
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    begun = [c["metadata"].get("papermill", {}).get("start_time") is not None for c in code]
-    return sum(begun) or None
+    code = [cell["metadata"] for cell in cells if cell["cell_type"] == "code"]
+    begun = sum(c.get("papermill", {}).get("start_time") is not None for c in code)
+    return begun or None
 
 
-def _line_of(traceback: list[str], cell: int | None) -> int | None:
-    """Line of the cell where the exception passed, from IPython's traceback."""
-    text = _without_color("\n".join(traceback))
-    found = re.findall(rf"Cell In\[{cell}\], line (\d+)", text)
-    return int(found[-1]) if found else None
+def _literal(path: Path) -> str:
+    """Papermill takes braces in a path for parameters."""
+    return str(path.absolute()).replace("{", "{{").replace("}", "}}")
 
 
 def _without_color(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def _say(job: Job, text: str) -> None:
-    print(f"{job}: {text}", flush=True)
+def _say(folder: Path, text: str) -> None:
+    print(f"{folder}: {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from eeglib.chapter import METRICS, NOTEBOOK, Metrics, Provenance, load_metrics, load_provenance
-from eeglib.workflow.chapters import Job
-from eeglib.workflow.failures import Failure, find_failures
-from eeglib.workflow.notebooks import code_cells, is_from_papermill
+from eeglib.workflow.dependencies import code_cells, is_from_papermill
+from eeglib.workflow.job import Failure, load_failure
+from eeglib.workflow.stages import Job
 from eeglib.workflow.status import JobStatus, count_states
 
 
@@ -62,20 +62,20 @@ class Result:
 
 def read_result(job: Job, run_dir: Path, with_notebook: bool = True) -> Result:
     """Read what a run left of one job; its notebook only where a page will show it."""
-    folder = run_dir / job.folder
-    failures = find_failures([job], run_dir)
-    metrics = load_metrics(folder) if (folder / METRICS).is_file() and not failures else None
+    folder = run_dir / str(job)
+    failure = load_failure(folder)
+    metrics = load_metrics(folder) if (folder / METRICS).is_file() and failure is None else None
     executed = folder / NOTEBOOK
-    shown = with_notebook and executed.is_file() and (metrics is not None or failures)
+    shown = with_notebook and executed.is_file() and (metrics is not None or failure is not None)
     try:
         notebook = nbformat.read(executed, as_version=4) if shown else None
     except Exception:  # nbformat raises many kinds for broken files
         # A full disk leaves half a notebook; what failed is known without it.
-        if not failures:
+        if failure is None:
             raise
         notebook = None
     provenance = load_provenance(folder) if metrics else None
-    return Result(job, metrics, provenance, failures[0] if failures else None, notebook)
+    return Result(job, metrics, provenance, failure, notebook)
 
 
 def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
@@ -219,7 +219,7 @@ def _times(results: list[Result], titles: dict[str, str], link: bool) -> str:
         job = result.job
         title = titles[job.chapter]
         if link and result.status != "not run":
-            title = f"{{doc}}`{title} </subjects/{job.folder}>`"
+            title = f"{{doc}}`{title} </subjects/{job}>`"
         known = result.provenance
         cells = [
             title,
@@ -288,7 +288,7 @@ def _note(result: Result) -> str:
             "error",
             f"This chapter failed{whose}",
             f"{where}The executed notebook is kept in the run's folder as "
-            f"`{result.job.folder}/{NOTEBOOK}`.\n\n{fence}text\n{text}\n{fence}",
+            f"`{result.job}/{NOTEBOOK}`.\n\n{fence}text\n{text}\n{fence}",
         )
     if result.metrics is None:
         return _box("warning", f"This chapter has not run{whose}", "Run it with `eeglib run`.")

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eeglib.chapter import (
-    FAILURE,
-    RUNNING,
-    ResultsError,
-    load_metrics,
-    load_provenance,
-    subject_folder,
-)
-from eeglib.workflow.chapters import Chapter, Job, jobs_of
-from eeglib.workflow.locks import is_running
-from eeglib.workflow.planning import Request, find_stale
+from eeglib.chapter import ResultsError, load_metrics, load_provenance, subject_folder
+from eeglib.workflow.job import load_failure
+from eeglib.workflow.processes import is_running
+from eeglib.workflow.run import Request, stale_jobs
+from eeglib.workflow.stages import Job, Stage, jobs_of
 
 State = Literal["done", "skipped", "running", "failed", "stale", "not yet"]
 STATES: tuple[State, ...] = ("done", "skipped", "running", "failed", "stale", "not yet")
@@ -67,32 +60,31 @@ def read_status(request: Request) -> list[JobStatus]:
     WorkflowError
         If a notebook is not fit to run.
     """
-    stale, _ = find_stale(request)
+    stale = stale_jobs(request)
     works = is_running(request.run_dir)
-    jobs = [j for c in request.chapters for j in jobs_of(c, request.subjects)]
-    return [_status(job, stale.get(job), request.run_dir, works) for job in jobs]
+    jobs = [job for stage in request.stages for job in jobs_of(stage, request.subjects)]
+    return [_status(job, stale.get(job, ""), request.run_dir, works) for job in jobs]
 
 
-def describe_status(statuses: Sequence[JobStatus], chapters: Sequence[Chapter]) -> str:
+def describe_status(statuses: Sequence[JobStatus], stages: Sequence[Stage]) -> str:
     """Lines for a terminal: a table, counts, and why something would run."""
     by_subject: dict[int | None, dict[str, JobStatus]] = {}
     for status in statuses:
         by_subject.setdefault(status.job.subject, {})[status.job.chapter] = status
-    subjects = [s for s in by_subject if s is not None]
-    shown = subjects
+    subjects = listed = [s for s in by_subject if s is not None]
     if len(subjects) > LISTED:
         quiet = {"done", "skipped", "not yet"}
-        told = [s for s in subjects if {x.state for x in by_subject[s].values()} - quiet]
-        shown = told[:LISTED]
+        listed = [s for s in subjects if {x.state for x in by_subject[s].values()} - quiet]
+        listed = listed[:LISTED]
     lines = []
     if None in by_subject:
-        lines += [*_table(by_subject, [None], [c for c in chapters if c.scope == "group"]), ""]
-    lines += _table(by_subject, shown, [c for c in chapters if c.scope == "subject"])
-    if len(shown) < len(subjects):
-        lines.append(f"... and {len(subjects) - len(shown)} subjects more, in the counts below")
+        lines += [*_table(by_subject, [None], [s for s in stages if not s.per_subject]), ""]
+    lines += _table(by_subject, listed, [s for s in stages if s.per_subject])
+    if len(listed) < len(subjects):
+        lines.append(f"... and {len(subjects) - len(listed)} subjects more, in the counts below")
     lines += ["", "chapters: " + count_states(statuses)]
     for status in statuses:
-        if status.state in ("failed", "stale") and status.job.subject in (None, *shown):
+        if status.state in ("failed", "stale") and status.job.subject in (None, *listed):
             lines.append(f"{status.job}: {status.state}: {status.reason}")
     return "\n".join(lines)
 
@@ -103,41 +95,30 @@ def count_states(statuses: Sequence[JobStatus]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
-def _status(job: Job, reason: str | None, run_dir: Path, works: bool) -> JobStatus:
-    folder = run_dir / job.folder
-    if works and (folder / RUNNING).is_file():
-        return JobStatus(job, "running", _since(folder / RUNNING))
-    if (folder / FAILURE).is_file():
-        failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
-        return JobStatus(job, "failed", f"{failure['error']}: {failure['message']}")
+def _status(job: Job, reason: str, run_dir: Path, works: bool) -> JobStatus:
+    folder = run_dir / str(job)
+    failure = load_failure(folder)
+    if failure is not None and failure.error == "Killed" and works:
+        return JobStatus(job, "running", failure.started)
+    if failure is not None:
+        return JobStatus(job, "failed", f"{failure.error}: {failure.message}")
     try:
-        metrics = load_metrics(folder)
+        metrics, known = load_metrics(folder), load_provenance(folder)
     except ResultsError:
-        return JobStatus(job, "not yet", reason or "")
-    state: State = "skipped" if "skipped" in metrics.facts else "done"
-    known = load_provenance(folder)
-    return JobStatus(
-        job, "stale" if reason else state, reason or "", known.seconds, known.peak_memory_mb
-    )
-
-
-def _since(path: Path) -> str:
-    try:
-        where = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # it has just ended
-        return ""
-    return f"on {where['host']} since {where['started_at']}"
+        return JobStatus(job, "not yet", reason)
+    state: State = "stale" if reason else "skipped" if "skipped" in metrics.facts else "done"
+    return JobStatus(job, state, reason, known.seconds, known.peak_memory_mb)
 
 
 def _table(
     by_subject: dict[int | None, dict[str, JobStatus]],
     subjects: Sequence[int | None],
-    chapters: Sequence[Chapter],
+    stages: Sequence[Stage],
 ) -> list[str]:
     """Rows of equal width: one line per subject, one column per chapter."""
-    rows = [["", *(f"chapter {int(chapter.name[:2])}" for chapter in chapters)]]
+    rows = [["", *(f"chapter {int(stage.name[:2])}" for stage in stages)]]
     for subject in subjects:
-        cells = [by_subject[subject][chapter.name].text for chapter in chapters]
+        cells = [by_subject[subject][stage.name].text for stage in stages]
         rows.append([subject_folder(subject), *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(map(str.ljust, row, widths)) for row in rows]

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 
 from eeglib.chapter import replacing
-from eeglib.workflow.chapters import WorkflowError
-from eeglib.workflow.notebooks import read_notebook, tags_of
+from eeglib.workflow.dependencies import read_notebook, tags_of
+from eeglib.workflow.stages import WorkflowError
 
 SOLUTION = "solution"
 """Tag of the cells that hold a solution."""
