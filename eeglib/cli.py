@@ -332,9 +332,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _request(profile: Any, run_dir: Path | None, subjects: str, **options: Any) -> Any:
-    from eeglib.workflow.stages import parse_subjects
     from eeglib.workflow.run import Request
-    from eeglib.workflow.stages import site_folder
+    from eeglib.workflow.stages import parse_subjects, site_folder
 
     return Request(
         profile=profile,

@@ -30,7 +30,7 @@ from eeglib.chapter import (
 )
 from eeglib.datasets import METADATA
 from eeglib.decoding.splits import SplitError
-from eeglib.workflow.planning import site_folder
+from eeglib.workflow.stages import site_folder
 
 SCORE = {"metric": "top-1", "value": 0.4, "chance": 0.1, "n": 80, "low": 0.3, "high": 0.5}
 

@@ -1,1 +1,1 @@
-"""Running the chapters for every subject: table of chapters, staleness, Snakemake, papermill."""
+"""Running the chapters for every subject: table of stages, Snakemake, papermill, the book."""
