@@ -26,7 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -39,7 +39,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import eeglib
-from eeglib.datasets import METADATA, Dataset, DatasetWarning, open_dataset
+from eeglib.datasets import METADATA, Dataset, DatasetError, DatasetWarning, open_dataset
 from eeglib.decoding.splits import Split, SplitError, check_disjoint, split_by_image
 from eeglib.profile import Profile, load_profile
 
@@ -62,8 +62,6 @@ PACKAGES += ("diffusers", "transformers")
 """Packages whose versions may change a result."""
 TEXT_FILES = {".csv", ".json", ".tsv", ".txt", ".vhdr", ".vmrk"}
 """Files of a data set that are compared by content, for they are small and edited by hand."""
-NOT_DATA = re.compile(r"(participants|README|CHANGES|checksums|derivatives|sourcedata|code)\b")
-"""Beginnings of the names, at the top of a data set, of what no trial depends on."""
 
 
 class ResultsError(RuntimeError):
@@ -224,18 +222,18 @@ def data_fingerprint(dataset: Dataset, subjects: Iterable[int]) -> str:
     """Checksum of what some subjects' trials depend on: their own files and those all share.
 
     Text files (events, channels, stimuli) count by content; signals and pictures, which may be
-    many gigabytes, by size and time of change. Lists of people and descriptions do not count, so
-    that a further subject changes nothing for the others.
+    many gigabytes, by size and time of change.
     """
     digest = hashlib.sha256(dataset.settings.model_dump_json(include={"name", "options"}).encode())
-    for path in [*dataset.files(), *(path for s in subjects for path in dataset.files(s))]:
-        inside = path.relative_to(dataset.folder)
-        if NOT_DATA.match(inside.parts[0]):
-            continue
-        state = path.stat()
-        text = path.suffix in TEXT_FILES and state.st_size < 1e8
-        content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
-        digest.update(f"{inside.as_posix()}\0{content}\0".encode())
+    for subject in (None, *subjects):
+        # What is missing is told by the chapter that reads it.
+        with suppress(DatasetError):
+            for path in dataset.files(subject):
+                inside, state = path.relative_to(dataset.folder).as_posix(), path.stat()
+                if not inside.startswith(("README", "CHANGES")):
+                    text = path.suffix in TEXT_FILES and state.st_size < 1e8
+                    content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
+                    digest.update(f"{inside}\0{content}\0".encode())
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -284,15 +285,16 @@ def test_a_subjects_job_looks_at_its_own_files_alone(data, monkeypatch):
     folder, _ = data
     profile = tiny_profile(dataset__root=str(folder), dataset__subjects=[1, 2])
     chapter = open_chapter("02_filter_signals", profile, folder / "run", 1)
-    asked, files = [], type(chapter.dataset).files
+    opened, stat = [], Path.stat
 
-    def look(self, subject=None):
-        asked.append(subject)
-        return files(self, subject)
+    def look(self, **options):
+        opened.append(self.name if self.suffix else "")
+        assert "sub-02" not in self.parts[:-1]
+        return stat(self, **options)
 
-    monkeypatch.setattr(type(chapter.dataset), "files", look)
+    monkeypatch.setattr(Path, "stat", look)
     chapter.finish()
-    assert asked == [None, 1]
+    assert "signal.eeg" in opened
 
 
 NOTEBOOK = """
