@@ -383,17 +383,9 @@ def test_features_say_what_is_wrong_with_their_input():
     with pytest.raises(AuditError, match="trials x channels x times"):
         audit_trials(np.zeros((3, 2, 50)), 100.0, metadata, 8)
     data = np.random.default_rng(0).standard_normal((160, 2, 50))
-    with pytest.raises(AuditError, match="must be in 0 to 3"):
-        audit_trials(data, 100.0, metadata, 4)
     data[0] = np.nan
     with pytest.raises(AuditError, match="not finite"):
         audit_trials(data, 100.0, metadata, 8)
-
-
-def test_translation_of_a_share_into_accuracy_has_its_limits():
-    assert share.accuracy_of_share(0.4, 1.0, 10) == pytest.approx(0.4, abs=1e-6)
-    assert share.accuracy_of_share(0.4, 0.0, 10) == 0.1
-    assert 0.1 < share.accuracy_of_share(0.4, 0.3, 10) < 0.4
 
 
 def test_windows_count_from_the_image_and_not_from_the_start_of_the_trial():

@@ -27,7 +27,7 @@ from eeglib.audit.features import (
     load_trials,
     phantom_trials,
 )
-from eeglib.audit.share import ASSUMPTION, Share, accuracy_of_share, stimulus_share
+from eeglib.audit.share import ASSUMPTION, Share, stimulus_share
 from eeglib.evaluation import summarize_methods
 
 GROUPS = ("clock", "signals", "pictures", "comparisons", "share")
@@ -46,23 +46,7 @@ NO_AUDIT = "No subject of this run was audited, so its accuracies cannot be read
 
 @dataclass(frozen=True)
 class AuditCard:
-    """All that was found about one subject.
-
-    Attributes
-    ----------
-    subject : int
-    design : str
-        As `eeglib.audit.features.AuditTrials.design` says.
-    n_classes : int
-    accuracy : Control
-        The accuracy that is audited.
-    label_from_clock : Control
-        What a perfect clock would score.
-    controls : list of Control
-    share : Share | None
-    share_reason : str
-        Why there is no share.
-    """
+    """All that was found about one subject; ``share_reason`` says why there is no share."""
 
     subject: int
     design: str
@@ -172,10 +156,12 @@ def run_audit(
     accuracy = control.accuracy(trials, probabilities)
     found = []
     if network is not None:
-        errors = control.confusion_distance(trials, network[1], seed, network[0])
+        rows, answers = network
+        right = control.accuracy(trials, answers, rows)
+        errors = control.confusion_distance(trials, answers, seed, rows)
         title = "correlation of the network's confusion with distance in time"
         found += [
-            control.student(trials, *network),
+            replace(right, name="student", title="accuracy of the network of chapter 5"),
             replace(errors, name="student_confusion", title=title),
         ]
     if "comparisons" in controls:
@@ -227,15 +213,10 @@ def run_audit(
 class Conclusion:
     """What may be said.
 
-    Attributes
-    ----------
-    kind : str
-        ``nothing decoded``; ``confounded``, ``possibly confounded``, ``confounded by design`` (a
-        clock was seen, a sign of one, none, in a design that leaves room for one); ``unknown`` (no
-        order); ``independent of time``.
-    flagged : bool
-        Whether a clock was seen in trials whose classes follow the clock.
-    sentence : str
+    ``kind`` is ``nothing decoded``; ``confounded``, ``possibly confounded``, ``confounded by
+    design`` (a clock was seen, a sign of one, none, in a design that leaves room for one);
+    ``unknown`` (no order); ``independent of time``. ``flagged``: a clock was seen, and class and
+    time go together.
     """
 
     kind: str
@@ -321,11 +302,9 @@ def _room(card: AuditCard) -> str:
     if card.share is None:
         return f"How much is driven by the stimulus cannot be estimated: {card.share_reason}"
     low, high = card.share.low, card.share.high
-    reach = [accuracy_of_share(card.accuracy.estimate, s, card.n_classes) for s in (low, high)]
     return (
         f"Between {100 * low:.0f}% and {100 * high:.0f}% of what separates the classes is left "
-        "for the stimulus (95% interval), which alone would give an accuracy of about "
-        f"{reach[0]:.2f} to {reach[1]:.2f}; this assumes that {ASSUMPTION}"
+        f"for the stimulus (95% interval); this assumes that {ASSUMPTION}"
     )
 
 
@@ -337,12 +316,7 @@ def read_cards(
 ) -> list[AuditCard]:
     """Cards that chapter 8 left in a run, with control 1 where there are several subjects.
 
-    Parameters
-    ----------
-    facts : mapping of subject to dict
-        The fact ``audit`` of each subject's ``metrics.json``.
-    files : mapping of subject to Path
-        What `eeglib.audit.features.save_trials` wrote.
+    By subject: the fact ``audit`` of ``metrics.json``, and the file that `save_trials` wrote.
     """
     cards = [AuditCard.from_facts(own) for own in facts.values()]
     trials = {subject: load_trials(files[subject]) for subject in facts}
@@ -361,18 +335,18 @@ def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
         "confusion_distance": "errors and time (rho)",
         "image_identification": "image within class",
     }
-    rows = []
-    for card in cards:
-        own, share = card.accuracy, card.share
-        row = {"subject": card.subject, "accuracy": own.estimate, "chance": own.chance, "n": own.n}
-        for name, column in columns.items():
-            found = card.control(name)
-            row[column] = math.nan if found is None else found.estimate
-        row["stimulus-driven share"] = (
-            "not known" if share is None else f"{share.low:.2f} to {share.high:.2f}"
-        )
-        rows.append(row | {"conclusion": conclude(card).kind})
-    return pandas.DataFrame(rows).set_index("subject") if rows else pandas.DataFrame()
+    if not cards:
+        return pandas.DataFrame()
+    scores = pandas.concat([card.scores().assign(subject=card.subject) for card in cards])
+    own = scores[scores["metric"] == "accuracy"].set_index("subject")
+    table = own[["value", "chance", "n"]].rename(columns={"value": "accuracy"})
+    values = scores.pivot(index="subject", columns="metric", values="value")
+    table = table.join(values.reindex(columns=list(columns)).rename(columns=columns))
+    shares = [card.share for card in cards]
+    table["stimulus-driven share"] = [
+        "not known" if share is None else f"{share.low:.2f} to {share.high:.2f}" for share in shares
+    ]
+    return table.assign(conclusion=[conclude(card).kind for card in cards])
 
 
 def summarize_cards(cards: Sequence[AuditCard], **bootstrap: Any) -> str:

@@ -31,36 +31,26 @@ from eeglib.audit.features import (
 from eeglib.reconstruction.identification import identify_within_class
 
 N_PERMUTATIONS = 5000
-GAPS = (0, 2, 4, 8, 16)
-"""Trials left out before and after a tested stretch."""
 ALPHA = 0.05
 """Of the words about a single control; see `eeglib.audit.card.conclude` for all together."""
-DIFFER = "above chance: recordings of different classes differ, for whatever reason"
 NO_IMAGES = "which image was shown, or what it looks like, is not known in this data set."
 
 
 @dataclass(frozen=True)
 class Control:
-    """Result of one control.
+    """What one control found; never a "pass": the verdict says what was seen.
 
     Attributes
     ----------
-    estimate, chance, low, high : float
-        The figure, what it would be by chance, and its interval; NaN where unavailable.
-    n : int
-        Trials (or pairs, where the title says so) behind it.
-    p_value : float
-        Against chance.
-    verdict : str
-        In words. Never a "pass": it says what was seen, and what that speaks for.
+    estimate, chance, low, high, n, p_value
+        The figure, what it would be by chance, its interval, trials (or pairs) behind it, and the
+        test against chance; NaN where unavailable.
     rows : list of dict
         Details, for a table or a figure.
     reason : str
         Why the data do not support it, and what would be needed; empty if they do.
     number : int
-        1 to 12, as in the list of chapter 8; 0 for the accuracy that is audited.
-    name, title : str
-        Name of the function; what was done, in a line.
+        As in the list of chapter 8; 0 for the accuracy that is audited.
     """
 
     estimate: float = math.nan
@@ -143,10 +133,7 @@ def predict(
     features: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows tested and their probabilities; by default all, in five random folds by image.
-
-    See `eeglib.audit.decoders.cross_validate`.
-    """
+    """Rows tested and their probabilities; by default all, in five random folds by image."""
     folds = decoders.random_folds(trials, seed=seed) if folds is None else folds
     X = trials.features if features is None else features
     return cross_validate(decoder, X, trials.labels, folds)
@@ -161,17 +148,13 @@ def _hits(trials: AuditTrials, *args, **kwargs) -> np.ndarray:
 
 
 @control(0, "accuracy on a random split by image")
-def accuracy(trials: AuditTrials, probabilities: np.ndarray) -> Control:
-    """The figure that is audited, from what `predict` gives for all trials."""
-    result = accuracy_of(probabilities.argmax(axis=1), trials.labels)
-    return judged(result, DIFFER, "at chance: there is nothing to explain")
-
-
-@control(0, "accuracy of the network of chapter 5")
-def student(trials: AuditTrials, rows: np.ndarray, probabilities: np.ndarray) -> Control:
-    """What the network of chapter 5 said about its test trials."""
-    result = accuracy_of(probabilities.argmax(axis=1), trials.labels[rows])
-    return judged(result, DIFFER, "at chance: there is nothing to explain")
+def accuracy(trials: AuditTrials, probabilities: np.ndarray, rows=slice(None)) -> Control:
+    """The figure that is audited, from the probabilities that `predict` gives."""
+    return judged(
+        accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]),
+        "above chance: recordings of different classes differ, for whatever reason",
+        "at chance: there is nothing to explain",
+    )
 
 
 @control(0, "accuracy of a perfect clock that has no EEG")
@@ -204,13 +187,9 @@ def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
 def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Control:
     """Control 3: tell the first half of a block from its second half, within one class.
 
-    Each half is cut into ``n_folds`` stretches, of which one of each half is tested at a time;
-    ``guard`` trials next to a tested one are left out of the training.
-
-    Notes
-    -----
-    Class and image are on both sides alike; only the time differs. Nearest mean after whitening,
-    in the space spanned by the class means, where the audited decoder looks.
+    Class and image are on both sides alike; only the time differs. Each half is cut into
+    ``n_folds`` stretches, of which one of each half is tested at a time, without the ``guard``
+    trials next to it; nearest mean in the space of the class means, where the decoder looks.
     """
     position = trials.position
     if trials.design == RANDOMIZED:  # blocks mean nothing for the classes: runs of trials instead
@@ -252,7 +231,7 @@ def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Contr
 
 @control(4, "random split minus contiguous stretches with a gap")
 def temporal_distance(
-    trials: AuditTrials, decoder: Decoder = discriminant, seed: int = 0, gaps: Sequence = GAPS
+    trials: AuditTrials, decoder: Decoder = discriminant, seed: int = 0
 ) -> Control:
     """Control 4: what is lost when training trials near in time are left out.
 
@@ -262,13 +241,12 @@ def temporal_distance(
 
     Notes
     -----
-    The random splits train on no more trials of a class than the stretches leave
-    (`eeglib.audit.decoders.matched_folds`), else the smaller training would pass for a clock;
-    their hits are averaged over three draws. Interval: bootstrap over stretches of ten trials.
+    The random splits (three draws) train on no more trials of a class than the stretches leave,
+    else the smaller training would pass for a clock. Bootstrap over stretches of ten trials.
     """
     position, by_gap, rows = trials.position, {}, []
     n_classes = len(np.unique(trials.labels))
-    for gap in gaps:
+    for gap in (0, 2, 4, 8, 16):
         folds = decoders.contiguous_folds(trials, gap=gap)
         if any(len(np.unique(trials.labels[train])) < n_classes for train, _ in folds):
             break
@@ -315,10 +293,10 @@ def confusion_distance(
     Notes
     -----
     Spearman correlation, over pairs of classes of one session, between the distance in time of
-    their blocks and the mean log-probability that trials of one get as the other, after removing
-    what each class gets and gives on average. Test: the times of the blocks are permuted within
-    sessions (Mantel 1967). Interval: that permutation distribution laid around the estimate. It
-    takes for granted that the order of the classes has nothing to do with their likeness.
+    their blocks and the mean log-probability that trials of one get as the other, without what
+    each class gets and gives on average. Test: the times of the blocks are permuted (Mantel 1967);
+    the interval is that distribution laid around the estimate. It takes for granted that the order
+    of the classes has nothing to do with their likeness.
     """
     if trials.design != BLOCK:
         raise AuditError(f"classes have no single moment in this design ({trials.design}).")
@@ -365,10 +343,9 @@ def confusion_distance(
 
 @control(7, "logistic regression on the power per channel")
 def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
-    """Control 7: logistic regression that sees one number per channel, the trial's power or mean.
+    """Control 7: logistic regression on one number per channel, the trial's power or mean.
 
-    The table adds each frequency band by discriminant analysis: a drift of power shows in all of
-    them, and a band-pass does not cure it.
+    The table adds each band by discriminant analysis: a band-pass does not cure a drift of power.
     """
     if not trials.spectra:
         raise AuditError("power and mean per channel were not computed.")
@@ -387,33 +364,20 @@ def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
 
 @control(8, "accuracy from the first 50 ms after the image")
 def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
-    """Control 8: decode from 50 ms at a time; the first are over before visual cortex answers.
-
-    The table ends with the features of trials whose samples were put in random order, which keeps
-    power and nothing of its course.
-    """
-    first, *_ = [*(name for name in trials.windows if name != SHUFFLED), None]
-    if first is None or float(first) >= 50:
+    """Control 8: decode from 50 ms at a time; the first are over before visual cortex answers."""
+    first = next(iter(trials.windows), SHUFFLED)
+    if first == SHUFFLED or float(first) >= 50:
         raise AuditError("no window was computed that ends 50 ms after the image or before.")
     predicted, rows = {}, []
     for name, values in trials.windows.items():
         predicted[name] = predict(trials, features=values, seed=seed)[1].argmax(axis=1)
-        timed = name != SHUFFLED
-        rows.append(
-            {
-                "window": f"{name} ms" if timed else name,
-                "start": float(name) / 1000 if timed else math.nan,
-                "accuracy": float((predicted[name] == trials.labels).mean()),
-                "n": len(trials.labels),
-            }
-        )
+        right = float((predicted[name] == trials.labels).mean())
+        rows.append({"window": name, "accuracy": right, "n": len(trials.labels)})
+    above = "above chance before cortex can answer: "
     if trials.design == RANDOMIZED:
-        above = "above chance before cortex can answer: look for artefacts or a filter that smears"
+        above += "look for artefacts or a filter that smears"
     else:
-        above = (
-            "above chance before cortex can answer this image: what is read was there before, the "
-            "clock or the answer to the image before, which had the same class"
-        )
+        above += "the clock, or the answer to the image before, which had the same class"
     result = accuracy_of(predicted[first], trials.labels, rows=rows)
     result = judged(result, above, "nothing before cortex can answer")
     return replace(result, title="" if first == "0" else f"accuracy from {first} to 50 ms")
@@ -426,10 +390,7 @@ def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
 def across_subjects(
     subjects: Mapping[int, AuditTrials], subject: int, decoder: Decoder = discriminant
 ) -> Control:
-    """Control 1: train on the other subjects, test on this one; always read beside `accuracy`.
-
-    Each subject's features are standardised before.
-    """
+    """Control 1: train on the other subjects, test on this one; always read beside `accuracy`."""
     if len(subjects) < 2:
         raise AuditError("only one subject is at hand; the group page has it for several.")
     if len({trials.features.shape[1] for trials in subjects.values()}) > 1:
@@ -456,9 +417,8 @@ def phantom_blocks(
 ) -> Control:
     """Control 2: accuracy on real classes minus accuracy on invented blocks.
 
-    ``phantom`` holds trials of another recording with invented labels
-    (`eeglib.audit.features.phantom_trials`). Left out, the trials themselves are relabelled, if
-    their design is randomised.
+    ``phantom`` holds trials of another recording with invented labels; left out, the trials
+    themselves are relabelled, if their design is randomised.
     """
     if phantom is None:
         if trials.design != RANDOMIZED:
@@ -475,13 +435,13 @@ def phantom_blocks(
     value = float(real.mean() - invented.mean())
     spread = np.sqrt(real.var() / len(real) + invented.var() / len(invented))
     p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
-    clock = accuracy_of(invented, np.ones(len(invented)), 1 / phantom.n_classes)
-    if clock.p_value < ALPHA:
-        verdict = "phantom classes are decoded: with these trials a clock can pass for a class"
-    else:
-        verdict = "phantom classes are at chance: no clock was seen in these trials"
+    clock = judged(
+        accuracy_of(invented, np.ones(len(invented)), 1 / phantom.n_classes),
+        "phantom classes are decoded: with these trials a clock can pass for a class",
+        "phantom classes are at chance: no clock was seen in these trials",
+    )
     low, high = value - 1.96 * spread, value + 1.96 * spread
-    return Control(value, 0.0, float(low), float(high), len(real), p_value, verdict, rows)
+    return Control(value, 0.0, low, high, len(real), p_value, clock.verdict, rows)
 
 
 @control(11, "accuracy of the same code on a randomised recording")
@@ -507,13 +467,10 @@ def randomized_reference(
 def permutation_within_blocks(
     trials: AuditTrials, decoder: Decoder = discriminant, n_permutations: int = 40, seed: int = 0
 ) -> Control:
-    """Control 12: permute the labels within blocks, train and test again.
+    """Control 12: permute the labels within blocks, train and test again; two folds, for speed.
 
-    Notes
-    -----
     The estimate is the accuracy minus the mean of the permuted ones; its interval is theirs laid
-    around it, on two folds of five for speed. With ``n_permutations`` refits the smallest p-value
-    is ``1 / (n_permutations + 1)``.
+    around it. With 40 refits the smallest p-value is 1 / 41.
     """
     if trials.design in (BLOCK, REPEATED):
         raise AuditError(
@@ -557,19 +514,12 @@ def image_identification(
     A clock that runs per block knows the class and cannot know which of its images was shown
     when, because they came in random order: this control is blind to it.
 
-    Parameters
-    ----------
-    trials : AuditTrials
-    image_features : array, shape (n_trials, n_image_features) | None
-        What each trial's image looks like, such as the teacher's features.
-    seed : int
-
     Notes
     -----
-    Ridge regression from EEG to the first 20 principal components of the image features, both
-    after removing the mean of the class and a straight line over the order within it. Whole
-    classes are left out. An image's score is the share of the class's other images that resemble
-    the prediction less than it does (`eeglib.reconstruction.identification`).
+    Ridge regression from EEG to the first 20 principal components of ``image_features``, shape
+    (n_trials, n_image_features), both after removing the mean of the class and a straight line
+    over the order within it; whole classes are left out. The score is that of
+    `eeglib.reconstruction.identification.identify_within_class`; chance is one half.
     """
     if image_features is None:
         raise AuditError(NO_IMAGES)
@@ -614,17 +564,15 @@ def generation_controls(
     ----------
     trials : AuditTrials
     image_features : array, shape (n_trials, n_image_features) | None
-        Of the images shown.
     predicted : array of int, shape (n_trials,)
-        Classes that the decoder named.
+        Classes that the decoder named; each is drawn as the mean of its images.
 
     Notes
     -----
-    A class is drawn as the mean of its images, the best that a painter can do who is told the
-    class only. Two-way identification: is the drawing more like (cosine) the image that was shown
-    than like another, averaged over all images of other classes; chance one half. The estimate is
-    that of the decoder's classes minus what its accuracy predicts, ``a R + (1 - a) W``, where R
-    and W are the means for the right class and for a wrong one.
+    Two-way identification: is the drawing more like (cosine) the image that was shown than like
+    one of another class; chance one half. The estimate is that of the decoder's classes minus what
+    its accuracy predicts: ``a R + (1 - a) W``, with the means R for the right and W for a wrong
+    class.
     """
     if image_features is None:
         raise AuditError(NO_IMAGES)

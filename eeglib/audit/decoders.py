@@ -26,17 +26,9 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 def whitener(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Matrix that makes single-trial noise white, shape (n_features, n_features).
+    """Matrix that makes single-trial noise white: the inverse square root of its covariance.
 
-    Parameters
-    ----------
-    features : array, shape (n_trials, n_features)
-    groups : array, shape (n_trials,)
-        Blocks (or classes): means of groups are removed, so that they do not count as noise.
-
-    Notes
-    -----
-    Symmetric inverse square root of the covariance, shrunk after Ledoit & Wolf (2004).
+    The covariance is that within ``groups`` (blocks or classes), shrunk after Ledoit & Wolf (2004).
     """
     _, index = np.unique(groups, return_inverse=True)
     X = np.asarray(features, dtype=np.float64)
@@ -50,15 +42,8 @@ def whitener(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def discriminant(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray:
     """Linear discriminant analysis with a shrunken covariance: closed form, so refits are cheap.
 
-    Parameters
-    ----------
-    X, X_test : arrays, shape (n_trials, n_features)
-    y : array of int, shape (n_trials,)
-
-    Notes
-    -----
-    The nearest class mean after whitening, equal priors. scikit-learn's shrinks the covariance of
-    each class on its own, which with forty trials a class costs a quarter of the accuracy.
+    The nearest class mean after whitening. scikit-learn's shrinks the covariance of each class on
+    its own, which with forty trials a class costs a quarter of the accuracy.
     """
     scaler = StandardScaler().fit(X.astype(np.float64))
     X, X_test = (scaler.transform(values.astype(np.float64)) for values in (X, X_test))
@@ -82,22 +67,14 @@ def nearest_mean(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray
 def cross_validate(
     decoder: Decoder, features: np.ndarray, labels: np.ndarray, folds: Iterable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predict every trial that some fold tests.
-
-    Parameters
-    ----------
-    decoder : Decoder
-    features : array, shape (n_trials, ...)
-    labels : array of int, shape (n_trials,)
-    folds : iterable of (train, test)
-        Rows; a trial is tested at most once.
+    """Predict every trial that some fold tests; a trial is tested at most once.
 
     Returns
     -------
     rows : array of int, shape (n_tested,)
         Ascending.
     probabilities : array, shape (n_tested, n_classes)
-        ``n_classes`` is the largest label plus 1; classes absent from the training get 0.
+        Up to the largest label; classes absent from the training get 0.
     """
     probabilities = np.zeros((len(labels), labels.max() + 1))
     tested = np.zeros(len(labels), dtype=bool)
@@ -118,11 +95,6 @@ def random_folds(trials: AuditTrials, n_folds: int = 5, seed: int = 0) -> Folds:
 
     Each image's trials are in one fold, every class is spread over the folds. Where a class has
     fewer images than ``n_folds``, there are as many folds as it has images.
-
-    Raises
-    ------
-    AuditError
-        If a class has one image only.
     """
     names, labels = image_names(trials), trials.labels
     fewest = min(len(np.unique(names[labels == label])) for label in np.unique(labels))
@@ -136,11 +108,9 @@ def random_folds(trials: AuditTrials, n_folds: int = 5, seed: int = 0) -> Folds:
 
 
 def matched_folds(trials: AuditTrials, folds: Folds, seed: int = 0) -> Folds:
-    """Random folds by image that train on as few trials of each class as the given ones.
+    """Random folds by image, the n-th with as few training trials of each class as the n-th given.
 
-    A split by time leaves trials out of the training and loses accuracy by that alone; only next
-    to a random split with as much training does its loss speak of time. The n-th random fold
-    trains on as many trials as the n-th of ``folds``.
+    A split by time leaves trials out of the training and loses accuracy by that alone.
     """
     labels, rng = trials.labels, np.random.default_rng(seed)
     matched = []

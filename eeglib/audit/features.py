@@ -59,11 +59,6 @@ class AuditTrials:
     def __post_init__(self):
         if not np.isfinite(self.features).all():
             raise AuditError("features holds values that are not finite. Leave those trials out.")
-        if self.labels.min() < 0 or self.labels.max() >= self.n_classes:
-            raise AuditError(
-                f"Labels run from {self.labels.min()} to {self.labels.max()}; with n_classes = "
-                f"{self.n_classes} they must be in 0 to {self.n_classes - 1}."
-            )
 
     @property
     def labels(self) -> np.ndarray:
@@ -156,8 +151,7 @@ def audit_trials(
         One row per trial.
     n_classes : int
     broadband : array, shape (n_trials, n_chans, n_times) | None
-        The same trials without the band-pass, for the table by band and the mean. Where left
-        out, ``data`` are taken.
+        The same trials without the band-pass, for the table by band and the mean.
     band : tuple of float | None
         Band of ``data``, Hz: the audited features are the log-powers of `BANDS` inside it.
     tmin : float
@@ -165,15 +159,13 @@ def audit_trials(
     seed : int
         Of the random order of samples.
     kind : "power" | "amplitude"
-        What the audited decoder sees of each channel: log-power by band, as the spectrograms of
-        the book show it, or the mean amplitude in windows of `WINDOW`, which shows responses
-        locked to the image.
+        What the audited decoder sees of each channel: log-power by band, or the mean amplitude in
+        windows of 50 ms, which shows responses locked to the image.
 
     Raises
     ------
     AuditError
-        If the arrays do not belong together, hold values that are not finite, or a label lies
-        outside the classes.
+        If the arrays do not belong together or hold values that are not finite.
     """
     data = np.asarray(data, dtype=np.float32)
     broadband = data if broadband is None else np.asarray(broadband, dtype=np.float32)
@@ -263,26 +255,10 @@ def rows_of(subset: pandas.DataFrame, metadata: pandas.DataFrame) -> np.ndarray:
 def phantom_trials(trials: AuditTrials, n_classes: int | None = None) -> AuditTrials:
     """The same trials, labelled by when they were recorded: classes that nobody was shown.
 
-    Parameters
-    ----------
-    trials : AuditTrials
-        Of a randomised design, so that a stretch of time holds all classes alike.
-    n_classes : int | None
-        Invented classes; as many as real ones where left out.
-
-    Returns
-    -------
-    AuditTrials
-        Labels and blocks replaced: equal runs of consecutive trials. Images are cleared, because
-        the invented classes have none.
-
-    Raises
-    ------
-    AuditError
-        If the order is not known or there are fewer than 5 trials for each invented class.
+    Labels and blocks become equal runs of consecutive trials, ``n_classes`` of them, or as many as
+    there are real classes; the design must be randomised, so that each run holds all classes alike.
     """
-    n_classes = n_classes or trials.n_classes
-    n_trials = len(trials.labels)
+    n_classes, n_trials = n_classes or trials.n_classes, len(trials.labels)
     if n_trials < 5 * n_classes:
         raise AuditError(
             f"{n_trials} trials are too few for {n_classes} phantom classes; ask for at most "
@@ -315,12 +291,9 @@ def load_trials(path: Path) -> AuditTrials:
             for key in file.files:
                 part, _, name = key.rpartition("/")
                 parts[part][name] = file[key]
-        whole = parts[""]
+        features, n_classes = parts[""]["features"], int(parts[""]["n_classes"])
         metadata = pandas.DataFrame(parts["metadata"])
-        n_classes = int(whole["n_classes"])
-        return AuditTrials(
-            whole["features"], metadata, n_classes, parts["spectra"], parts["windows"]
-        )
+        return AuditTrials(features, metadata, n_classes, parts["spectra"], parts["windows"])
     except Exception as error:  # a damaged archive fails in many ways, all of them final
         raise AuditError(f"{path} cannot be read ({error!r}). Run chapter 8 again.") from None
 

@@ -13,9 +13,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.integrate import quad
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 from eeglib.audit.decoders import one_thread, whitener
 from eeglib.audit.features import BLOCK, AuditError, AuditTrials
@@ -43,18 +40,7 @@ class Share:
 def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) -> Share:
     """Estimate which share of the separation between classes is not explained by a clock.
 
-    Parameters
-    ----------
-    trials : AuditTrials
-        Of a block design, one block per class.
-    n_bootstrap, seed : int
-        Of the interval.
-
-    Raises
-    ------
-    AuditError
-        If the design is another one, there are fewer than 4 blocks of 4 trials, or no two trials
-        within a block are as far apart in time as two of different blocks.
+    For a block design, one block per class; an `AuditError` says why there is none.
 
     Notes
     -----
@@ -98,18 +84,8 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
 def similarity_by_lag(trials: AuditTrials, edges: np.ndarray) -> dict[str, np.ndarray]:
     """Mean similarity of two trials against the time between them, within and across blocks.
 
-    Parameters
-    ----------
-    trials : AuditTrials
-        Of a block design.
-    edges : array, shape (n_lags + 1,)
-        Of the lags, in units of `AuditTrials.time`.
-
-    Returns
-    -------
-    dict
-        ``lag`` (middle of each bin), ``within``, ``across``: arrays of shape (n_lags,); NaN where
-        there is no pair. See `stimulus_share`.
+    ``edges``, shape (n_lags + 1,), are those of the lags, in units of `AuditTrials.time`. Gives
+    ``lag`` (middle of each bin), ``within`` and ``across``, of shape (n_lags,), NaN without pairs.
     """
     edges = np.asarray(edges, dtype=float)
     count, total = pair_sums(trials, edges)
@@ -137,36 +113,15 @@ def pair_sums(trials: AuditTrials, edges: np.ndarray) -> tuple[np.ndarray, np.nd
         white[~others] = (features[~others] - features.mean(axis=0)) @ whitener(
             features[others], block[others]
         )
-    n_blocks, n_lags = block.max() + 1, len(edges) - 1
-    count = np.zeros(n_blocks * n_blocks * n_lags)
-    total = np.zeros_like(count)
-    for row in range(len(white)):
-        pairs = np.flatnonzero(trials.session == trials.session[row])
-        pairs = pairs[pairs != row]
-        lag = np.digitize(np.abs(time[pairs] - time[row]), edges) - 1
-        pairs, lag = pairs[lag < n_lags], lag[lag < n_lags]
-        index = (block[row] * n_blocks + block[pairs]) * n_lags + lag
-        np.add.at(count, index, 1)
-        np.add.at(total, index, white[pairs] @ white[row] / white.shape[1])
-    shape = (n_blocks, n_blocks, n_lags)
+    session, shape = trials.session, (block.max() + 1, block.max() + 1, len(edges) - 1)
+    a, b = np.nonzero((session[:, None] == session) & ~np.eye(len(block), dtype=bool))
+    lag = np.digitize(np.abs(time[a] - time[b]), edges) - 1
+    a, b, lag = (values[lag < shape[2]] for values in (a, b, lag))
+    index = np.ravel_multi_index((block[a], block[b], lag), shape)
+    similarity = (white @ white.T)[a, b] / white.shape[1]
+    count = np.bincount(index, minlength=np.prod(shape))
+    total = np.bincount(index, similarity, np.prod(shape))
     return count.reshape(shape), total.reshape(shape)
-
-
-def accuracy_of_share(accuracy: float, share: float, n_classes: int) -> float:
-    """Accuracy that a share of the separation alone would give, a rough translation.
-
-    The accuracy is read as that of an observer who picks the largest of ``n_classes`` unit normal
-    variables, one of them raised by d' (Green & Swets 1966); d' squared is multiplied by the share.
-    """
-    chance = 1 / n_classes
-    if accuracy <= chance or share <= 0:
-        return chance
-
-    def of(d: float) -> float:
-        return quad(lambda x: norm.pdf(x - d) * norm.cdf(x) ** (n_classes - 1), -8, d + 8)[0]
-
-    d = brentq(lambda d: of(d) - min(accuracy, 0.9999), 0, 12)
-    return of(math.sqrt(share) * d)
 
 
 def _ratio(count: np.ndarray, total: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas
@@ -37,7 +36,6 @@ def simulate_trials(
     images_per_class: int = 40,
     seed: int = 0,
     broadband: bool = False,
-    **options: Any,
 ) -> tuple[AuditTrials, np.ndarray]:
     """Simulate one small subject, in memory: 64 channels at 200 Hz, one session.
 
@@ -50,8 +48,6 @@ def simulate_trials(
         Of noise, drift, responses and order; they do not depend on the strengths.
     broadband : bool
         Whether to keep the trials' full band for the table by band.
-    **options
-        Further options of `eeglib.datasets.simulated`.
 
     Returns
     -------
@@ -74,7 +70,6 @@ def simulate_trials(
         sfreq=SFREQ,
         channels=ACTICAP_128[:N_CHANS],
         classes_per_session=n_classes,
-        **options,
     )
     rng = np.random.default_rng([seed, 1])
     labels = np.repeat(np.arange(n_classes), images_per_class)
@@ -113,17 +108,9 @@ def simulate_trials(
 def true_share(both: AuditTrials, drift: AuditTrials, stimulus: AuditTrials) -> float:
     """What `eeglib.audit.share.stimulus_share` should find, from simulations that share their seed.
 
-    Parameters
-    ----------
-    both, drift, stimulus : AuditTrials
-        With both causes, without the stimulus, and without the drift.
-
-    Notes
-    -----
     The noise is the same in all three, so that differences between them hold one cause each. What
-    each contributes to the squared distance between the means of two blocks is computed from these
-    differences, in the whitened space of ``both``. What a single trial's induced activity adds to
-    a mean is taken off.
+    each adds to the squared distance between the means of two blocks is computed from these, in
+    the whitened space of ``both``, without what a single trial's induced activity adds to a mean.
     """
     white = whitener(both.features, both.blocks)
     of_class = _separation((both.features - drift.features) @ white, both)
@@ -132,15 +119,7 @@ def true_share(both: AuditTrials, drift: AuditTrials, stimulus: AuditTrials) -> 
 
 
 def benchmark_tables() -> tuple[dict[str, pandas.DataFrame], str]:
-    """What ``python -m benchmarks audit --write`` found, and when and how.
-
-    Returns
-    -------
-    tables : dict of str to DataFrame
-        ``block`` and ``randomized``, the causes in both designs, and ``sensitivity``.
-    source : str
-        Command, date and version, in a sentence.
-    """
+    """What ``python -m benchmarks audit --write`` found, by table, and the command and date."""
     found = json.loads(BENCHMARK.read_text(encoding="utf-8"))
     return {name: pandas.DataFrame(rows) for name, rows in found["tables"].items()}, found["source"]
 

@@ -146,32 +146,21 @@ def _bars(key: str, score: str = "accuracy") -> Callable[[Axes, Control], None]:
 
 
 def _over_distance(ax: Axes, control: Control) -> None:
-    rows = [r for r in control.rows if r["distance"] is not None and np.isfinite(r["distance"])]
-    ax.plot([r["distance"] for r in rows], [r["accuracy"] for r in rows], "o", color=COLORS[0])
-    for row in rows:
-        ax.annotate(
-            row["split"],
-            (row["distance"], row["accuracy"]),
-            fontsize=7.5,
-            textcoords="offset points",
-            xytext=(5, 4),
-        )
+    for row in control.rows:
+        place = row["distance"], row["accuracy"]
+        ax.plot(*place, "o", color=COLORS[0])
+        ax.annotate(row["split"], place, fontsize=7.5, textcoords="offset points", xytext=(5, 4))
     ax.set(
         xlabel="median distance to the nearest training trial of the class (trials)",
         ylabel="accuracy",
-        ylim=(0, 1.25 * max(r["accuracy"] for r in rows)),
+        ylim=(0, 1.25 * max(r["accuracy"] for r in control.rows)),
     )
     ax.margins(x=0.15)
 
 
 def _pairs(ax: Axes, control: Control) -> None:
-    ax.plot(
-        [r["distance"] for r in control.rows],
-        [r["confusion"] for r in control.rows],
-        "o",
-        color=COLORS[0],
-        markersize=4,
-    )
+    distances, confusions = zip(*(r.values() for r in control.rows), strict=True)
+    ax.plot(distances, confusions, "o", color=COLORS[0], markersize=4)
     ax.set(
         xlabel="time between the blocks of two classes (s)",
         ylabel="confusion\n(log-probability, centred)",
@@ -179,17 +168,11 @@ def _pairs(ax: Axes, control: Control) -> None:
 
 
 def _windows(ax: Axes, control: Control) -> None:
-    timed = [r for r in control.rows if r["start"] is not None and np.isfinite(r["start"])]
-    ax.plot(
-        [1000 * r["start"] for r in timed],
-        [r["accuracy"] for r in timed],
-        "o-",
-        color=COLORS[0],
-        label="50 ms windows",
-    )
-    for row in control.rows:
-        if row not in timed:
-            ax.axhline(row["accuracy"], color=COLORS[2], linestyle="--", label=row["window"])
+    *timed, shuffled = control.rows
+    starts = [float(r["window"]) for r in timed]
+    accuracies = [r["accuracy"] for r in timed]
+    ax.plot(starts, accuracies, "o-", color=COLORS[0], label="50 ms windows")
+    ax.axhline(shuffled["accuracy"], color=COLORS[2], linestyle="--", label=shuffled["window"])
     ax.axhline(control.chance, color=COLORS[1], linewidth=2, label="chance")
     ax.set(xlabel="start of the window after the image (ms)", ylabel="accuracy", ylim=(0, None))
     ax.legend(fontsize=8)
