@@ -356,6 +356,8 @@ def test_files_say_that_they_are_simulated_and_where_electrodes_are(small_folder
     assert dataset.simulated
     assert "SIMULATED" in dataset.card()
     assert dataset.subjects() == [1, 2]
+    dataset.trials(1)
+    assert dataset.report() == []
     info = dataset.info(1)
     positions = np.array([c["loc"][:3] for c in info["chs"]])
     expected = mne.create_info(list(info["ch_names"]), 200.0, "eeg")

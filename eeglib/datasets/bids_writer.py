@@ -56,11 +56,14 @@ def write_recording(
     import mne_bids
     import pybv
 
+    path = path.copy().update(datatype="eeg", suffix="eeg", extension=".vhdr")
+    # pybv truncates towards zero: half a step outwards makes that a rounding.
+    rounded = np.copysign(np.float32(0.5e-6 * resolution), data)
+    rounded += data
     codes = {name: code for code, name in enumerate(sorted(events["trial_type"].unique()), 1)}
     with tempfile.TemporaryDirectory() as folder:
         pybv.write_brainvision(
-            # pybv truncates towards zero: half a step outwards makes that a rounding.
-            data=data + np.copysign(np.float32(0.5e-6 * resolution), data),
+            data=rounded,
             sfreq=sfreq,
             ch_names=ch_names,
             fname_base="recording",
@@ -92,6 +95,4 @@ def write_recording(
                 overwrite=True,
                 verbose="error",
             )
-    mne_bids.update_sidecar_json(
-        path.copy().update(suffix="eeg", extension=".json"), dict(sidecar), verbose="error"
-    )
+    mne_bids.update_sidecar_json(path.update(extension=".json"), dict(sidecar), verbose="error")

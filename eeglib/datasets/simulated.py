@@ -136,8 +136,8 @@ def simulate(
         for subject in each(_simulate_subject, missing, folder, options, stimuli, features):
             print(f"Simulated subject {subject}")
     people = sorted(p.name for p in folder.glob("sub-*") if p.is_dir())
-    rows = "".join(f"{name}\tsimulated\tn/a\tn/a\n" for name in people)
-    _write(folder / "participants.tsv", "participant_id\tspecies\tage\tsex\n" + rows)
+    rows = "".join(f"{name}\tn/a\tn/a\n" for name in people)
+    _write(folder / "participants.tsv", "participant_id\tage\tsex\n" + rows)
     return folder
 
 
@@ -154,7 +154,7 @@ def draw_stimuli(folder: Path, options: Options) -> tuple[pandas.DataFrame, np.n
             drawn = write_stimuli(partial, options.labels(), options.images_per_class, options.seed)
             drawn.to_csv(partial / "stimuli.tsv", sep="\t", index=False, lineterminator="\n")
     table = pandas.read_csv(target / "stimuli.tsv", sep="\t")
-    return table, visual_features([Image.open(target / file) for file in table["file"]])
+    return table, visual_features([Image.open(target / f).convert("RGB") for f in table["file"]])
 
 
 def _claim(folder: Path, options: Options, replace: bool) -> None:
@@ -187,6 +187,7 @@ def _claim(folder: Path, options: Options, replace: bool) -> None:
 def _simulate_subject(
     subject: int, folder: Path, options: Options, stimuli: pandas.DataFrame, features: np.ndarray
 ) -> int:
+    """Write one subject; its number, to say that it is done."""
     import mne_bids
 
     from eeglib.datasets.bids_writer import write_recording
@@ -200,36 +201,20 @@ def _simulate_subject(
                 subject=f"{subject:02d}",
                 session=f"{session + 1:02d}",
                 task=TASK,
-                datatype="eeg",
-                suffix="eeg",
-                extension=".vhdr",
             )
-            write_recording(
-                path,
-                simulated.signals(session),
-                list(options.channels),
-                float(options.sfreq),
-                _events(simulated.trials(session), stimuli, options),
-                COLUMNS,
-                SIDECAR,
+            trials = simulated.trials(session)
+            events = stimuli.iloc[trials["stimulus"]].set_index(trials.index)
+            events = events[["class_name", "file", "image", "label"]].assign(
+                onset=trials["onset"],
+                duration=options.image_duration,
+                session=session + 1,
+                block=trials["block"],
+                order=trials.index,
             )
+            events = events.rename(columns={"class_name": "trial_type", "file": "stim_file"})
+            signals, names = simulated.signals(session), list(options.channels)
+            write_recording(path, signals, names, options.sfreq, events, COLUMNS, SIDECAR)
     return subject
-
-
-def _events(
-    trials: pandas.DataFrame, stimuli: pandas.DataFrame, options: Options
-) -> pandas.DataFrame:
-    shown = stimuli.iloc[trials["stimulus"]]
-    return trials[["onset"]].assign(
-        duration=options.image_duration,
-        trial_type=shown["class_name"].to_numpy(),
-        stim_file=shown["file"].to_numpy(),
-        image=shown["image"].to_numpy(),
-        label=shown["label"].to_numpy(),
-        session=trials["session"] + 1,
-        block=trials["block"],
-        order=trials.index,
-    )
 
 
 @contextmanager

@@ -133,7 +133,8 @@ class SimulatedSubject:
             data += self.response.topographies @ courses
         add_artefacts(data, self.head, sfreq, self._rng("artefacts", session))
         mains = np.exp(2j * np.pi * 50.0 * np.arange(n_times) / sfreq).astype(np.complex64)
-        data += np.outer(self.mains.real, mains.real) - np.outer(self.mains.imag, mains.imag)
+        for row, amplitude in zip(data, self.mains, strict=True):
+            row += amplitude.real * mains.real - amplitude.imag * mains.imag
         if self.options.drift_strength > 0:
             gains = np.exp(self.log_gain[session])
             for row, gain, offset in zip(data, gains, self.offset[session], strict=True):
