@@ -321,6 +321,9 @@ def test_bad_stretches_stay_marked(tmp_path):
     assert np.allclose(marks.onset, [2, 5, 8])
     assert np.allclose(marks.duration, 0.5)
     assert len(recording.trials) == 6
+    (recording,) = load(tmp_path, trial_types=("BAD_jump", "cat")).recordings(1)
+    assert not len(recording.raw.annotations)  # a class, however it is called
+    assert len(recording.trials) == 6
 
 
 def test_other_formats_are_read(tmp_path):

@@ -86,6 +86,7 @@ def test_the_file_is_converted_once_and_anew_when_it_changes(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr("torch.load", None)  # as it must not be called
         assert np.array_equal(loader(tmp_path).epochs(4).get_data(), first)
+    (tmp_path / f".{RAW}.converted-killed").mkdir()
     other = loader_of(tmp_path, twins.eeg_imagenet(2, 4, seed=1)).epochs(4).get_data()
     assert len(other) == 8
     assert [path.name for path in tmp_path.glob(".*")] == [f".{RAW}.converted"]

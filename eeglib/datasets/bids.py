@@ -407,17 +407,20 @@ class Loader(Dataset):
                 f"{path.fpath.name} is sampled at {raw.info['sfreq']:g} Hz, but its eeg.json "
                 f"states {stated:g} Hz. Correct the one that is wrong."
             )
-        _keep_stretches(raw, length)
+        _keep_stretches(raw, length, self.reading.trial_types or ())
         return raw
 
 
-def _keep_stretches(raw: mne.io.BaseRaw, epoch_length: float) -> None:
-    """Keep the annotations of bad stretches and joints; joints get the name that MNE looks for."""
+def _keep_stretches(raw: mne.io.BaseRaw, epoch_length: float, classes: tuple[str, ...]) -> None:
+    """Keep the annotations of bad stretches and joints; joints get the name that MNE looks for.
+
+    The others are trials, some of them perhaps of a class whose name MNE would take for a mark.
+    """
     marks = raw.annotations  # changed in place: their onsets count from where the raw's times do
     marks.rename({d: "EDGE boundary" for d in set(marks.description) if re.fullmatch(JOINT, d)})
-    starts = (marks.description == "EDGE boundary") & (marks.onset <= raw.first_time)
-    others = [not re.match("(?i)bad|edge", description) for description in marks.description]
-    marks.delete(np.flatnonzero(starts | np.array(others, bool)))
+    joints = (marks.description == "EDGE boundary") & (marks.onset > raw.first_time)
+    bad = [bool(re.match("(?i)bad", d)) and d not in classes for d in marks.description]
+    marks.delete(np.flatnonzero(~(joints | np.array(bad, bool))))
     if epoch_length:
         n_epochs = round(raw.n_times / raw.info["sfreq"] / epoch_length)
         onsets = raw.first_time + np.arange(1, n_epochs) * epoch_length

@@ -222,13 +222,7 @@ class Loader(Dataset):
 
     def _content(self, subject: int) -> dict[str, Any]:
         """Signals (in the file), channel names, sampling rate and first time of one subject."""
-        if subject not in self._contents:
-            self._contents[subject] = read_things(self._path(subject))
-        return self._contents[subject]
-
-    @cached_property
-    def _contents(self) -> dict[int, dict[str, Any]]:
-        return {}
+        return read_things(self._path(subject))
 
 
 def read_things(path: Path) -> dict[str, Any]:

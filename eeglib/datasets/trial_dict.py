@@ -140,18 +140,26 @@ def open_trials(path: Path) -> TrialFile:
     if not os.access(path.parent, os.W_OK):
         place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
         folder = Path(pooch.os_cache("eeglib")) / place
-    source, facts = [path.stat().st_size, path.stat().st_mtime_ns], {}
-    with contextlib.suppress(OSError, ValueError):
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    if facts.get("source") != source:
-        facts = _convert(path, folder) | {"source": source}
-        with contextlib.suppress(FileNotFoundError):  # another job was quicker
-            (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    source = [path.stat().st_size, path.stat().st_mtime_ns]
+    if _facts(folder).get("source") != source:
+        try:
+            _convert(path, folder, source)
+        except OSError as error:
+            if _facts(folder).get("source") != source:  # else another job was quicker
+                raise DatasetError(cannot_write(folder.parent, error)) from None
+    facts = _facts(folder)
     rows = pd.read_csv(folder / "rows.csv", dtype={"image": str}, keep_default_na=False)
     return TrialFile(folder, rows, facts["n_chans"], facts["labels"], facts["duplicates"])
 
 
-def _convert(path: Path, folder: Path) -> dict[str, Any]:
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _convert(path: Path, folder: Path, source: list[int]) -> None:
     """Write each subject's signals into a file of its own; the folder appears when all is there."""
     content = _checked(_Trials, path)
     trials, n_chans = content.dataset, content.dataset[0].eeg.shape[0]
@@ -159,35 +167,35 @@ def _convert(path: Path, folder: Path) -> dict[str, Any]:
     rows["image"] = rows["image"].map(_image_name)
     rows["length"] = [trial.eeg.shape[1] for trial in trials]
     rows["start"] = (rows.groupby("subject")["length"].cumsum() - rows["length"]) * n_chans
-    subject_of, pairs = {}, Counter()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as temporary:
-            partial = Path(temporary) / folder.name
-            partial.mkdir()
-            with contextlib.ExitStack() as stack:
-                files = {
-                    subject: stack.enter_context(open(partial / f"sub-{subject}.float32", "wb"))
-                    for subject in rows["subject"].unique()
-                }
-                for trial in trials:
-                    numbers = trial.eeg.float().contiguous().numpy().astype("<f4", copy=False)
-                    files[trial.subject].write(numbers)
-                    digest = hashlib.blake2b(numbers, digest_size=16).digest()
-                    first = subject_of.setdefault(digest, trial)
-                    pairs[first.subject, trial.subject] += first is not trial
-            rows.to_csv(partial / "rows.csv", index=False)
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(FileExistsError):
-                partial.rename(folder)
-    except OSError as error:
-        raise DatasetError(cannot_write(folder.parent, error)) from None
-    duplicates = [
-        f"{n} trials of subject {b} have the same signals as trials of subject {a}."
-        for (a, b), n in sorted(pairs.items())
-        if n
-    ]
-    return {"n_chans": n_chans, "labels": content.labels, "duplicates": duplicates}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+    ) as temporary:
+        partial, seen, pairs = Path(temporary) / folder.name, {}, Counter()
+        partial.mkdir()
+        with contextlib.ExitStack() as stack:
+            files = {
+                subject: stack.enter_context(open(partial / f"sub-{subject}.float32", "wb"))
+                for subject in rows["subject"].unique()
+            }
+            for trial in trials:
+                numbers = trial.eeg.float().contiguous().numpy().astype("<f4", copy=False)
+                files[trial.subject].write(numbers)
+                first = seen.setdefault(hashlib.blake2b(numbers, digest_size=16).digest(), trial)
+                if first is not trial:
+                    pairs[first.subject, trial.subject] += 1
+        duplicates = [
+            f"{n} trials of subject {b} have the same signals as trials of subject {a}."
+            for (a, b), n in sorted(pairs.items())
+        ]
+        facts = {"source": source, "n_chans": n_chans, "labels": content.labels}
+        facts = json.dumps(facts | {"duplicates": duplicates})
+        (partial / "facts.json").write_text(facts, encoding="utf-8")
+        rows.to_csv(partial / "rows.csv", index=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    for left in folder.parent.glob(f"{folder.name}-*"):  # by a job that was killed
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _image_name(image: str) -> str:
