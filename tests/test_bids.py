@@ -405,6 +405,7 @@ def test_damage_is_named(tmp_path, damage, options, words):
 def test_folder_that_is_no_data_set_and_subject_that_is_not_there(tmp_path):
     with pytest.raises(DatasetError, match="no BIDS data set"):
         load(tmp_path).prepare()
+    assert load(tmp_path).files() == load(tmp_path).files(1) == []
     make(tmp_path)
     with pytest.raises(DatasetError, match=r"No subject 3 .* there are: 1"):
         load(tmp_path, subjects=(3,)).prepare()

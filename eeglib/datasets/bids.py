@@ -82,11 +82,6 @@ class Loader(Dataset):
     def labels(self) -> dict[int, str]:
         """Label in the file names (without ``sub-``) of each subject's number."""
         labels = sorted(p.name[4:] for p in self.folder.glob("sub-*") if p.is_dir())
-        if not labels:
-            raise DatasetError(
-                f"{self.folder} is no BIDS data set: it has no folder sub-<label>. Set "
-                "dataset.root to the folder that holds dataset_description.json."
-            )
         return dict(sorted(zip(numbers_of(labels), labels, strict=True)))
 
     def subjects(self) -> list[int]:
@@ -153,12 +148,11 @@ class Loader(Dataset):
         if subject is None:
             tables = [p for p in self.folder.glob("[!.]*") if "participants" not in p.name]
             return self._below([p for p in tables if p.is_file() or p.name == "stimuli"])
-        files = self._below([self.folder / f"sub-{self._label(subject)}"])
-        first = self.settings.subjects[0]
-        if subject != first and self._first_names_classes:
-            folder = self.folder / f"sub-{self._label(first)}"
-            files += self._below(sorted(folder.rglob("*_events.tsv")))
-        return files
+        labels, first = self.labels, self.settings.subjects[0]
+        tops = [self.folder / f"sub-{labels[subject]}"] if subject in labels else []
+        if subject != first and first in labels and self._first_names_classes:
+            tops += (self.folder / f"sub-{labels[first]}").rglob("*_events.tsv")
+        return self._below(tops)
 
     def card(self) -> dict[str, str]:
         """Facts for the data card."""
@@ -339,6 +333,11 @@ class Loader(Dataset):
 
     def _label(self, subject: int) -> str:
         labels = self.labels
+        if not labels:
+            raise DatasetError(
+                f"{self.folder} is no BIDS data set: it has no folder sub-<label>. Set "
+                "dataset.root to the folder that holds dataset_description.json."
+            )
         if subject not in labels:
             raise DatasetError(
                 f"No subject {subject} in {self.folder}; there are: {self._who_is_who()}. Change "
