@@ -439,7 +439,7 @@ def read_json(file: Path) -> dict:
 
 def numbers_of(labels: list[str]) -> list[int]:
     """Number each label: its own number where all are different numbers above 0, else 1, 2, ..."""
-    if all(re.fullmatch(r"[0-9]+", label) for label in labels):
+    if labels and all(re.fullmatch(r"[0-9]+", label) for label in labels):
         own = [int(label) for label in labels]
         if len(set(own)) == len(own) and min(own) > 0:
             return own
