@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _stable_diffusion
-from eeglib.reconstruction.drawing import reconstruct
-from eeglib.reconstruction.pipelines import PipelineError, load_pipeline
+from eeglib.reconstruction.drawing import ReconstructionError, load_pipeline, reconstruct
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def main(arguments: list[str]) -> int:
                 if options.model
                 else _stable_diffusion.build(device, dtype)
             )
-        except PipelineError as error:
+        except ReconstructionError as error:
             print(error, file=sys.stderr)
             return 1
         figures |= _stable_diffusion_rows(pipeline, device, batches, options)
@@ -173,7 +172,7 @@ def _demo_row(device: str) -> dict:
         seconds = _median(
             lambda i: reconstruct(pipeline, ["an image of a banana"], [i], steps=steps), 4
         )
-    except PipelineError as error:
+    except ReconstructionError as error:
         print(f"demo: {error}")
         return {"demo_s": "absent"}
     _print("demo 64 px", steps, 1, seconds, seconds / steps, device, steps)

@@ -158,41 +158,19 @@ class ReconstructionSettings(Settings):
     n_images: Count = Field(8, ge=2, description="test trials to draw and measure per subject")
     batch_size: Count = Field(4, description="pictures drawn at a time")
     scheduler: str | None = Field(None, description="of diffusers; empty: the model's own")
-    condition: Literal["top-1", "top-k", "mixture"] = Field(
-        "top-1", description="what is drawn: the predicted class, one of top_k, or their mixture"
-    )
-    top_k: Count = Field(3, description="classes that take part in top-k and mixture")
-    adapter: str | None = Field(
-        None, description="image-prompt adapter: repository, such as h94/IP-Adapter, or folder"
-    )
-    adapter_folder: str = Field("models", description="its subfolder for this kind of model")
-    adapter_weights: str = Field(
-        "ip-adapter_sd15.safetensors", pattern=r"\.safetensors$", description="its weight file"
-    )
-    adapter_encoder: str = Field(
-        "image_encoder", description="its image encoder, in that subfolder; with a / from the top"
-    )
-    adapter_scale: Share = Field(0.5, description="strength of the image beside the prompt")
 
 
 class PictureSettings(Settings):
-    """How pictures are measured. ``demo-clip`` needs no download.
-
-    Papers use the networks `eeglib.reconstruction.picture_backbones.PUBLISHED`.
-    """
+    """How pictures are measured. ``demo-clip`` needs no download."""
 
     backbones: tuple[str, ...] = Field(
         ("demo-clip",),
-        description="networks, by the names that eeglib.reconstruction.picture_backbones lists",
+        description="networks, by the names of eeglib.reconstruction.image_metrics.NETWORKS",
     )
     weights: Path | None = Field(
         None, description="folder of weight files; empty: download them when first needed"
     )
-    n_way: int = Field(40, ge=2, description="classes to choose from; papers: 50")
-    top_k: Count = Field(1, description="choices that count; papers: 1")
-    n_draws: Count | None = Field(
-        None, description="draws of the other classes; papers: 50; empty: exact mean over all"
-    )
+    n_way: int = Field(50, ge=2, description="classes to choose from, at most all; papers: 50")
     batch_size: Count = Field(16, description="pictures through a network at a time")
 
 

@@ -8,8 +8,7 @@ from safetensors import safe_open
 
 from eeglib.datasets.stimuli import CLASSES, TRAINING_SEEDS, draw_stimulus
 from eeglib.decoding.teacher import demo_clip_path
-from eeglib.reconstruction.drawing import load_pipeline, reconstruct
-from eeglib.reconstruction.pipelines import demo_diffusion_path
+from eeglib.reconstruction.drawing import PRETRAINED, load_pipeline, reconstruct
 from tools import evaluate_demo_models as evaluate
 from tools import train_demo_clip, train_demo_diffusion
 from tools.drawings import CONTEXT_LENGTH, SIZE, captions, training_drawings
@@ -47,13 +46,18 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 def test_files_are_small_and_safe():
     files = [
-        f for p in (demo_clip_path(), demo_diffusion_path()) for f in p.rglob("*") if f.is_file()
+        f
+        for p in (demo_clip_path(), PRETRAINED / "demo_diffusion")
+        for f in p.rglob("*")
+        if f.is_file()
     ]
     assert sum(f.stat().st_size for f in files) < 15_000_000
     assert {f.suffix for f in files} <= {".json", ".safetensors"}
 
 
-@pytest.mark.parametrize("folder", [demo_clip_path(), demo_diffusion_path()], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "folder", [demo_clip_path(), PRETRAINED / "demo_diffusion"], ids=lambda f: f.name
+)
 def test_weights_are_half_precision_and_finite(folder):
     tensors = [t for t in weights(folder).values() if t.is_floating_point()]
     assert len(tensors) > 50

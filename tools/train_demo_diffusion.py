@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eeglib.reconstruction.pipelines import demo_diffusion_path
+from eeglib.reconstruction.drawing import PRETRAINED
 from tools.drawings import (
     CONTEXT_LENGTH,
     SIZE,
@@ -283,7 +283,7 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=demo_diffusion_path())
+    parser.add_argument("--folder", type=Path, default=PRETRAINED / "demo_diffusion")
     parser.add_argument(
         "--work",
         type=Path,

@@ -23,13 +23,11 @@ from eeglib.plotting.decoding import (
     plot_training,
 )
 from eeglib.plotting.images import (
-    open_pictures,
     plot_gallery,
     plot_picture_scores,
     plot_reconstructions,
     plot_sets,
     plot_stimuli,
-    plot_strip,
 )
 from eeglib.plotting.signals import (
     plot_channels,
@@ -44,7 +42,6 @@ from eeglib.plotting.signals import (
 )
 
 __all__ = [
-    "open_pictures",
     "plot_attribution",
     "plot_card",
     "plot_channels",
@@ -68,7 +65,6 @@ __all__ = [
     "plot_spectra",
     "plot_spectrograms",
     "plot_stimuli",
-    "plot_strip",
     "plot_sweep",
     "plot_timeline",
     "plot_traces",

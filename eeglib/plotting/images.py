@@ -5,25 +5,20 @@ What is right and what is wrong stands in words, so that nobody needs colours to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 
 from eeglib.plotting.style import COLORS, WIDTH, new_figure, wrap
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
-
-
-def open_pictures(files: Iterable) -> list[Image]:
-    """Read pictures from files, in colour."""
-    import PIL.Image
-
-    return [PIL.Image.open(file).convert("RGB") for file in files]
 
 
 def plot_reconstructions(
@@ -38,21 +33,13 @@ def plot_reconstructions(
     figure, axes = new_figure(2.5 * WIDTH / max(columns, 4) * bands, 2 * bands, columns)
     for ax in axes.flat:
         ax.axis("off")
-    for index, (image, drawing, true, predicted) in enumerate(
-        zip(shown, drawn, true_names, predicted_names, strict=True)
-    ):
+    cells = zip(shown, drawn, true_names, predicted_names, strict=True)
+    for index, (image, drawing, true, predicted) in enumerate(cells):
         row, column = 2 * (index // columns), index % columns
-        axes[row, column].imshow(image)
-        axes[row, column].set_title(wrap(f"shown: {true}", 15), fontsize=8)
-        axes[row + 1, column].imshow(drawing)
         verdict = "right" if true == predicted else "wrong"
-        axes[row + 1, column].set_title(wrap(f"{verdict}: {predicted}", 15), fontsize=8)
+        _show(axes[row, column], image, wrap(f"shown: {true}", 15))
+        _show(axes[row + 1, column], drawing, wrap(f"{verdict}: {predicted}", 15))
     return figure
-
-
-def plot_strip(pictures: Sequence[Image], titles: Sequence[str]) -> Figure:
-    """Pictures in a row: the way from noise to an image."""
-    return plot_stimuli(pictures, titles, columns=len(pictures))
 
 
 def plot_sets(
@@ -84,47 +71,26 @@ def plot_sets(
 def plot_picture_scores(table: pandas.DataFrame, columns: int = 3) -> Figure:
     """Scores of sets of pictures with their intervals, a panel per score.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From `eeglib.reconstruction.image_metrics.with_controls`.
-    columns : int
-        Panels in a row.
+    Takes the table of `eeglib.reconstruction.image_metrics.with_controls`.
     """
-    metrics = list(dict.fromkeys(table["metric"]))
-    sets = list(dict.fromkeys(table["pictures"]))
-    rows = -(-len(metrics) // columns)
-    figure, axes = new_figure((0.75 + 0.2 * len(sets)) * rows, rows, columns, sharey=True)
+    metrics, sets = (list(table[name].unique()) for name in ("metric", "pictures"))
+    rows, place = -(-len(metrics) // columns), np.arange(len(sets))
+    figure, axes = new_figure(0.4 + 1.7 * rows, rows, columns, sharey=True)
     for ax in axes.flat[len(metrics) :]:
         ax.axis("off")
     for ax, metric in zip(axes.flat, metrics, strict=False):
-        of_metric = table[table["metric"] == metric].set_index("pictures").loc[sets]
-        reach = np.abs(of_metric[["low", "high"]].to_numpy().T - of_metric["value"].to_numpy())
-        ax.errorbar(
-            of_metric["value"],
-            range(len(sets)),
-            xerr=reach,
-            fmt="o",
-            color=COLORS[0],
-            ecolor="0.4",
-            capsize=2,
-            markersize=4,
-        )
-        if of_metric["chance"].notna().all():
-            ax.plot(
-                of_metric["chance"],
-                range(len(sets)),
-                "|",
-                color=COLORS[1],
-                markersize=12,
-                markeredgewidth=2,
-                label="wrong pairs" if ax is axes[0, 0] else None,
-            )
-        ax.set_title(wrap(f"{metric} ({of_metric['better'].iloc[0]} is better)", 30), fontsize=8)
-        ax.set_yticks(range(len(sets)), sets, fontsize=8)
+        own = table[table["metric"] == metric].set_index("pictures").loc[sets]
+        ax.plot(own["chance"], place, "|", color=COLORS[1], markersize=14, markeredgewidth=2)
+        reach = np.abs(own[["low", "high"]].to_numpy().T - own["value"].to_numpy())
+        ax.errorbar(own["value"], place, xerr=reach, fmt="o", ecolor="0.4", capsize=2, markersize=4)
+        ax.set_title(f"{metric}\n({own['better'].iloc[0]} is better)", fontsize=8)
+        ax.set_yticks(place, sets, fontsize=8)
+        ax.set_ylim(len(sets) - 0.5, -0.5)
         ax.tick_params(axis="x", labelsize=8)
-    axes[0, 0].invert_yaxis()
-    figure.legend(loc="outside lower right", fontsize=8)
+        ax.locator_params(axis="x", nbins=4)
+    strokes = plt.Line2D([], [], linestyle="", marker="|", color=COLORS[1], markersize=14)
+    strokes.set_markeredgewidth(2)
+    figure.legend([strokes], ["paired with wrong images"], loc="outside lower right", fontsize=8)
     return figure
 
 
@@ -139,37 +105,27 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
     stimuli : pandas.DataFrame
         Columns ``image, file``.
     """
-    from PIL import Image
-
     everybody = sorted(drawings["subject"].unique())
-    subjects = everybody[:6]
-    classes = list(dict.fromkeys(drawings["true"]))
+    subjects, classes = everybody[:6], list(drawings["true"].unique())
     files = stimuli.set_index("image")["file"]
+    size = (min(WIDTH, 1.6 * (len(subjects) + 1)), 1.6 * len(classes))
     figure, axes = plt.subplots(
-        len(classes),
-        len(subjects) + 1,
-        squeeze=False,
-        layout="constrained",
-        figsize=(min(WIDTH, 1.6 * (len(subjects) + 1)), 1.6 * len(classes)),
+        len(classes), len(subjects) + 1, squeeze=False, layout="constrained", figsize=size
     )
     if len(subjects) < len(everybody):
         figure.suptitle(f"the first {len(subjects)} of {len(everybody)} subjects")
-    for ax in axes.flat:
-        ax.axis("off")
-    for row, name in enumerate(classes):
+    for row, name in zip(axes, classes, strict=True):
         of_class = drawings[drawings["true"] == name]
-        axes[row, 0].imshow(Image.open(files[of_class["image"].iloc[0]]).convert("RGB"))
-        axes[row, 0].set_title(wrap(f"shown: {name}", 18), fontsize=8)
-        for column, subject in enumerate(subjects, start=1):
-            found = of_class[of_class["subject"] == subject]
-            if found.empty:
-                axes[row, column].text(0.5, 0.5, "none drawn", ha="center", color="0.4")
+        _show(row[0], files[of_class["image"].iloc[0]], wrap(f"shown: {name}", 18))
+        for ax, subject in zip(row[1:], subjects, strict=True):
+            own = of_class[of_class["subject"] == subject]
+            if own.empty:
+                ax.axis("off")
+                ax.text(0.5, 0.5, "none drawn", ha="center", color="0.4")
                 continue
-            drawing = found.iloc[0]
-            verdict = "right" if drawing["predicted"] == name else "wrong"
-            title = f"subject {subject}, {verdict}: {drawing['predicted']}"
-            axes[row, column].imshow(Image.open(drawing["file"]).convert("RGB"))
-            axes[row, column].set_title(wrap(title, 20), fontsize=8)
+            predicted, file = own.iloc[0][["predicted", "file"]]
+            verdict = "right" if predicted == name else "wrong"
+            _show(ax, file, wrap(f"subject {subject}, {verdict}: {predicted}", 20))
     return figure
 
 
@@ -177,9 +133,16 @@ def plot_stimuli(pictures: Sequence[Image], titles: Sequence[str], columns: int 
     """A sheet of pictures with a title above each."""
     rows = -(-len(pictures) // columns)
     figure, axes = new_figure(1.25 * WIDTH / columns * rows, rows, columns)
-    for ax in axes.flat:
+    for ax in axes.flat[len(pictures) :]:
         ax.axis("off")
     for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
-        ax.imshow(picture)
-        ax.set_title(wrap(title, 14), fontsize=8)
+        _show(ax, picture, wrap(title, 14))
     return figure
+
+
+def _show(ax: Axes, picture: Image | str, title: str) -> None:
+    if not hasattr(picture, "convert"):
+        picture = PIL.Image.open(picture)
+    ax.imshow(picture.convert("RGB"))
+    ax.set_title(title, fontsize=8)
+    ax.axis("off")

@@ -8,85 +8,145 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import diffusers
+import huggingface_hub
 import numpy as np
+import pandas
+import torch
+import transformers
+from diffusers import DiffusionPipeline
 from PIL import Image
 
-from eeglib.reconstruction.pipelines import PipelineError, describe_pipeline, load_pipeline, offload
-from eeglib.reconstruction.prompts import Mixture, condition_prompts, embedded, prompt
+import eeglib
 
-if TYPE_CHECKING:
-    import pandas
-    import torch
-    from diffusers import DiffusionPipeline
-
-__all__ = [
-    "Frame",
-    "PipelineError",
-    "choose_trials",
-    "condition_prompts",
-    "describe_pipeline",
-    "fingerprint",
-    "load_pipeline",
-    "prompt",
-    "reconstruct",
-    "trajectory",
-]
+PRETRAINED = Path(eeglib.__file__).parent / "pretrained"
+"""Folder of the demo's models, in the formats of the large ones."""
 
 
-SMALL = 20_000_000
-"""Weights of a denoiser up to which it is drawn with one thread on a CPU."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One moment of a drawing.
-
-    Attributes
-    ----------
-    step : int
-        Denoising steps done so far; 0 is pure noise.
-    picture : PIL.Image.Image
-        The latents of this moment, decoded.
-    """
-
-    step: int
-    picture: Image.Image
+class ReconstructionError(RuntimeError):
+    """A model that cannot be had, or pictures that cannot be drawn or measured."""
 
 
 def choose_trials(metadata: pandas.DataFrame, n_images: int) -> np.ndarray:
-    """Choose trials to draw without a look at the predictions: one per class in turn.
+    """Choose rows of trials to draw without a look at the predictions: one per class in turn.
 
-    Parameters
-    ----------
-    metadata : pandas.DataFrame
-        Columns ``label`` and ``order``, one row per trial.
-    n_images : int
-        Fewer are chosen where there are fewer trials.
-
-    Returns
-    -------
-    array of int, shape (n_chosen,)
-        Row numbers: the first trial of each class in the order of presentation, then the second
-        of each, and so on.
+    Takes the trials' table with columns ``label`` and ``order``. First comes the first trial of
+    each class in the order of presentation, then the second of each, up to `n_images`.
     """
-    if n_images < 1:
-        raise ValueError(f"reconstruction.n_images must be at least 1, got {n_images}.")
     ordered = metadata.reset_index(drop=True).sort_values("order", kind="stable")
     turn = ordered.groupby("label").cumcount()
     return turn.sort_values(kind="stable").index[:n_images].to_numpy()
 
 
+def picture_seeds(trials: pandas.DataFrame) -> list[int]:
+    """A seed for each trial's picture: its ``order`` of presentation; its row where that is -1."""
+    order = trials["order"].to_numpy()
+    return np.where(order >= 0, order, np.arange(len(order))).tolist()
+
+
+def open_shown(stimuli: pandas.DataFrame, trials: pandas.DataFrame) -> list[Image.Image]:
+    """Open the picture that each trial showed, in colour and in the order of the trials.
+
+    Both tables have columns ``image, class_name``, that of the stimuli also ``file``. They must
+    name the same class for an image: otherwise drawings would be laid beside pictures that they
+    do not belong to, and a `ReconstructionError` says so.
+    """
+    of_trials = stimuli.set_index("image").loc[trials["image"]]
+    wrong = of_trials["class_name"].to_numpy() != trials["class_name"].to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ReconstructionError(
+            f"{wrong.sum()} of {len(trials)} trials have another class than the picture that they "
+            f"showed. The first: {trials['image'].iloc[row]} is {trials['class_name'].iloc[row]!r} "
+            f"in the predictions, {of_trials['class_name'].iloc[row]!r} in the table of pictures. "
+            "Run chapters 1 and 5 again."
+        )
+    return [Image.open(file).convert("RGB") for file in of_trials["file"]]
+
+
+def prompt(class_name: str, template: str = "an image of a {class}") -> str:
+    """Put the name of a class into a sentence, with the right article.
+
+    Parameters
+    ----------
+    class_name : str
+        Such as ``banana``; underscores become spaces.
+    template : str
+        ``{class}`` is replaced; an ``a`` or ``an`` before it is made to fit.
+
+    Notes
+    -----
+    Section 3.3 of the paper: "an image of a" and the predicted class.
+    """
+    if "{class}" not in template:
+        raise ReconstructionError(
+            f"reconstruction.prompt must contain {{class}}, got {template!r}."
+        )
+    name = " ".join(re.sub(r"[\x00-\x1f\x7f_]+", " ", str(class_name)).split())
+    if not re.search(r"\w", name):
+        raise ReconstructionError(f"A class name needs a letter or digit, got {class_name!r}.")
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return re.sub(r"\ban?(?= \{class\})", article, template).replace("{class}", name)
+
+
+def load_pipeline(
+    model: str | Path,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    scheduler: str | None = None,
+) -> DiffusionPipeline:
+    """Load a text-to-image pipeline.
+
+    Parameters
+    ----------
+    model : str | Path
+        ``demo`` for the pipeline shipped here, a folder that diffusers has saved, or the id of a
+        repository on the Hugging Face hub such as ``stabilityai/sd-turbo``, which is downloaded
+        once and then taken from the cache. Weights are read from safetensors files only: other
+        formats may run code when opened.
+    device : str | None
+        ``cpu``, ``cuda``, ...; None takes a GPU if there is one.
+    dtype : torch.dtype | None
+        Type of the weights; None is float16 on a GPU and float32 elsewhere.
+    scheduler : str | None
+        Class of diffusers that takes the steps, such as ``DPMSolverMultistepScheduler`` or, for
+        models distilled for few steps, ``LCMScheduler``; None keeps the model's own.
+
+    Raises
+    ------
+    ReconstructionError
+        If the folder or repository does not exist, lacks a part or cannot be reached, or the
+        scheduler does not go with the model.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
+    source = PRETRAINED / "demo_diffusion" if str(model) == "demo" else Path(model).expanduser()
+    is_folder = bool(str(model)) and source.is_dir()
+    # Advice to programmers and bars do not belong on a page of the book.
+    huggingface_hub.utils.disable_progress_bars()
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            source if is_folder else str(model), dtype=dtype, use_safetensors=True
+        )
+    except Exception as error:  # damaged files make four libraries raise whatever they like
+        raise ReconstructionError(_explain(error, model, is_folder)) from error
+    pipeline.set_progress_bar_config(disable=True)
+    if scheduler:
+        pipeline.scheduler = _scheduler(scheduler, pipeline.scheduler)
+    return pipeline.to(device)
+
+
 def reconstruct(
     pipeline: DiffusionPipeline,
-    prompts: Sequence[str | Mixture],
+    prompts: Sequence[str],
     seeds: Sequence[int],
     steps: int = 25,
     guidance_scale: float = 4.0,
@@ -99,11 +159,12 @@ def reconstruct(
     Parameters
     ----------
     pipeline : diffusers.DiffusionPipeline
-        From `load_pipeline`.
-    prompts : sequence of str or Mixture
+        From `load_pipeline`: Stable Diffusion 1, 2 or XL.
+    prompts : sequence of str
+        Each distinct one goes through the text encoder once.
     seeds : sequence of int
-        One per prompt, at least 0. A picture depends on its own prompt and seed, not on what
-        else is drawn.
+        One per prompt. A picture depends on its own prompt and seed, not on what else is drawn;
+        one that is asked for twice is drawn once.
     steps : int
         Denoising steps.
     guidance_scale : float
@@ -111,91 +172,46 @@ def reconstruct(
     size : int
         Height and width in pixels, a multiple of 8.
     batch_size : int
-        Pictures drawn at a time; halved where the device's memory does not suffice. If it does
-        not even for one, the model's parts wait in the main memory until they are needed.
+        Pictures drawn at a time; halved where the device's memory does not suffice.
     cache_dir : str | Path | None
         Where each picture is kept as soon as it is drawn. One that is there already is not drawn
-        again as long as weights, scheduler, prompt, seed, steps, guidance and size are the same.
+        again as long as model, prompt, seed and the settings above are the same.
 
     Returns
     -------
     list of PIL.Image.Image
         RGB, in the order of `prompts`.
-
-    Raises
-    ------
-    ValueError
-        If prompts and seeds differ in number, or a setting cannot be used.
-    PipelineError
-        If the memory does not suffice for one picture. What was drawn before is kept.
     """
-    import torch
-    from tqdm.auto import tqdm
-
-    jobs = _checked_jobs(prompts, seeds, steps, size, batch_size)
-    settings = {"steps": int(steps), "guidance_scale": float(guidance_scale), "size": int(size)}
-    cache = None if cache_dir is None else Path(cache_dir)
-    model = "" if cache is None else fingerprint(pipeline)
-    files = {job: cache and cache / _file_name(model, *job, settings) for job in jobs}
+    jobs = list(zip(prompts, seeds, strict=True))
+    settings = {"steps": steps, "guidance_scale": guidance_scale, "size": size}
+    files: dict[tuple, Path | None] = dict.fromkeys(jobs)
+    if cache_dir is not None:
+        model = fingerprint(pipeline)
+        files = {job: Path(cache_dir) / _file_name(model, *job, settings) for job in files}
     drawn = {job: picture for job, file in files.items() if (picture := _read(file)) is not None}
     todo = [job for job in files if job not in drawn]
-    # Mixtures among themselves: they enter as embeddings, plain prompts as text.
-    todo.sort(key=lambda job: isinstance(job[0], Mixture))
-    # Without a terminal there is no bar: a page of the book would show every state of it.
-    with tqdm(total=len(files), initial=len(drawn), desc="drawing", disable=None) as bar:
-        while todo:
-            batch = todo[:batch_size]
-            try:
-                with _fitting_threads(pipeline):
-                    pictures = _draw(pipeline, batch, settings)
-            except torch.OutOfMemoryError as error:
-                batch_size = _halved(pipeline, len(batch), error)
-                continue
-            for job, picture in zip(batch, pictures, strict=True):
-                drawn[job] = picture
-                _write(picture, files[job])
-            bar.update(len(batch))
-            todo = todo[len(batch) :]
-    return [drawn[job] for job in jobs]
-
-
-def draw_in_batches(
-    pipeline: DiffusionPipeline,
-    n_pictures: int,
-    batch_size: int,
-    draw: Callable[[slice], list[Image.Image]],
-) -> list[Image.Image]:
-    """Draw rows in turn, as many at a time as the device's memory allows.
-
-    Parameters
-    ----------
-    pipeline : diffusers.DiffusionPipeline
-    n_pictures : int
-    batch_size : int
-        Halved where memory does not suffice, as in `reconstruct`.
-    draw : callable
-        Draws the pictures of some rows.
-
-    Returns
-    -------
-    list of PIL.Image.Image, length n_pictures
-
-    Raises
-    ------
-    PipelineError
-        If the memory does not suffice for one picture.
-    """
-    import torch
-
-    drawn: list[Image.Image] = []
-    while len(drawn) < n_pictures:
-        rows = slice(len(drawn), min(len(drawn) + batch_size, n_pictures))
+    encoded = _encode(pipeline, list(dict.fromkeys(text for text, _ in todo)))
+    while todo:
+        batch = todo[:batch_size]
         try:
-            with _fitting_threads(pipeline):
-                drawn += draw(rows)
+            pictures = _draw(pipeline, encoded, batch, **settings)
         except torch.OutOfMemoryError as error:
-            batch_size = _halved(pipeline, rows.stop - rows.start, error)
-    return drawn
+            if len(batch) == 1:
+                raise ReconstructionError(
+                    "There is too little memory for a single picture. Draw smaller pictures "
+                    "(reconstruction.size) or choose a smaller model. Those drawn are kept."
+                ) from error
+            batch_size = len(batch) // 2
+            torch.cuda.empty_cache()
+            print(f"Too little memory for {len(batch)} pictures; going on with {batch_size}.")
+            continue
+        for job, picture in zip(batch, pictures, strict=True):
+            drawn[job] = picture
+            if file := files[job]:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(file)
+        todo = todo[len(batch) :]
+    return [drawn[job] for job in jobs]
 
 
 def trajectory(
@@ -206,7 +222,7 @@ def trajectory(
     guidance_scale: float = 4.0,
     size: int = 64,
     n_frames: int = 8,
-) -> list[Frame]:
+) -> list[tuple[int, Image.Image]]:
     """Watch one picture come out of noise.
 
     Parameters
@@ -218,23 +234,18 @@ def trajectory(
 
     Returns
     -------
-    list of Frame
-        The first is noise, the last is the picture that `reconstruct` draws.
+    list of (step, picture)
+        Denoising steps done so far and the latents of this moment, decoded: the first is noise,
+        the last is the picture that `reconstruct` draws.
     """
-    from diffusers.utils.torch_utils import randn_tensor
-
-    [(prompt, seed)] = _checked_jobs([prompt], [seed], steps, size, 1)
-    if n_frames < 2:
-        raise ValueError(f"n_frames must be at least 2, got {n_frames}.")
     side = size // pipeline.vae_scale_factor
-    generator = make_generator(seed)
     shape = (1, pipeline.unet.config.in_channels, side, side)
-    noise = randn_tensor(shape, generator, pipeline.device, pipeline.unet.dtype)
-    states = [noise]
+    noise = torch.randn(shape, generator=_generator(seed), dtype=pipeline.unet.dtype)
+    states = [noise.to(pipeline.device)]
 
-    def keep(_pipeline, _step, _timestep, kwargs):
-        states.append(kwargs["latents"].clone())
-        return kwargs
+    def keep(_pipeline, _step, _timestep, values):
+        states.append(values["latents"].clone())
+        return values
 
     pipeline(
         prompt=prompt,
@@ -242,32 +253,26 @@ def trajectory(
         guidance_scale=guidance_scale,
         height=size,
         width=size,
-        generator=generator,
-        latents=noise,
+        latents=states[0],
         callback_on_step_end=keep,
         output_type="latent",
     )
     chosen = np.unique(np.linspace(0, len(states) - 1, n_frames).round().astype(int))
-    return [Frame(int(step), _decode(pipeline, states[step])) for step in chosen]
+    latents = torch.cat([states[step] for step in chosen]) / pipeline.vae.config.scaling_factor
+    with torch.no_grad():
+        pixels = pipeline.vae.decode(latents).sample
+    pictures = pipeline.image_processor.postprocess(pixels, output_type="pil")
+    return list(zip(chosen.tolist(), pictures, strict=True))
 
 
 def fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Tell whether two pipelines would draw the same.
-
-    Returns
-    -------
-    str
-        Hexadecimal digest over the scheduler's settings and, of every tensor of weights, its
-        name, shape, type and first 64 numbers: trained again, a model has another one.
-    """
+    """Digest of scheduler and weights (64 numbers each): trained again, a model has another."""
     digest = hashlib.sha256()
     for name, part in sorted(pipeline.components.items()):
-        config = getattr(part, "config", {})
         if name == "scheduler":
-            public = {k: v for k, v in config.items() if not k.startswith("_")}
-            digest.update(
-                json.dumps([type(part).__name__, public], sort_keys=True, default=str).encode()
-            )
+            public = {k: v for k, v in part.config.items() if not k.startswith("_")}
+            settings = [type(part).__name__, public]
+            digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         elif hasattr(part, "state_dict"):
             for key, weights in part.state_dict().items():
                 digest.update(f"{name}.{key}{tuple(weights.shape)}{weights.dtype}".encode())
@@ -275,96 +280,45 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
     return digest.hexdigest()
 
 
-def _checked_jobs(
-    prompts, seeds, steps: int, size: int, batch_size: int
-) -> list[tuple[str | Mixture, int]]:
-    if isinstance(prompts, str):
-        raise ValueError(f"prompts must be a list of sentences, got the single one {prompts!r}.")
-    if len(prompts) != len(seeds):
-        raise ValueError(
-            f"One seed per prompt is needed, got {len(prompts)} prompts and {len(seeds)} seeds."
+def _generator(seed: int) -> torch.Generator:
+    # Noise from the CPU: a GPU would draw another one from the same seed.
+    return torch.Generator("cpu").manual_seed(int(seed))
+
+
+def _encode(pipeline, prompts: list[str]) -> dict[str, list[torch.Tensor]]:
+    """Embeddings of each prompt and of none; of Stable Diffusion XL the pooled ones, too."""
+    if not prompts:
+        return {}
+    with torch.no_grad():
+        parts = pipeline.encode_prompt(
+            prompt=prompts,
+            device=pipeline.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
         )
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if int(value) != value or value < 1:
-            raise ValueError(f"{name} must be a whole number from 1 on, got {value}.")
-    if size < 8 or size % 8:
-        raise ValueError(f"size must be a multiple of 8 pixels, such as 64 or 512, got {size}.")
-    for seed in seeds:
-        if int(seed) != seed or seed < 0:
-            raise ValueError(f"A seed must be a whole number from 0 on, got {seed}.")
-    texts = [text if isinstance(text, Mixture) else str(text) for text in prompts]
-    return [(text, int(seed)) for text, seed in zip(texts, seeds, strict=True)]
+    return {text: [part[row] for part in parts] for row, text in enumerate(prompts)}
 
 
-def _draw(pipeline, batch: list[tuple], settings: dict) -> list[Image.Image]:
-    texts = [text for text, _ in batch]
-    plain = all(isinstance(text, str) for text in texts)
+def _draw(pipeline, encoded, batch, steps: int, guidance_scale: float, size: int) -> list:
+    names = ["prompt_embeds", "negative_prompt_embeds"]
+    names += ["pooled_prompt_embeds", "negative_pooled_prompt_embeds"]
+    parts = map(torch.stack, zip(*(encoded[text] for text, _ in batch), strict=True))
     output = pipeline(
-        **({"prompt": texts} if plain else embedded(pipeline, texts)),
-        generator=[make_generator(seed) for _, seed in batch],
-        num_inference_steps=settings["steps"],
-        guidance_scale=settings["guidance_scale"],
-        height=settings["size"],
-        width=settings["size"],
+        **dict(zip(names, parts, strict=False)),
+        generator=[_generator(seed) for _, seed in batch],
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        height=size,
+        width=size,
     )
-    blanked = sum(getattr(output, "nsfw_content_detected", None) or [])
-    if blanked:
+    if blanked := sum(getattr(output, "nsfw_content_detected", None) or []):
         print(f"The model's own safety checker has blanked {blanked} pictures: they are black.")
     return output.images
 
 
-@contextmanager
-def _fitting_threads(pipeline) -> Iterator[None]:
-    """One thread for a small model on the CPU: its layers are too short to be shared out.
-
-    On busy cores, where each layer waits for the slower thread, sharing costs many times the work.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    small = sum(weights.numel() for weights in pipeline.unet.parameters()) < SMALL
-    if pipeline.device.type == "cpu" and small:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def make_generator(seed: int) -> torch.Generator:
-    """Source of a picture's noise."""
-    import torch
-
-    # Noise from the CPU: a GPU would draw another one from the same seed.
-    return torch.Generator("cpu").manual_seed(seed)
-
-
-def _decode(pipeline, latents) -> Image.Image:
-    import torch
-
-    with torch.no_grad():
-        pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
-    return pipeline.image_processor.postprocess(pixels, output_type="pil")[0]
-
-
-def _halved(pipeline, batch_size: int, error: Exception) -> int:
-    """Half the batch; where it is a single picture, the same with the model off the device."""
-    import torch
-
-    if batch_size == 1:
-        offload(pipeline, error)
-        return 1
-    torch.cuda.empty_cache()
-    print(
-        f"Too little memory for {batch_size} pictures at a time; going on with {batch_size // 2}."
-    )
-    return batch_size // 2
-
-
-def _file_name(model: str, text: str | Mixture, seed: int, settings: dict) -> str:
-    exact = text if isinstance(text, str) else repr(text)
-    key = hashlib.sha256(json.dumps([model, exact, seed, settings], sort_keys=True).encode())
-    readable = re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-")[:40]
+def _file_name(model: str, text: str, seed: int, settings: dict[str, Any]) -> str:
+    key = hashlib.sha256(json.dumps([model, text, int(seed), settings], sort_keys=True).encode())
+    readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
     return f"{readable}_{seed}_{key.hexdigest()[:16]}.png"
 
 
@@ -375,13 +329,25 @@ def _read(file: Path | None) -> Image.Image | None:
         with Image.open(file) as picture:
             return picture.convert("RGB")
     except (OSError, SyntaxError):
-        return None  # a damaged file: the picture is drawn anew and the file replaced
+        return None  # cut off or damaged: the picture is drawn anew and the file replaced
 
 
-def _write(picture: Image.Image, file: Path | None) -> None:
-    if file is None:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.part")
-    picture.save(partial, format="PNG")
-    partial.replace(file)
+def _scheduler(name: str, own):
+    compatible = {kind.__name__ for kind in own.compatibles} | {type(own).__name__, "LCMScheduler"}
+    if name not in compatible or not hasattr(diffusers, name):
+        raise ReconstructionError(
+            f"reconstruction.scheduler is {name!r}; with this model go "
+            f"{', '.join(sorted(compatible))}."
+        )
+    return getattr(diffusers, name).from_config(own.config)
+
+
+def _explain(error: Exception, model: str | Path, is_folder: bool) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    advice = (
+        "Copy the whole folder again, with weights as .safetensors."
+        if is_folder
+        else "Is it the id of a repository (owner/name) and the hub within reach? A licence is "
+        "accepted on its web page, then run `hf auth login`. A folder, or 'demo', needs no network."
+    )
+    return f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"

@@ -1,7 +1,8 @@
-"""Is the particular image in a prediction? Identification among images of one class (chapter 7).
+"""Is the particular image there, or only its class? Identification within classes (chapter 7).
 
 Among images of one class, knowing the class is worth nothing: what is identified here is more
-than any class prompt can hold.
+than any class prompt can hold. The test is fed by a regression from EEG to image embeddings, and
+is itself tested on made-up trials in which the answer is known.
 """
 
 from __future__ import annotations
@@ -10,7 +11,33 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas
-from scipy import stats
+from PIL import Image
+from scipy import linalg, stats
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.model_selection import GroupKFold
+
+PENALTIES = np.logspace(1, 7, 13)
+"""Penalties of the ridge regression that cross-validation chooses from."""
+
+SFREQ = 200.0
+"""Of made-up trials, Hz."""
+
+N_SAMPLES = 20_000
+"""Moments from which the covariance of the noise is estimated."""
+
+COLUMNS = ("metric", "value", "chance", "n", "low", "high", "p_value")
+
+
+def two_way(similarity: np.ndarray) -> np.ndarray:
+    """For each prediction (row) and image (column): how many of the other images are farther?
+
+    Takes similarities; gives shares of the other images, of equally similar ones half. Where
+    prediction i belongs to image i the diagonal holds the scores, whose mean is 0.5 by chance
+    (Ozcelik and VanRullen, 2023, *Scientific Reports* 13, 15666, whose code counts ties as lost).
+    """
+    ranks = stats.rankdata(similarity.round(12), axis=1)
+    return (ranks - 1) / (similarity.shape[1] - 1)
 
 
 def identify_within_class(
@@ -18,7 +45,6 @@ def identify_within_class(
     embeddings: np.ndarray,
     labels: np.ndarray,
     images: Sequence[str],
-    class_means: np.ndarray,
     n_permutations: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -27,128 +53,222 @@ def identify_within_class(
 
     Parameters
     ----------
-    predicted : array, shape (n_trials, n_dims)
-        Predicted for *test* trials, with their true classes.
-    embeddings : array, shape (n_trials, n_dims)
-        True embeddings of their images.
+    predicted, embeddings : array, shape (n_trials, n_dims)
+        Predicted for *test* trials, and true for their images; both may be deviations from
+        something that depends on the class alone. Near means a large cosine.
     labels : array of int, shape (n_trials,)
+        True classes.
     images : sequence of str
         Names of the images; predictions for one image are averaged.
-    class_means : array, shape (n_classes, n_dims)
-        ``ImageRegressor.embedding_means``; compared are deviations from it.
     n_permutations, confidence, seed
         Of the test and of the intervals.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``metric, value, chance, n, low, high, p_value``; rows ``within-class top-1``
-        (the image's own embedding is the nearest; chance: mean of 1 / images in the class) and
-        ``within-class two-way`` (share of the other images that it beats; chance 0.5). ``n``
-        counts images of classes that have at least two.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, values are not finite, or no class has two images.
+        Columns `COLUMNS`; rows ``within-class top-1`` (the image's own embedding is the nearest;
+        chance: mean of 1 / images in the class) and ``within-class two-way`` (see `two_way`).
+        ``n`` counts images of classes that have at least two; without one there are no rows.
 
     Notes
     -----
-    Near means a large cosine between deviations. p-values come from exchanging images within
-    classes, which keeps their level exactly whatever the predictions are (Phipson and Smyth,
-    2010). Intervals: Clopper-Pearson for top-1, percentile bootstrap over images for two-way.
+    p-values come from exchanging images within classes, which keeps their level exactly whatever
+    the predictions are (Phipson and Smyth, 2010). Intervals: Clopper-Pearson for top-1,
+    percentile bootstrap over images for two-way.
     """
-    predicted, embeddings, labels = check_rows(predicted, embeddings, labels, images)
-    blocks = _similarities(predicted, embeddings, labels, images, class_means)
+    labels, names = np.asarray(labels), np.asarray(images)
     rng = np.random.default_rng(seed)
-    hits, wins, sizes = [], [], []
-    by_chance = np.zeros((n_permutations, 2))
-    for similarity in blocks:
-        n = len(similarity)
-        table = np.stack([_top_1(similarity), _two_way(similarity)])
-        hits.append(table[0].diagonal())
-        wins.append(table[1].diagonal())
+    scores, by_chance, sizes = [], np.zeros((n_permutations, 2)), []
+    for label in np.unique(labels):
+        own = labels == label
+        pair = [
+            pandas.DataFrame(x[own]).groupby(names[own]).mean() for x in (predicted, embeddings)
+        ]
+        n = len(pair[0])
+        if n < 2:
+            continue
+        similarity = cosine_similarity(*pair).round(12)
+        nearest = similarity == similarity.max(axis=1, keepdims=True)
+        table = np.stack([nearest / nearest.sum(axis=1, keepdims=True), two_way(similarity)])
+        scores.append(table.diagonal(axis1=1, axis2=2))
         sizes.append(n)
         exchanged = rng.permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
         by_chance += table[:, np.arange(n), exchanged].sum(axis=2).T
-    hits, wins, n = np.concatenate(hits), np.concatenate(wins), int(np.sum(sizes))
+    if not sizes:
+        return pandas.DataFrame(columns=COLUMNS)
+    hits, wins = np.concatenate(scores, axis=1)
+    n = len(hits)
     # A shared first place counts as a part of a hit, which no binomial interval allows for.
-    exact = stats.binomtest(int(np.floor(hits.sum() + 1e-9)), n).proportion_ci(confidence)
-    tail = (1 - confidence) / 2
+    exact = stats.binomtest(int(hits.sum().round(9)), n).proportion_ci(confidence)
     means = wins[rng.integers(0, n, (n_permutations, n))].mean(axis=1)
-    bounds = [(exact.low, exact.high), tuple(np.quantile(means, [tail, 1 - tail]))]
-    chances = [len(sizes) / n, 0.5]
-    rows = []
-    for i, (metric, found) in enumerate((("top-1", hits), ("two-way", wins))):
-        larger = np.sum(by_chance[:, i] >= found.sum() - 1e-9)
-        p_value = (1 + larger) / (1 + n_permutations)
-        rows.append((f"within-class {metric}", found.mean(), chances[i], n, *bounds[i], p_value))
-    columns = ["metric", "value", "chance", "n", "low", "high", "p_value"]
-    return pandas.DataFrame(rows, columns=columns)
+    tail = (1 - confidence) / 2
+    bounds = [(exact.low, exact.high), np.quantile(means, [tail, 1 - tail])]
+    chances, rows = (len(sizes) / n, 0.5), []
+    for i, (metric, values) in enumerate((("top-1", hits), ("two-way", wins))):
+        as_good = np.sum(by_chance[:, i].round(9) >= values.sum().round(9))
+        p_value = (1 + as_good) / (1 + n_permutations)
+        rows.append((f"within-class {metric}", values.mean(), chances[i], n, *bounds[i], p_value))
+    return pandas.DataFrame(rows, columns=COLUMNS)
 
 
-def images_per_class(labels: np.ndarray, images: Sequence[str]) -> int:
-    """Largest number of distinct images that a class has: with 1 there is nothing to identify."""
-    table = pandas.DataFrame({"label": labels, "image": images})
-    return int(table.groupby("label")["image"].nunique().max())
+def find_images(
+    trials: np.ndarray,
+    sfreq: float,
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    images: Sequence[str],
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int = 0,
+) -> pandas.DataFrame:
+    """Predict where within its class an image lies, and test the prediction.
+
+    What is predicted from, and how: `noise_whitener`, `trial_features`, `predict_deviations`.
+
+    Parameters
+    ----------
+    trials : array, shape (n_trials, n_chans, n_times)
+        Any unit.
+    sfreq : float
+        Hz.
+    embeddings : array, shape (n_trials, n_dims)
+        Of the image that each trial showed.
+    labels : array of int, shape (n_trials,)
+    images : sequence of str
+        Names of the images.
+    train, test : array of int
+        Rows; no image in both, or a ValueError is raised.
+    seed : int
+        Of the permutations and intervals.
+
+    Returns
+    -------
+    pandas.DataFrame
+        From `identify_within_class`, the class of each test trial taken as known.
+    """
+    labels, names = np.asarray(labels), np.asarray(images)
+    common = set(names[train]) & set(names[test])
+    if common:
+        raise ValueError(f"{len(common)} images are in training and test. Split by image.")
+    whitener = noise_whitener(trials[train], labels[train]).astype(np.float32)
+    X = trial_features(np.matmul(whitener, np.asarray(trials, dtype=np.float32)), sfreq)
+    test = np.asarray(test)[np.isin(labels[test], labels[train])]
+    predicted = predict_deviations(
+        X[train], embeddings[train], labels[train], names[train], X[test], labels[test]
+    )
+    true = embeddings[test] - _class_means(embeddings[train], labels[train], labels[test])
+    return identify_within_class(predicted, true, labels[test], names[test], seed=seed)
 
 
-# --- pieces -----------------------------------------------------------------------------------
+def noise_whitener(trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mixture of channels, (n_chans, n_chans), in which trials of a class differ by white noise.
+
+    Ongoing activity is shared by many channels, far larger than what one image adds, and its
+    inverse covariance cancels it (Guggenmos et al., 2018, *NeuroImage* 173, 434).
+    """
+    # Samples that follow each other are alike; a part of them gives the same covariance.
+    step = max(1, len(trials) * trials.shape[-1] // N_SAMPLES)
+    trials = np.asarray(trials[..., ::step], dtype=np.float64)
+    noise = [x - x.mean(axis=0) for x in (trials[labels == label] for label in np.unique(labels))]
+    samples = np.concatenate(noise).swapaxes(1, 2).reshape(-1, trials.shape[1])
+    values, vectors = np.linalg.eigh(LedoitWolf().fit(samples).covariance_)
+    # A flat channel stays flat; it is not blown up.
+    root = np.where(values > 1e-12 * values.max(), values, np.inf) ** -0.5
+    return (vectors * root) @ vectors.T
 
 
-def check_rows(features, embeddings, labels, images):
-    """Refuse rows that do not belong together; return the first three as arrays."""
-    features, embeddings = (np.asarray(x, dtype=np.float64) for x in (features, embeddings))
-    labels = np.asarray(labels)
-    lengths = [len(x) for x in (features, embeddings, labels, images)]
-    if len(set(lengths)) > 1 or features.ndim != 2 or embeddings.ndim != 2 or not lengths[0]:
-        raise ValueError(
-            "Give one row of features (or predictions), one embedding, one label and one image "
-            f"name per trial; got {features.shape}, {embeddings.shape}, {lengths[2]}, {lengths[3]}."
-        )
-    if not (np.isfinite(features).all() and np.isfinite(embeddings).all()):
-        raise ValueError("Features and embeddings must be finite. Was a channel flat?")
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(f"labels must be integers from 0, got {labels.dtype}.")
-    return features, embeddings, labels
+def trial_features(trials: np.ndarray, sfreq: float, window: float = 0.04) -> np.ndarray:
+    """Means over windows, which hold evoked responses, and log powers, which hold rhythms.
+
+    Takes (n_trials, n_chans, n_times), sfreq in Hz and the windows' length in s; gives float32
+    (n_trials, 2 * n_chans * n_windows).
+    """
+    n_trials, n_chans, n_times = trials.shape
+    length = round(window * sfreq)
+    n_windows = n_times // length
+    cut = trials[..., : n_windows * length].reshape(n_trials, n_chans, n_windows, length)
+    power = np.log(np.maximum(np.mean(cut**2, axis=-1), np.finfo(np.float32).tiny))
+    return np.concatenate([cut.mean(axis=-1), power], axis=1).reshape(n_trials, -1)
 
 
-def _similarities(predicted, embeddings, labels, images, class_means) -> list[np.ndarray]:
-    """For each class with two images or more: cosines of predictions (rows) and images."""
-    names = np.asarray(images)
-    blocks = []
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        distinct, place = np.unique(names[own], return_inverse=True)
-        if len(distinct) < 2:
-            continue
-        center = class_means[label]
-        mean, true = (
-            np.stack([x[own[place == i]].mean(axis=0) for i in range(len(distinct))]) - center
-            for x in (predicted, embeddings)
-        )
-        blocks.append(unit_rows(mean) @ unit_rows(true).T)
-    if not blocks:
-        raise ValueError(
-            "No class has two test images; within-class identification needs at least two. "
-            "Enlarge split.test."
-        )
-    return blocks
+def predict_deviations(
+    X: np.ndarray,
+    Y: np.ndarray,
+    labels: np.ndarray,
+    images: Sequence[str],
+    X_test: np.ndarray,
+    labels_test: np.ndarray,
+    n_folds: int = 5,
+) -> np.ndarray:
+    """Ridge regression from trials to how an image's embedding deviates from its class's mean.
+
+    Features and embeddings enter as deviations from the mean of their class. So neither the class
+    nor what goes with it, such as the slow drift between the blocks of a block design, can help
+    or choose the penalty. In cross-validation (an image's trials in one fold) these means come
+    from the folds that train alone: deviations from a mean that includes the fold left out sum to
+    zero with it, so that what was trained on would predict what was left out, whatever the
+    signals are. The penalty with the least squared error over all folds is kept.
+    """
+    penalty_errors = np.zeros(len(PENALTIES))
+    for train, test in GroupKFold(n_folds).split(X, groups=images):
+        test = test[np.isin(labels[test], labels[train])]  # a class may lie in one fold alone
+        part = (X[train], Y[train], labels[train])
+        true = Y[test] - _class_means(Y[train], labels[train], labels[test])
+        predicted = _ridge(*part, X[test], labels[test], PENALTIES)
+        penalty_errors += [np.sum((true - of_penalty) ** 2) for of_penalty in predicted]
+    best = PENALTIES[penalty_errors.argmin()]
+    return _ridge(X, Y, labels, X_test, labels_test, [best])[0]
 
 
-def _top_1(similarity: np.ndarray) -> np.ndarray:
-    """For each prediction and image: is it the nearest? Equal ones share the place."""
-    best = similarity >= similarity.max(axis=1, keepdims=True) - 1e-12
-    return best / best.sum(axis=1, keepdims=True)
+def _ridge(X, Y, labels, X_test, labels_test, penalties) -> list[np.ndarray]:
+    """Deviations that ridge regression predicts, for each penalty; one decomposition for all."""
+    deviations = X - _class_means(X, labels, labels)
+    scale = deviations.std(axis=0)
+    scale = np.where(scale > 1e-12, scale, 1)
+    U, s, Vt = linalg.svd(deviations / scale, full_matrices=False)
+    inputs = (X_test - _class_means(X, labels, labels_test)) / scale @ Vt.T
+    targets = U.T @ (Y - _class_means(Y, labels, labels))
+    return [inputs @ ((s / (s**2 + p))[:, np.newaxis] * targets) for p in penalties]
 
 
-def _two_way(similarity: np.ndarray) -> np.ndarray:
-    """For each prediction and image: the share of the other images that are farther."""
-    ranks = stats.rankdata(similarity.round(12), axis=1)  # equal ones share the rank
-    return (ranks - 1) / (similarity.shape[1] - 1)
+def _class_means(values: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The mean over the rows of a class, for each wanted label."""
+    means = pandas.DataFrame(np.asarray(values, dtype=np.float64)).groupby(labels).mean()
+    return means.loc[wanted].to_numpy()
 
 
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; rows of zeros stay zeros."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-12)
+def made_up_trials(
+    pictures: Sequence[Image.Image],
+    labels: np.ndarray,
+    image_share: float,
+    strength: float = 0.2,
+    seed: int = 0,
+) -> np.ndarray:
+    """Make up a trial for each picture: noise that channels share, and a response to its pixels.
+
+    Parameters
+    ----------
+    pictures : sequence of PIL.Image.Image
+    labels : array of int, shape (n_pictures,)
+    image_share : float
+        Share of the response's variance over pictures that belongs to the single picture and not
+        to its class, in [0, 1].
+    strength : float
+        Standard deviation of the response, in those of the noise.
+    seed : int
+
+    Returns
+    -------
+    array, shape (n_pictures, 32, 100)
+        Channels and times at `SFREQ`, without unit.
+    """
+    rng = np.random.default_rng(seed)
+    small = [p.convert("RGB").resize((8, 8), Image.Resampling.BOX) for p in pictures]
+    pixels = np.stack([np.asarray(picture, dtype=float).ravel() for picture in small])
+    of_class = _class_means(pixels, labels, labels)
+    parts = [of_class - of_class.mean(axis=0), pixels - of_class]
+    own_class, own_image = (part / part.std() for part in parts)
+    drive = np.sqrt(1 - image_share) * own_class + np.sqrt(image_share) * own_image
+    response = drive @ rng.standard_normal((drive.shape[1], 32 * 100)) / np.sqrt(drive.shape[1])
+    noise = rng.standard_normal((32, 32)) @ rng.standard_normal((len(pictures), 32, 100))
+    return strength * response.reshape(noise.shape) + noise / np.sqrt(32)

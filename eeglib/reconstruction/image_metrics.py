@@ -8,352 +8,370 @@ drawn from a random class, its floor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import open_clip
 import pandas
+import torch
+from PIL.Image import Image, Resampling
 from scipy import stats
+from skimage.color import rgb2gray
+from skimage.metrics import structural_similarity
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.model_selection import KFold
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+from torchmetrics.image.fid import NoTrainInceptionV3
+from torchmetrics.image.kid import poly_mmd
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.transforms.functional import center_crop, pil_to_tensor
 
-from eeglib.profile import EvaluationSettings, PictureSettings
-from eeglib.reconstruction import picture_scores as scores
-from eeglib.reconstruction.picture_backbones import Backbone, Output, load_backbone, resized
-from eeglib.reconstruction.pictures import PictureError, as_pictures, check_pairs
+from eeglib.reconstruction.drawing import PRETRAINED, ReconstructionError, prompt
+from eeglib.reconstruction.identification import two_way
 
 CONTROLS = ("true label", "predicted label", "random label")
-"""Names of the sets of pictures that belong side by side: ceiling, result, floor."""
+"""Sets of pictures that belong side by side: ceiling, result, floor."""
 
-N_PAIRINGS = 2
-"""Wrong pairings from which the pixel scores' chance is computed."""
+SIDE = 425
+"""Height and width at which pixels are compared, as in the papers that introduced the scores."""
 
-COLUMNS = ("metric", "value", "chance", "better", "n", "low", "high", "bias", "backbone")
+TORCHVISION: dict[str, tuple[str, dict, str, dict]] = {
+    "alexnet": (
+        "IMAGENET1K_V1", {"features.4": "AlexNet(2)", "features.11": "AlexNet(5)"}, "two-way", {}
+    ),
+    "vit-h-14": ("IMAGENET1K_SWAG_E2E_V1", {"heads": "ViT"}, "n-way", {"image_size": 518}),
+}  # fmt: skip
+"""Networks of torchvision: weights, titles of the layers that are used, what for, options.
+
+As in Ozcelik and VanRullen (2023) and, the classifier of N-way accuracy, Chen et al. (2023).
+"""
+
+NETWORKS = ("demo-clip", "clip", "fid-inception", *TORCHVISION)
+"""Names of networks; about 3 GB of published weights in all, none for ``demo-clip``."""
 
 
-def load_backbones(settings: PictureSettings, device: str = "cpu") -> list[Backbone]:
-    """Load the networks that the settings name.
+@dataclass(frozen=True)
+class Network:
+    """A network that describes pictures: for each kind of features the scores they serve.
 
-    Raises
-    ------
-    BackboneError
-        If one cannot be had.
+    ``scores`` has an entry for each tensor that ``compute`` gives for a batch of prepared
+    pictures, by the name that papers use, such as ``AlexNet(2)``.
     """
-    return [load_backbone(name, settings.weights, device=device) for name in settings.backbones]
+
+    name: str
+    scores: dict[str, tuple[str, ...]]
+    prepare: Callable[[Image], torch.Tensor]
+    compute: Callable[[torch.Tensor], Sequence[torch.Tensor]]
+    device: str = "cpu"
+
+    def describe(self, pictures: Sequence[Image], batch_size: int = 16) -> dict[str, np.ndarray]:
+        """Features of pictures, each an array of float64 of shape (n_pictures, n_features)."""
+        batches = []
+        for start in range(0, len(pictures), batch_size):
+            batch = [self.prepare(picture) for picture in pictures[start : start + batch_size]]
+            with torch.inference_mode():
+                features = self.compute(torch.stack(batch).to(self.device))
+            batches.append([part.flatten(1).double().cpu().numpy() for part in features])
+        parts = map(np.concatenate, zip(*batches, strict=True))
+        return dict(zip(self.scores, parts, strict=True))
 
 
-def measure(
-    true: Sequence,
-    generated: Sequence,
-    backbones: Sequence[Backbone],
-    settings: PictureSettings,
-    evaluation: EvaluationSettings | None = None,
-    seed: int = 0,
-    true_names: Sequence[str] | None = None,
-    generated_names: Sequence[str] | None = None,
-) -> pandas.DataFrame:
-    """Measure one set of generated pictures against the true ones.
+def load_network(
+    name: str, class_names: Sequence[str] = (), folder: Path | None = None, device: str = "cpu"
+) -> Network:
+    """Load a network by name.
 
     Parameters
     ----------
-    true, generated : sequence of pictures
-        In the same order; see `as_pictures`.
-    backbones : sequence of Backbone
-        From `load_backbones`.
-    settings : PictureSettings
-    evaluation : EvaluationSettings | None
-        Draws and confidence of the intervals.
-    seed : int
-        Of the bootstrap and of random pairings.
-    true_names, generated_names : sequence of str | None
-        See `check_pairs`.
+    name : str
+        One of `NETWORKS`.
+    class_names : sequence of str
+        Among which ``demo-clip`` chooses; not used by the others.
+    folder : Path | None
+        Where weight files lie, under their published names; what is absent there is downloaded.
+        Nothing but tensors is read from them: others may run code when opened.
+    device : str
+        Such as ``cpu`` or ``cuda``.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `COLUMNS`. ``better`` is ``higher`` or ``lower``; ``n`` counts pictures.
-        ``chance`` is what the same pictures score when each is paired with a wrong true picture;
-        sets know no pairs, so that Inception score, FID and KID have none: their floor is the
-        control with random labels. ``bias`` is the jackknife's estimate of how much the value is
-        too high because n is small (below 0: too low).
-
-    Notes
-    -----
-    Intervals: for scores of pairs the percentile bootstrap over pictures; for scores of sets the
-    value and its jackknife error, see `eeglib.reconstruction.picture_scores.jackknife`.
+    Raises
+    ------
+    ReconstructionError
+        If the name is unknown, or its weights cannot be had or do not fit.
     """
-    sets = {"generated": generated}
-    table = _measure_sets(
-        true,
-        sets,
-        backbones,
-        settings,
-        evaluation or EvaluationSettings(),
-        seed,
-        true_names,
-        generated_names,
+    if name not in NETWORKS:
+        raise ReconstructionError(f"No network named {name!r}; there are {', '.join(NETWORKS)}.")
+    folder = Path(folder or Path(torch.hub.get_dir()) / "checkpoints")
+    try:
+        if name in TORCHVISION:
+            return _torchvision(name, folder, device)
+        if name == "fid-inception":
+            return _fid_inception(folder, device)
+        return _demo_clip(class_names, device) if name == "demo-clip" else _clip(folder, device)
+    except Exception as error:  # five libraries raise many kinds for files absent or damaged
+        raise ReconstructionError(
+            f"{name} cannot be loaded: {error}. Where there is no network, fetch its weights on a "
+            "machine that has one and name their folder in pictures.weights; or measure with "
+            "demo-clip alone, which comes with eeglib."
+        ) from error
+
+
+def _torchvision(name: str, folder: Path, device: str) -> Network:
+    weights, layers, score, options = TORCHVISION[name]
+    model = name.replace("-", "_")
+    published = models.get_model_weights(model)[weights]
+    network = models.get_model(model, weights=None, **options).eval()
+    network.load_state_dict(
+        published.get_state_dict(str(folder), progress=False, check_hash=True, weights_only=True)
     )
-    return table.drop(columns="pictures")
+    parts = create_feature_extractor(network, list(layers), suppress_diff_warning=True).to(device)
+    scores = dict.fromkeys(layers.values(), (score,))
+    return Network(name, scores, published.transforms(), lambda x: parts(x).values(), device)
+
+
+def _fid_inception(folder: Path, device: str) -> Network:
+    # torch-fidelity would unpickle whatever the file holds: first see that it holds tensors.
+    torch.hub.load_state_dict_from_url(
+        URL_INCEPTION_V3, str(folder), progress=False, check_hash=True, weights_only=True
+    )
+    file = str(folder / URL_INCEPTION_V3.rsplit("/", 1)[-1])
+    network = NoTrainInceptionV3("inception-v3-compat", ["2048"], file).to(device)
+
+    def prepare(picture: Image) -> torch.Tensor:
+        return pil_to_tensor(square(picture, 299))
+
+    scores = {"Inception": ("KID",)}
+    return Network("fid-inception", scores, prepare, lambda x: [network(x)], device)
+
+
+def _clip(folder: Path, device: str) -> Network:
+    """OpenAI's ViT-L/14."""
+    file = folder / "open_clip_model.safetensors"
+    clip, _, prepare = open_clip.create_model_and_transforms(
+        "ViT-L-14-quickgelu", str(file) if file.is_file() else "openai", device=device
+    )
+    scores = {"CLIP": ("similarity", "two-way")}
+    return Network("clip", scores, prepare, lambda x: [clip.eval().encode_image(x)], device)
+
+
+def _demo_clip(class_names: Sequence[str], device: str) -> Network:
+    model = f"local-dir:{PRETRAINED / 'demo_clip'}"
+    clip, _, prepare = open_clip.create_model_and_transforms(model, device=device)
+    clip.eval()
+    tokens = open_clip.get_tokenizer(model)([prompt(name) for name in class_names])
+    with torch.inference_mode():
+        texts = clip.encode_text(tokens.to(device), normalize=True)
+
+    def compute(batch: torch.Tensor) -> list[torch.Tensor]:
+        images = clip.encode_image(batch, normalize=True)
+        return [images, clip.logit_scale.exp() * images @ texts.T]
+
+    scores = {"demo-clip": ("similarity", "two-way", "KID"), "demo-clip classes": ("n-way",)}
+    return Network("demo-clip", scores, prepare, compute, device)
 
 
 def with_controls(
-    true: Sequence,
-    sets: Mapping[str, Sequence],
-    backbones: Sequence[Backbone],
-    settings: PictureSettings,
-    evaluation: EvaluationSettings | None = None,
+    true: Sequence[Image],
+    sets: Mapping[str, Sequence[Image]],
+    networks: Sequence[Network],
+    n_way: int = 50,
+    batch_size: int = 16,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
     seed: int = 0,
-    true_names: Sequence[str] | None = None,
-    generated_names: Sequence[str] | None = None,
 ) -> pandas.DataFrame:
     """Measure pictures beside their ceiling and their floor.
 
     Parameters
     ----------
-    true : sequence of pictures
-    sets : mapping of str to sequence of pictures
-        One set for each of `CONTROLS`, and any others; all in the order of `true`.
-    backbones, settings, evaluation, seed, true_names, generated_names
-        As in `measure`.
+    true : sequence of PIL.Image.Image
+        What was shown; at least 3.
+    sets : mapping of str to sequence of PIL.Image.Image
+        One set for each of `CONTROLS`, in the order of `true`; none of the true pictures.
+    networks : sequence of Network
+    n_way : int
+        Classes that a classifier chooses from, at most all that it knows.
+    batch_size, n_bootstrap, confidence, seed
+        Pictures through a network at a time; draws, level and seed of the intervals.
 
     Returns
     -------
     pandas.DataFrame
-        What `measure` gives for each set, with the column ``pictures`` for the set's name, the
-        sets of one metric below each other.
-
-    Raises
-    ------
-    PictureError
-        If a control is missing, or as in `check_pairs`.
-    """
-    missing = [name for name in CONTROLS if name not in sets]
-    if missing:
-        raise PictureError(
-            f"A score needs its controls beside it; missing: {', '.join(missing)}. Draw pictures "
-            "from these labels with the same model, steps and seeds."
-        )
-    return _measure_sets(
-        true,
-        sets,
-        backbones,
-        settings,
-        evaluation or EvaluationSettings(),
-        seed,
-        true_names,
-        generated_names,
-    )
-
-
-def score_table(table: pandas.DataFrame) -> pandas.DataFrame:
-    """Scores to read: a row per score, a column per control, with interval, chance, bias and n.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From `with_controls`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Cells read ``value [low, high]``. ``chance`` and ``bias`` are those of the predicted label.
-    """
-    rows = {}
-    for metric, of_metric in table.groupby("metric", sort=False):
-        sets = of_metric.set_index("pictures")
-        own = sets.loc[CONTROLS[1]]
-        cells = {
-            name: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-            for name, row in zip(CONTROLS, sets.loc[list(CONTROLS)].itertuples(), strict=True)
-        }
-        chance = "" if np.isnan(own["chance"]) else f"{own['chance']:.3f}"
-        bias = f"{own['bias']:+.3f}" if own["bias"] else ""
-        rows[metric] = cells | {
-            "chance": chance,
-            "better": own["better"],
-            "bias": bias,
-            "n": int(own["n"]),
-        }
-    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("score")
-
-
-def expected_from_accuracy(
-    table: pandas.DataFrame, accuracy: float, chance: float
-) -> pandas.DataFrame:
-    """What the controls and the accuracy alone would give for the predicted label.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From `with_controls`.
-    accuracy : float
-        Share of the pictures drawn from the right class.
-    chance : float
-        The same for random labels: 1 / number of classes.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per score of pairs: ``metric, expected, measured, low, high, n``.
+        Columns ``pictures`` (the set), ``metric, value, chance, better`` (``higher`` or
+        ``lower``), ``n`` (pictures), ``low, high, network``.
+        ``chance`` is what the same pictures score when paired with wrong true pictures; KID, a
+        score of the set, knows no pairs: its floor is the control with random labels.
 
     Notes
     -----
-    A class prompt knows nothing but the class: a picture of the right class scores on average what
-    the true label's pictures score, ``c``, and one of another class what a wrong class scores.
-    With ``f`` for random labels the expected score is ``f + (a - chance) / (1 - chance) (c - f)``,
-    as far as the wrong classes are wrong at random.
+    - PixCorr and SSIM: correlation of all pixels, and structural similarity of grey-scale
+      pictures (Wang et al., 2004), at 425 x 425 pixels (`SIDE`).
+    - similarity: cosine of features. two-way: `eeglib.reconstruction.identification.two_way`, where
+      similar means correlated. Both as in Ozcelik and VanRullen (2023), *Scientific Reports* 13,
+      15666.
+    - N-way top-1: does a classifier see the true picture's class, its first choice for that
+      picture, in the generated one, rather than any of n_way - 1 other classes? The exact mean
+      over all draws of these (Chen et al., 2023, *CVPR*, draw 50 times).
+    - KID: squared distance of two sets of features (Binkowski et al., 2018), without bias, so that
+      it may be below 0; by torchmetrics on all pictures at once.
+
+    Intervals: percentile bootstrap over pictures; for KID the jackknife error, since pictures that
+    the bootstrap repeats look like a set of too little variety.
     """
-    share = (accuracy - chance) / (1 - chance)
-    rows = []
-    for metric, of_metric in table[table["chance"].notna()].groupby("metric", sort=False):
-        sets = of_metric.set_index("pictures")
-        ceiling, found, floor = (sets.loc[name] for name in CONTROLS)
-        expected = floor["value"] + share * (ceiling["value"] - floor["value"])
-        rows.append((metric, expected, found["value"], found["low"], found["high"], found["n"]))
-    columns = ["metric", "expected", "measured", "low", "high", "n"]
-    return pandas.DataFrame(rows, columns=columns).set_index("metric")
+    _check(true, sets)
+    rows: list[tuple] = []
+    pair = partial(_pair_row, n_bootstrap=n_bootstrap, confidence=confidence, seed=seed)
+    around = np.random.default_rng(seed).permutation(len(true))
+    shown, pixels = _pixels(true), {name: _pixels(drawn) for name, drawn in sets.items()}
+    for name, drawn in pixels.items():
+        rows.append(pair(name, "PixCorr", *_diagonal(correlation(drawn, shown))))
+    for name, drawn in pixels.items():
+        wrong = [_ssim(shown[around], drawn[np.roll(around, shift)]) for shift in (1, 2)]
+        rows.append(pair(name, "SSIM", _ssim(shown, drawn), np.mean(wrong)))
+    for network in networks:
+        y = network.describe(true, batch_size)
+        x = {name: network.describe(drawn, batch_size) for name, drawn in sets.items()}
+        for title, score in ((t, s) for t, kinds in network.scores.items() for s in kinds):
+            for name in sets:
+                features = x[name][title], y[title]
+                if score == "KID":
+                    rows.append(_kid_row(name, *features, network.name, confidence))
+                else:
+                    metric = _of_pairs(score, title, *features, n_way)
+                    rows.append(pair(name, *metric, network=network.name))
+    columns = "pictures metric value chance better n low high network".split()
+    return pandas.DataFrame(rows, columns=columns)
 
 
-# --- tables -----------------------------------------------------------------------------------
+def score_table(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Scores of `with_controls` to read: a row per score, a column per control.
+
+    Cells read ``value [low, high]``. ``chance`` is that of the predicted label.
+    """
+    cells = [f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in table.itertuples()]
+    wide = table.assign(cell=cells).pivot(index="metric", columns="pictures", values="cell")
+    own = table[table["pictures"] == CONTROLS[1]].set_index("metric")
+    chance = own["chance"].map(lambda chance: "" if np.isnan(chance) else f"{chance:.3f}")
+    ordered = wide.loc[own.index, list(CONTROLS)].rename_axis(columns=None)
+    return ordered.assign(chance=chance, better=own["better"], n=own["n"])
 
 
-def _measure_sets(
-    true, sets, backbones, settings, evaluation, seed, true_names, generated_names
+def expected_from_accuracy(
+    table: pandas.DataFrame, accuracy: float, random_accuracy: float
 ) -> pandas.DataFrame:
-    true = as_pictures(true, "true pictures")
-    checked = {name: as_pictures(given, f"{name} pictures") for name, given in sets.items()}
-    for name, pictures in checked.items():
-        try:
-            check_pairs(true, pictures, true_names, generated_names)
-        except PictureError as error:
-            raise PictureError(f"Set {name!r}: {error}") from None
-    rows = Rows(evaluation, seed)
-    small_true = _small(true)
-    for name, pictures in checked.items():
-        rows.pixels(name, small_true, _small(pictures))
-    for backbone in backbones:
-        features = backbone.describe(true, settings.batch_size)
-        for name, pictures in checked.items():
-            found = backbone.describe(pictures, settings.batch_size)
-            for key, output in backbone.outputs.items():
-                rows.features(name, backbone.name, output, features[key], found[key], settings)
-    table = pandas.DataFrame(rows.found, columns=["pictures", *COLUMNS])
-    order = {metric: i for i, metric in enumerate(dict.fromkeys(table["metric"]))}
-    return table.sort_values("metric", key=lambda m: m.map(order), kind="stable", ignore_index=True)
+    """What the controls and the accuracy alone would give for the predicted label.
+
+    For each score of pairs of `with_controls`: ``random label, true label, expected, measured,
+    low, high, n``. Accuracies are the shares of the predicted and of the random labels that are
+    right.
+
+    Notes
+    -----
+    A picture of the right class scores on average what the true label's pictures score, ``c``, and
+    one of another class what a wrong class scores. With ``f`` for random labels, of which a share
+    ``r`` is right, the expected score is ``f + (a - r) / (1 - r) (c - f)``, as far as the wrong
+    classes are wrong at random.
+    """
+    share = (accuracy - random_accuracy) / (1 - random_accuracy)
+    sets = {name: of.set_index("metric") for name, of in table.groupby("pictures")}
+    ceiling, found, floor = (sets[name][sets[name]["chance"].notna()] for name in CONTROLS)
+    columns = {
+        CONTROLS[2]: floor["value"],
+        CONTROLS[0]: ceiling["value"],
+        "expected": floor["value"] + share * (ceiling["value"] - floor["value"]),
+        "measured": found["value"],
+    }
+    return pandas.DataFrame(columns).join(found[["low", "high", "n"]])
 
 
-class Rows:
-    """Rows of a table, with intervals, as scores are added; used by `measure`."""
+def n_way_accuracy(logits: np.ndarray, true_logits: np.ndarray, n_way: int) -> np.ndarray:
+    """N-way top-1 accuracy of each picture, in [0, 1], see `with_controls`; chance is 1 / n_way.
 
-    def __init__(self, evaluation: EvaluationSettings, seed: int) -> None:
-        self.evaluation, self.seed = evaluation, seed
-        self.found: list[tuple] = []
-
-    def pixels(self, pictures: str, true: np.ndarray, generated: np.ndarray) -> None:
-        """Add PixCorr and SSIM."""
-        wrong = _wrong_pairings(len(true), self.seed)
-        for metric, score in (
-            ("PixCorr", scores.pixel_correlation),
-            ("SSIM", scores.structural_similarity),
-        ):
-            chance = np.mean([score(true, generated[other]) for other in wrong])
-            self._pairs(pictures, metric, score(true, generated), chance, "higher", "pixels")
-
-    def features(
-        self, pictures: str, backbone: str, output: Output,
-        true: np.ndarray, generated: np.ndarray, settings: PictureSettings,
-    ) -> None:  # fmt: skip
-        """Add the scores that an output serves."""
-        title = output.title
-        for kind in output.scores:
-            if kind == "n-way":
-                n_way = settings.n_way
-                values = scores.n_way_accuracy(
-                    true, generated, n_way, settings.top_k, settings.n_draws, self.seed
-                )
-                metric, chance = f"{n_way}-way top-{settings.top_k}", settings.top_k / n_way
-                self._pairs(pictures, f"{metric}{_own(title)}", values, chance, "higher", backbone)
-            elif kind == "two-way":
-                values = scores.two_way_identification(true, generated)
-                self._pairs(pictures, f"{title} two-way", values, 0.5, "higher", backbone)
-            elif kind in PAIR_SCORES:
-                score, better = PAIR_SCORES[kind]
-                chance = _chance(score, true, generated)
-                self._pairs(
-                    pictures, f"{title} {kind}", score(true, generated), chance, better, backbone
-                )
-            else:
-                self._set(pictures, kind, _own(title), true, generated, backbone)
-
-    def _pairs(self, pictures, metric, values, chance, better, backbone) -> None:
-        rng = np.random.default_rng(self.seed)
-        n, tail = len(values), (1 - self.evaluation.confidence) / 2
-        drawn = rng.integers(0, n, (self.evaluation.n_bootstrap, n))
-        low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
-        self.found.append(
-            (pictures, metric, float(values.mean()), float(chance), better, n, float(low),
-             float(high), 0.0, backbone)
-        )  # fmt: skip
-
-    def _set(self, pictures, kind, own, true, generated, backbone) -> None:
-        metric, better, score = SET_SCORES[kind]
-
-        def statistic(kept: np.ndarray) -> float:
-            return score(true[kept], generated[kept])
-
-        n = len(true)
-        value = statistic(np.arange(n))
-        error = bias = np.nan
-        if n > 2:
-            error, bias = scores.jackknife(statistic, n, seed=self.seed)
-        reach = error * stats.norm.ppf((1 + self.evaluation.confidence) / 2)
-        self.found.append(
-            (pictures, metric + own, value, np.nan, better, n, value - reach, value + reach,
-             bias, backbone)
-        )  # fmt: skip
+    Both logits have shape (n_pictures, n_classes); a tie with the true class counts as lost.
+    """
+    rows, label = np.arange(len(logits)), true_logits.argmax(axis=1)
+    above = (logits >= logits[rows, label][:, np.newaxis]).sum(axis=1) - 1
+    return stats.hypergeom.pmf(0, logits.shape[1] - 1, above, n_way - 1)
 
 
-PAIR_SCORES = {
-    "similarity": (scores.cosine_similarity, "higher"),
-    "distance": (scores.correlation_distance, "lower"),
-}
-SET_SCORES = {
-    "inception-score": ("Inception score", "higher", lambda _, b: scores.inception_score(b)),
-    "fid": ("FID", "lower", scores.frechet_distance),
-    "kid": ("KID", "lower", scores.kernel_distance),
-}
+def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's r of each row of `a` with each row of `b`; 0 where one is constant."""
+    return cosine_similarity(*(x - x.mean(axis=1, keepdims=True) for x in (a, b)))
 
 
-# --- pieces -----------------------------------------------------------------------------------
+def square(picture: Image, side: int) -> Image:
+    """The square in the middle of a picture, at some size."""
+    middle = center_crop(picture.convert("RGB"), min(picture.size))
+    return middle.resize((side, side), Resampling.BILINEAR)
 
 
-def _own(title: str) -> str:
-    """What marks a score that is not the published one: the network in brackets."""
-    return f" [{title}]" if title else ""
+def _check(true: Sequence[Image], sets: Mapping[str, Sequence[Image]]) -> None:
+    if missing := [name for name in CONTROLS if name not in sets]:
+        raise ReconstructionError(
+            f"A score needs its controls beside it: draw from the {', '.join(missing)}, too."
+        )
+    sizes = {name: len(drawn) for name, drawn in sets.items()}
+    if set(sizes.values()) != {len(true)} or len(true) < 3:
+        raise ReconstructionError(
+            f"{len(true)} pictures were shown, drawn were {sizes}: give one each, at least 3."
+        )
+    shown = {picture.convert("RGB").tobytes() for picture in true}
+    copies = [n for n, drawn in sets.items() if shown & {p.convert("RGB").tobytes() for p in drawn}]
+    if copies:
+        raise ReconstructionError(
+            f"Some pictures of the {', '.join(copies)} are true pictures, pixel for pixel. The "
+            "truth measured against itself says nothing: check which were given as drawn."
+        )
 
 
-def _chance(score, true: np.ndarray, generated: np.ndarray) -> float:
-    """Mean over all wrong pairings."""
+def _pixels(pictures: Sequence[Image]) -> np.ndarray:
+    small = [np.asarray(square(picture, SIDE), dtype=np.float32) / 255 for picture in pictures]
+    return np.stack(small).reshape(len(pictures), -1)
+
+
+def _ssim(true: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    gray = (rgb2gray(pixels.reshape(-1, SIDE, SIDE, 3)) for pixels in (true, generated))
+    pairs = zip(*gray, strict=True)
+    return np.array([structural_similarity(a, b, data_range=1.0, **options) for a, b in pairs])
+
+
+def _diagonal(pairs: np.ndarray) -> tuple[np.ndarray, float]:
+    """Scores of the pairs that belong together, and the mean of all that do not."""
+    return pairs.diagonal(), float(pairs[~np.eye(len(pairs), dtype=bool)].mean())
+
+
+def _of_pairs(score: str, title: str, features, true, n_way: int) -> tuple:
+    """Metric, values and chance of a score of pairs."""
+    if score == "n-way":
+        n_way = min(n_way, true.shape[1])
+        values = n_way_accuracy(features, true, n_way)
+        return f"{n_way}-way top-1 ({title.split()[0]})", values, 1 / n_way
+    metric, pairs = f"{score} ({title})", correlation(features, true)
+    if score == "two-way":
+        return metric, two_way(pairs).diagonal(), 0.5
+    return metric, *_diagonal(cosine_similarity(features, true))
+
+
+def _pair_row(
+    name, metric, values, chance, network="pixels", *, n_bootstrap, confidence, seed
+) -> tuple:
+    rng, n = np.random.default_rng(seed), len(values)
+    means = values[rng.integers(0, n, (n_bootstrap, n))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return name, metric, values.mean(), chance, "higher", n, low, high, network
+
+
+def _kid_row(name, features, true, network, confidence) -> tuple:
+    """KID with a jackknife interval: one part of the pictures is left out at a time."""
     n = len(true)
-    shifted = [score(true, np.roll(generated, k, axis=0)).mean() for k in range(1, n)]
-    return float(np.mean(shifted))
-
-
-def _wrong_pairings(n: int, seed: int) -> list[np.ndarray]:
-    """Random orders in which no picture keeps its place."""
-    around = np.random.default_rng(seed).permutation(n)
-    found = []
-    for shift in range(1, min(n, N_PAIRINGS + 1)):
-        order = np.empty(n, dtype=int)
-        order[around] = np.roll(around, shift)
-        found.append(order)
-    return found
-
-
-def _small(pictures: list[np.ndarray]) -> np.ndarray:
-    """All pictures at the size at which pixels are compared, float32 in [0, 1]."""
-    import torch
-
-    return np.stack(
-        [
-            resized(values.permute(2, 0, 1)[None].float() / 255, scores.SIDE)[0].permute(1, 2, 0)
-            for values in map(torch.tensor, pictures)
-        ]
-    )
+    x, y = (torch.tensor(part) for part in (features, true))
+    value = float(poly_mmd(y, x))
+    parts = KFold(min(n, 40), shuffle=True, random_state=0).split(y)
+    left = np.array([float(poly_mmd(y[kept], x[kept])) for kept, _ in parts])
+    reach = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((len(left) - 1) * left.var())
+    metric = f"KID ({network})"
+    return name, metric, value, np.nan, "lower", n, value - reach, value + reach, network

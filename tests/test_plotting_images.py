@@ -61,12 +61,16 @@ def test_the_gallery_has_a_row_per_class_and_a_drawing_per_subject(tmp_path):
 
 def test_scores_have_a_panel_each_with_every_set():
     rows = [
-        (name, metric, 0.5, chance, "higher", 8, 0.4, 0.6, 0.0, "pixels")
-        for metric, chance in (("SSIM", 0.1), ("FID", np.nan))
+        (name, metric, 0.5, chance, "higher", 8, 0.4, 0.6)
+        for metric, chance in (("SSIM", 0.1), ("KID", np.nan))
         for name in ("true label", "predicted label", "random label")
     ]
-    columns = ["pictures", "metric", "value", "chance", "better", "n", "low", "high", "bias",
-               "backbone"]  # fmt: skip
+    columns = "pictures metric value chance better n low high".split()
     figure = plotting.plot_picture_scores(pandas.DataFrame(rows, columns=columns))
-    assert titles(figure) == ["SSIM (higher is better)", "FID (higher is better)"]
-    assert len(figure.axes[0].lines) > len(figure.axes[1].lines)  # chance, where there is one
+    assert titles(figure) == ["SSIM (higher is better)", "KID (higher is better)"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        row[0] for row in rows[:3]
+    ]
+    strokes = [ax.lines[0].get_xdata() for ax in figure.axes[:2]]
+    assert np.allclose(strokes[0], 0.1)
+    assert np.isnan(strokes[1]).all()  # chance, where there is one
