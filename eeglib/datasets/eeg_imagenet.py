@@ -136,7 +136,8 @@ class Loader(Dataset):
         def read(row: int) -> np.ndarray:
             return file.read(row)[:, start:stop] * factor
 
-        typical = 1e6 * np.nanmedian([read(row).std(axis=1) for row in metadata["row"][:50]])
+        with np.errstate(invalid="ignore"):
+            typical = 1e6 * np.nanmedian([read(row).std(axis=1) for row in metadata["row"][:50]])
         if self._unit != "none" and not PLAUSIBLE[0] <= typical <= PLAUSIBLE[1]:
             self._note(
                 f"Subject {subject}: the channels' standard deviation is {typical:.3g} microvolts, "

@@ -57,7 +57,7 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
     Parameters
     ----------
     trials : pandas.DataFrame
-        ``label``, ``session`` and either ``onset`` (seconds after the start of its recording) or
+        ``label``, ``session`` and either ``onset`` (seconds after the start of its session) or
         ``order`` (position in the presentation order; if it is -1 throughout, the figure says
         that the order is unknown).
     class_names : sequence of str
