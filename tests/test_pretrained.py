@@ -152,18 +152,5 @@ def test_diffusion_training_goes_on_from_its_checkpoint(few_drawings, tmp_path):
     assert all(torch.equal(first[key], further[key]) for key in first)  # no minute, no change
 
 
-def test_nearest_picture_and_its_distance():
-    others = np.random.default_rng(0).integers(0, 256, (2100, 4, 4, 3), np.uint8)
-    pictures = others[[2050, 3]].copy()
-    pictures[1] ^= 1  # every pixel off by one
-    index, distance = evaluate.nearest(pictures, others)
-    np.testing.assert_array_equal(index, [2050, 3])
-    np.testing.assert_allclose(distance, [0, 1], atol=0.05)
-
-
-def test_share_and_its_exact_interval():
-    assert evaluate.share(np.arange(10) < 9) == "0.900 (95 % interval 0.555 to 0.997)"
-
-
 def test_the_models_are_data_not_code():
     assert not list(demo_clip_path().parent.rglob("*.py"))

@@ -21,7 +21,7 @@ from pydantic import Field
 from eeglib.datasets import METADATA, Dataset, DatasetError, Recording
 from eeglib.datasets import Options as BaseOptions
 from eeglib.datasets.images import can_open, report_missing
-from eeglib.datasets.montage import montage_1005
+from eeglib.datasets.montage import place_channels
 
 if TYPE_CHECKING:
     import mne
@@ -367,9 +367,7 @@ class Loader(Dataset):
             )
         raw.pick("eeg", exclude=())
         if all(np.isnan(c["loc"][:3]).any() or not c["loc"][:3].any() for c in raw.info["chs"]):
-            montage = montage_1005()
-            if {n.lower() for n in raw.ch_names} & {n.lower() for n in montage.ch_names}:
-                raw.set_montage(montage, match_case=False, on_missing="ignore", verbose="error")
+            place_channels(raw.info)
         return raw
 
     def _open(self, path: mne_bids.BIDSPath) -> mne.io.BaseRaw:

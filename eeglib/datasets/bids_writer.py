@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eeglib.datasets.montage import montage_1005
+from eeglib.datasets.montage import place_channels
 
 if TYPE_CHECKING:
     import mne_bids
@@ -74,7 +74,7 @@ def write_recording(
         with mne.utils.use_log_level("error"):
             raw = mne.io.read_raw_brainvision(Path(folder) / "recording.vhdr")
             raw.info["line_freq"] = 50
-            raw.set_montage(montage_1005(), match_case=False, on_missing="ignore")
+            place_channels(raw.info)
             placed = [not np.isnan(c["loc"][:3]).any() for c in raw.info["chs"]]
             if not all(placed):  # half a table of positions could not be read back
                 raw.set_montage(None)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from eeglib.datasets import METADATA, DatasetError
-from eeglib.datasets.montage import montage_1005
+from eeglib.datasets.montage import place_channels
 
 EDGE_SHARE = 0.2
 """A channel that spends this share of a trial at its highest or lowest value is saturated."""
@@ -124,9 +124,7 @@ def channel_info(ch_names: list[str], sfreq: float, unitless: bool = False) -> m
     ``unitless`` signals, such as z-scores, are marked so that no figure shows microvolts.
     """
     info = mne.create_info(ch_names, sfreq, "eeg", verbose="error")
-    montage = montage_1005()
-    if {name.lower() for name in ch_names} & {name.lower() for name in montage.ch_names}:
-        info.set_montage(montage, match_case=False, on_missing="ignore", verbose="error")
+    place_channels(info)
     if unitless:
         for channel in info["chs"]:
             channel["unit"] = mne.io.constants.FIFF.FIFF_UNIT_NONE

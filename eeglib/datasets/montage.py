@@ -30,3 +30,10 @@ def montage_1005() -> mne.channels.DigMontage:
     return mne.channels.make_standard_montage(
         "colin27_1005" if "colin27_1005" in names else "standard_1005"
     )
+
+
+def place_channels(info: mne.Info) -> None:
+    """Give the channels that the 10-05 system knows their places on the template head."""
+    montage = montage_1005()
+    if {name.lower() for name in info.ch_names} & {name.lower() for name in montage.ch_names}:
+        info.set_montage(montage, match_case=False, on_missing="ignore", verbose="error")
