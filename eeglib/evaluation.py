@@ -331,33 +331,21 @@ def summarize_methods(
     """
     if scores.empty:
         raise ValueError("There are no subjects to summarise. Run the chapters before first.")
-    rows = []
-    for method, of_method in scores.groupby("method", sort=False):
-        n_subjects = of_method["subject"].nunique()
-        for metric, table in of_method.groupby("metric", sort=False):
-            if len(table) < n_subjects:
-                continue
-            values = table["value"].to_numpy()
-            low = high = np.nan
-            if n_subjects > 1:
-                drawn = np.random.default_rng(seed).integers(
-                    0, n_subjects, (n_bootstrap, n_subjects)
-                )
-                low, high = _interval(values[drawn].mean(axis=1), confidence)
-            rows.append(
-                {
-                    "method": method,
-                    "metric": metric,
-                    "value": values.mean(),
-                    "sd": table["value"].std(),
-                    "chance": table["chance"].mean(),
-                    "n_subjects": n_subjects,
-                    "n": table["n"].sum(),
-                    "low": low,
-                    "high": high,
-                }
-            )
-    return pandas.DataFrame(rows)
+    groups = scores.groupby(["method", "metric"], sort=False)
+    summary = groups.agg(
+        value=("value", "mean"),
+        sd=("value", "std"),
+        chance=("chance", "mean"),
+        n_subjects=("value", "size"),
+        n=("n", "sum"),
+    )
+    summary[["low", "high"]] = [
+        _interval_of_mean(values.to_numpy(), n_bootstrap, confidence, seed)
+        for _, values in groups["value"]
+    ]
+    of_method = scores.groupby("method")["subject"].nunique()
+    everybody = of_method[summary.index.get_level_values("method")].to_numpy()
+    return summary[summary["n_subjects"] == everybody].reset_index()
 
 
 def group_table(summary: pandas.DataFrame, titles: Mapping[str, str]) -> pandas.DataFrame:
@@ -513,6 +501,14 @@ def _blocks(n_rows: int, n_trials: int) -> list[int]:
     """Numbers of resamples that are drawn at a time."""
     at_once = max(1, CHUNK // n_trials)
     return [min(at_once, n_rows - start) for start in range(0, n_rows, at_once)]
+
+
+def _interval_of_mean(values, n_bootstrap: int, confidence: float, seed: int):
+    """Interval of the mean over people; NaN for one person, who says nothing about others."""
+    if len(values) == 1:
+        return np.nan, np.nan
+    drawn = np.random.default_rng(seed).integers(0, len(values), (n_bootstrap, len(values)))
+    return _interval(values[drawn].mean(axis=1), confidence)
 
 
 def _interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:

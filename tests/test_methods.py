@@ -177,12 +177,15 @@ def test_logistic_regression_is_fitted_on_training_trials_with_the_best_penalty(
     np.testing.assert_allclose(decode(name, data), best.predict_proba(inputs[test]), atol=1e-5)
 
 
-def test_principal_components_hold_95_percent_of_the_training_trials_variance(monkeypatch):
+def test_principal_components_hold_95_percent_of_the_standardised_training_trials_variance(
+    monkeypatch,
+):
     fitted = []
 
     class Watched(methods.PCA):
         def fit_transform(self, inputs, labels=None):
             result = super().fit_transform(inputs)
+            np.testing.assert_allclose(inputs.std(axis=0), 1, rtol=1e-4)
             fitted.append((len(inputs), self.explained_variance_ratio_.sum()))
             return result
 
