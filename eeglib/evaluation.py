@@ -72,10 +72,10 @@ def score(
     rng = np.random.default_rng(seed)
     draws = [scores(weights) for weights in _resamples(rng, n_bootstrap, n_trials)]
     p_values = _permutation_tests(rng, labels, predicted, n_classes, n_bootstrap)
-    shares = np.sort(np.bincount(labels, minlength=n_classes))[::-1] / n_trials
-    chances = {"F1": 1 / np.count_nonzero(shares), "kappa": 0.0}
+    counts = np.sort(np.bincount(labels))[::-1]
+    chances = {"F1": 1 / np.count_nonzero(counts), "kappa": 0.0}
     for name, hit in hits.items():
-        chances[name] = min(float(shares[: int(name[4:])].sum()), 1.0)
+        chances[name] = float(counts[: int(name[4:])].sum() / n_trials)
         test = stats.binomtest(int(hit.sum()), n_trials, chances[name], alternative="greater")
         p_values[name] = test.pvalue
     rows = []

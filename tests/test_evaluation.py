@@ -42,7 +42,7 @@ def test_scores_equal_scikit_learn():
         metrics.f1_score(labels, named, average="macro")
     )
     assert row(table, "kappa")["value"] == pytest.approx(metrics.cohen_kappa_score(labels, named))
-    assert list(table["chance"]) == pytest.approx([0.1, 0.3, 0.5, 0.1, 0.0])
+    assert list(table["chance"]) == [0.1, 0.3, 0.5, 0.1, 0.0]
     assert (table["n"] == 200).all()
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
 

@@ -82,6 +82,20 @@ def test_views_lie_within_the_pass_band_and_the_sampling_rate():
     assert (slow.waves, slow.bands) == ([6, 12, 20], [(0, 8), (4, 8), (8, 13)])
 
 
+def test_every_view_weighs_the_same_on_the_training_trials():
+    kernels = KernelDecoder(trials("wave"), SFREQ)._kernels(LABELS, SPLIT.training)
+    for kernel in kernels.values():
+        assert kernel.diagonal()[SPLIT.training].mean() == pytest.approx(1)
+
+
+def test_waves_are_averaged_over_a_thirty_second_of_the_trial():
+    ramp = np.arange(70.0)[None, None]
+    binned = kernel_decoder._binned(np.concatenate([ramp, -ramp], axis=1))
+    expected = np.arange(35) * 2 + 0.5
+    np.testing.assert_allclose(binned, [np.concatenate([expected, -expected])])
+    assert kernel_decoder._binned(ramp[..., :65]).shape == (1, 32)
+
+
 def test_many_classes_share_filters_and_waves():
     labels = np.arange(N_TRIALS) % 5
     data = trials("nothing")

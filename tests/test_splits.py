@@ -109,7 +109,8 @@ def test_a_subject_without_any_test_image_of_a_class_is_refused():
     [
         (([0, 1], [1], [4]), "both|training and the validation"),
         (([0], [2], [4, 4]), "twice"),
-        (([0], [2], [99]), "there are 80 trials"),
+        (([0], [2], [80]), "there are 80 trials"),
+        (([0], [-1], [79]), "there are 80 trials"),
         (([0], [2], []), "test part is empty"),
         (([0], [2], [1]), "n0_0.*training and the test"),
     ],
