@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -114,7 +114,7 @@ class Provenance(BaseModel):
     packages: dict[str, str]
     profile: dict[str, Any]
     seeds: dict[str, list[int]]
-    dataset: str
+    dataset: dict[str, str]
     device: str
     seconds: float
     peak_memory_mb: float
@@ -211,30 +211,27 @@ def data_folder(profile: Profile, run_dir: Path) -> Path:
     return profile.dataset.root or chapter_folder(run_dir, DATA_CHAPTER, None) / "data"
 
 
-def data_subjects(chapter: str, subject: int | None, profile: Profile) -> tuple[int, ...]:
-    """Subjects whose recordings a chapter reads: its own, or everybody's in chapter 1."""
-    if subject is not None:
-        return (subject,)
-    return profile.dataset.subjects if chapter == DATA_CHAPTER else ()
+def data_subjects(chapter: str, subject: int | None, profile: Profile) -> list[int | None]:
+    """Whose files a chapter reads: those that all share, and its own or, in chapter 1, all."""
+    whose = profile.dataset.subjects if chapter == DATA_CHAPTER else ()
+    return [None, *(whose if subject is None else [subject])]
 
 
-def data_fingerprint(dataset: Dataset, subjects: Iterable[int]) -> str:
-    """Checksum of what some subjects' trials depend on: their own files and those all share.
+def data_fingerprint(dataset: Dataset, subject: int | None) -> str:
+    """Checksum of the files that a subject's trials depend on; for None, of those all share.
 
     Text files (events, channels, stimuli) count by content; signals and pictures, which may be
     many gigabytes, by size and time of change.
     """
-    digest = hashlib.sha256(dataset.settings.model_dump_json(include={"name", "options"}).encode())
-    for subject in (None, *subjects):
-        # What is missing is told by the chapter that reads it.
-        with suppress(DatasetError):
-            for path in dataset.files(subject):
-                inside, state = path.relative_to(dataset.folder).as_posix(), path.stat()
-                if not inside.startswith(("README", "CHANGES")):
-                    text = path.suffix in TEXT_FILES and state.st_size < 1e8
-                    content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
-                    digest.update(f"{inside}\0{content}\0".encode())
-    return digest.hexdigest()
+    digest = hashlib.sha256()
+    with suppress(DatasetError):  # what is missing is told by the chapter that reads it
+        for path in dataset.files(subject):
+            inside, state = path.relative_to(dataset.folder).as_posix(), path.stat()
+            if not inside.startswith(("README", "CHANGES")):
+                text = path.suffix in TEXT_FILES and state.st_size < 1e8
+                content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
+                digest.update(f"{inside}\0{content}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def peak_memory_mb() -> float:
@@ -533,7 +530,7 @@ class Chapter:
             packages={name: _version_of(name) for name in PACKAGES},
             profile=profile.model_dump(mode="json"),
             seeds={"profile": [profile.seed], "training": list(profile.training.seeds)},
-            dataset=data_fingerprint(self.dataset, subjects),
+            dataset={subject_folder(s): data_fingerprint(self.dataset, s) for s in subjects},
             device=torch.cuda.get_device_name() if on_gpu else "cpu",
             seconds=round(time.perf_counter() - self._started, 3),
             peak_memory_mb=round(peak_memory_mb(), 1),

@@ -30,15 +30,17 @@ ProfileOption = Annotated[
     str,
     typer.Option(help="What to run on what: a shipped profile (see `eeglib profiles`) or a .yml."),
 ]
+SubjectsOption = Annotated[str, typer.Option(help="Subjects: all, 3, 1-4 or 1,3,7-9.")]
 RunDirOption = Annotated[
     Path | None, typer.Option(help="Folder of the results; runs/<profile> where left out.")
 ]
+JobsOption = Annotated[int, typer.Option(min=1, help="Chapters that run at the same time.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one setting of the profile, such as training.max_epochs=5; repeatable.",
+        help="Change one setting, such as training.max_epochs=5; repeatable.",
     ),
 ]
 
@@ -46,9 +48,9 @@ SetOption = Annotated[
 @app.command("run")
 def run_command(
     profile: ProfileOption = "demo",
-    subjects: Annotated[str, typer.Option(help="Subjects to run: all, 3, 1-4 or 1,3,7-9.")] = "all",
+    subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Chapters that run at the same time.")] = 1,
+    jobs: JobsOption = 1,
     gpus: Annotated[
         int | None,
         typer.Option(min=0, help="GPUs to use, one for each chapter that can; all if left out."),
@@ -84,6 +86,7 @@ def run_command(
     a metrics.json: runs/demo/sub-01/05_distill_student/notebook.ipynb. If a chapter fails, the
     last lines say for whom, in which notebook and line, and the exit status is 1.
     """
+    from eeglib.workflow.run import stale_jobs
     from eeglib.workflow.stages import select_stages
 
     request = _request(
@@ -98,34 +101,13 @@ def run_command(
         keep_going=keep_going,
         force=force,
     )
-    if dry_run:
-        _tell_plan(request)
-    else:
-        _run(request)
-
-
-def _tell_plan(request: Any) -> None:
-    from eeglib.workflow.run import stale_jobs
-
+    if not dry_run:
+        _end(_run(request))
+        return
     stale = stale_jobs(request)
     for job, reason in stale.items():
         typer.echo(f"{job}: {reason}")
     typer.echo(f"{len(stale)} chapters would run in {request.run_dir}")
-
-
-def _run(request: Any) -> None:
-    from eeglib.workflow.run import run
-
-    try:
-        failures = run(request, typer.echo)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. Finished chapters are kept; the same command goes on.", err=True)
-        raise typer.Exit(130) from None
-    if failures:
-        typer.echo("\nFailed:", err=True)
-        for failure in failures:
-            typer.echo(str(failure), err=True)
-        raise typer.Exit(1)
 
 
 @app.command("status")
@@ -134,7 +116,7 @@ def status_command(
         str | None,
         typer.Option(help="Profile; if left out, that of the run's folder, or demo."),
     ] = None,
-    subjects: Annotated[str, typer.Option(help="Subjects: all, 3, 1-4 or 1,3,7-9.")] = "all",
+    subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
     settings: SetOption = None,
 ) -> None:
@@ -158,9 +140,9 @@ def status_command(
 @app.command("audit")
 def audit_command(
     profile: ProfileOption = "demo",
-    subjects: Annotated[str, typer.Option(help="Subjects: all, 3, 1-4 or 1,3,7-9.")] = "all",
+    subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Chapters that run at the same time.")] = 1,
+    jobs: JobsOption = 1,
     settings: SetOption = None,
 ) -> None:
     """Ask whether accuracies come from the pictures or from the clock: chapter 8 for a data set.
@@ -172,14 +154,13 @@ def audit_command(
     """
     from eeglib.audit.card import read_cards, report
     from eeglib.chapter import chapter_folder, load_metrics
-    from eeglib.workflow.run import run
     from eeglib.workflow.stages import select_stages
 
     chapter = "08_audit_confounds"
     only = select_stages([chapter])
     loaded = _load(profile, settings)
     request = _request(loaded, run_dir, subjects, only=only, jobs=jobs, keep_going=True)
-    failures = run(request, typer.echo)
+    failures = _run(request)
     folders = {s: chapter_folder(request.run_dir, chapter, s) for s in request.subjects}
     folders = {s: folder for s, folder in folders.items() if (folder / "metrics.json").is_file()}
     facts = {s: load_metrics(folder).facts["audit"] for s, folder in folders.items()}
@@ -188,11 +169,7 @@ def audit_command(
     place = request.run_dir / "audit_card.md"
     place.write_text(text, encoding="utf-8")
     typer.echo(f"\n{text}\n{place}")
-    if failures:
-        typer.echo("\nFailed:", err=True)
-        for failure in failures:
-            typer.echo(str(failure), err=True)
-        raise typer.Exit(1)
+    _end(failures)
 
 
 @app.command("student-notebooks")
@@ -234,17 +211,8 @@ def simulate_command(
         "simulated_eeg"
     ),
     profile: ProfileOption = "demo",
-    subjects: Annotated[
-        str, typer.Option(help="Subjects to simulate: all, 3, 1-4 or 1,3,7-9.")
-    ] = "1",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change one option of the simulation, such as design=randomized; repeatable.",
-        ),
-    ] = None,
+    subjects: SubjectsOption = "1",
+    settings: SetOption = None,
 ) -> None:
     """Write a simulated EEG recording as a BIDS data set.
 
@@ -253,8 +221,7 @@ def simulate_command(
     from eeglib.datasets import DatasetError, open_dataset, simulated
     from eeglib.workflow.stages import parse_subjects
 
-    options = [f"dataset.options.{setting}" for setting in settings or []]
-    loaded = _load(profile, options)
+    loaded = _load(profile, [f"dataset.options.{setting}" for setting in settings or []])
     dataset = open_dataset(loaded.dataset, folder)
     if not dataset.simulated:
         raise DatasetError(
@@ -273,9 +240,7 @@ def download_command(
     folder: Annotated[
         Path | None, typer.Argument(help="Where to keep it; data/<name> where left out.")
     ] = None,
-    subjects: Annotated[
-        str, typer.Option(help="Subjects to download: all, 3, 1-4 or 1,3,7-9.")
-    ] = "all",
+    subjects: SubjectsOption = "all",
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds without a byte until a connection is given up.")
     ] = 30,
@@ -294,13 +259,11 @@ def download_command(
     from eeglib.datasets.download import fetch, files_of
     from eeglib.workflow.stages import parse_subjects
 
-    known = sorted({f.subject for f in files_of(name) if f.subject is not None})
-    chosen = None
-    if subjects != "all":
-        chosen = parse_subjects(subjects, range(1, 1000))
-        if not set(chosen) <= set(known):
-            has = f"of subjects {', '.join(map(str, known))}" if known else "of all subjects in one"
-            raise DatasetError(f"{name} has files {has}, got --subjects {subjects}.")
+    offered = sorted({f.subject for f in files_of(name) if f.subject is not None})
+    chosen = None if subjects == "all" else parse_subjects(subjects, range(1, 1000))
+    if chosen and not set(chosen) <= set(offered):
+        has = f"of subjects {', '.join(map(str, offered))}" if offered else "of all subjects in one"
+        raise DatasetError(f"{name} has files {has}, got --subjects {subjects}.")
     folder = (folder or Path("data") / name).resolve()
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
@@ -329,6 +292,22 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from None
+
+
+def _run(request: Any) -> list:
+    from eeglib.workflow.run import run
+
+    try:
+        return run(request, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Finished chapters are kept; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _end(failures: list) -> None:
+    if failures:
+        typer.echo("\n".join(["\nFailed:", *map(str, failures)]), err=True)
+        raise typer.Exit(1)
 
 
 def _request(profile: Any, run_dir: Path | None, subjects: str, **options: Any) -> Any:

@@ -238,7 +238,7 @@ def data(tmp_path):
     (tmp_path / "participants.tsv").write_text("sub-01")
     profile = tiny_profile(dataset__root=str(tmp_path))
     dataset = open_chapter("02_filter_signals", profile, tmp_path / "run", 1).dataset
-    return tmp_path, lambda *subjects: data_fingerprint(dataset, subjects or [1])
+    return tmp_path, lambda: [data_fingerprint(dataset, subject) for subject in (None, 1)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,32 @@ def test_the_lock_holds_every_dependency_within_its_range(machine):
         requirement = Requirement(text)
         version = versions[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), text
+
+
+FOR_FILES_OR_COMMANDS = {
+    "django-static-mathjax", "ipykernel", "jupyter-book", "pydata-sphinx-theme", "qtawesome",
+    "snakemake", "snakemake-executor-plugin-slurm", "sphinx-book-theme", "sphinx-exercise",
+    "tabulate",
+}  # fmt: skip
+"""Dependencies that nothing here imports: their files are read, or others import or start them."""
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_used():
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "eeglib").rglob("*.py")]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources += ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    tops = set()
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+        if isinstance(node, ast.Import):
+            tops |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            tops.add(node.module.split(".")[0])
+    homes = packages_distributions()
+    tops -= {"eeglib", *sys.stdlib_module_names}
+    imported = {canonicalize_name(homes[top][0]) for top in tops}
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    assert declared == imported | FOR_FILES_OR_COMMANDS
 
 
 def test_torch_and_torchvision_belong_together():

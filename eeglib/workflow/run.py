@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
+import functools
 import json
 import math
 import os
@@ -32,6 +32,7 @@ from eeglib.chapter import (
     data_subjects,
     load_metrics,
     load_provenance,
+    subject_folder,
     write_text,
 )
 from eeglib.datasets import open_dataset
@@ -40,6 +41,7 @@ from eeglib.workflow.dependencies import dependencies, figure_modules
 from eeglib.workflow.gpus import OFFERED, SHARED_BY, VISIBLE, choose_gpus
 from eeglib.workflow.job import Failure, load_failure, write_kernel
 from eeglib.workflow.processes import only_run_in
+from eeglib.workflow.slurm import slurm_options
 from eeglib.workflow.stages import (
     FILTER,
     PACKAGE,
@@ -123,8 +125,6 @@ def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         with only_run_in(run_dir) as lock:
-            if request.executor == "slurm":
-                _check_slurm(run_dir)
             write_text(run_dir / LOG, "")
             _write_profile(request)
             write_kernel(run_dir / ".jupyter")
@@ -194,6 +194,7 @@ def reasons_to_repeat(request: Request) -> dict[Job, str]:
     """Finished jobs, in order, that must run again for what Snakemake does not look at."""
     forced = {stage.name for stage in request.only or request.stages} if request.force else ()
     dataset = open_dataset(request.profile.dataset, data_folder(request.profile, request.run_dir))
+    fingerprint = functools.cache(functools.partial(data_fingerprint, dataset))
     figures = {
         stage.name: figure_modules(request.notebooks / f"{stage.name}.ipynb")
         for stage in request.stages
@@ -216,9 +217,10 @@ def reasons_to_repeat(request: Request) -> dict[Job, str]:
         drawn = [n for n, code in figures[job.chapter].items() if known.modules.get(n) != code]
         if damaged:
             found[job] = f"{damaged[0]} is missing or damaged"
-        elif job.chapter in READ_DATA and known.dataset != data_fingerprint(
-            dataset, data_subjects(job.chapter, job.subject, request.profile)
-        ):
+        elif job.chapter in READ_DATA and known.dataset != {
+            subject_folder(subject): fingerprint(subject)
+            for subject in data_subjects(job.chapter, job.subject, request.profile)
+        }:
             found[job] = "the data have changed"
         elif drawn:
             found[job] = f"{drawn[0]} has changed"
@@ -330,11 +332,8 @@ def _drive(
     command = _snakemake(run_dir / "plan.json", run_dir)
     command += ["--keep-going"] if request.keep_going else []
     if request.executor == "slurm":
-        command += ["--executor", "slurm", "--jobs", str(request.jobs), "--latency-wait", "60"]
-        command += ["--slurm-jobname-prefix", job_prefix(run_dir)]
-        command += ["--slurm-init-seconds-before-status-checks", "5"]
-        command += ["--slurm-status-command", _status_command()]
-        command += [] if request.profile.cluster.account else ["--slurm-no-account"]
+        account = request.profile.cluster.account
+        command += slurm_options(run_dir, request.jobs, account)
     else:
         most = max(stage["threads"] for stage in plan["stages"])
         memory = int(psutil.virtual_memory().total / 1e6)
@@ -425,42 +424,6 @@ def _environment(request: Request, plan: dict | None = None) -> dict[str, str]:
         scratch.mkdir(exist_ok=True)
         environment |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), str(scratch))
     return environment
-
-
-def job_prefix(run_dir: Path) -> str:
-    """Beginning of the names of a folder's jobs on a cluster."""
-    return f"eeglib-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:8]}"
-
-
-def _status_command() -> str:
-    """The command that knows the states of jobs: sacct only where the cluster keeps accounts."""
-    try:
-        command = ["sacct", "--noheader", "--starttime", "now"]
-        subprocess.run(command, capture_output=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "squeue"
-    return "sacct"
-
-
-def _check_slurm(run_dir: Path) -> None:
-    command = ["squeue", "--me", "--noheader", "--format", "%i %j"]
-    try:
-        queue = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except FileNotFoundError:
-        raise WorkflowError(
-            "--executor slurm needs Slurm's commands (sbatch, squeue), and this machine has none. "
-            "Start the run on a login node of the cluster, or leave the option out."
-        ) from None
-    except subprocess.SubprocessError as error:
-        answer = (getattr(error, "stderr", "") or str(error)).strip()
-        raise WorkflowError(f"Slurm does not answer: {answer}") from None
-    jobs = [line.split() for line in queue.stdout.splitlines()]
-    left = [number for number, name in jobs if name.startswith(job_prefix(run_dir))]
-    if left:
-        raise WorkflowError(
-            f"Slurm still has jobs of an earlier run in {run_dir}. Wait for them or cancel them: "
-            f"scancel {' '.join(left)}"
-        )
 
 
 def _write_profile(request: Request) -> None:
