@@ -23,9 +23,6 @@ PENALTIES = np.logspace(1, 7, 13)
 SFREQ = 200.0
 """Of made-up trials, Hz."""
 
-N_SAMPLES = 20_000
-"""Moments from which the covariance of the noise is estimated."""
-
 COLUMNS = ("metric", "value", "chance", "n", "low", "high", "p_value")
 
 
@@ -166,8 +163,8 @@ def noise_whitener(trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Ongoing activity is shared by many channels, far larger than what one image adds, and its
     inverse covariance cancels it (Guggenmos et al., 2018, *NeuroImage* 173, 434).
     """
-    # Samples that follow each other are alike; a part of them gives the same covariance.
-    step = max(1, len(trials) * trials.shape[-1] // N_SAMPLES)
+    # Samples that follow each other are alike; 20,000 of them give the same covariance.
+    step = max(1, len(trials) * trials.shape[-1] // 20_000)
     trials = np.asarray(trials[..., ::step], dtype=np.float64)
     noise = [x - x.mean(axis=0) for x in (trials[labels == label] for label in np.unique(labels))]
     samples = np.concatenate(noise).swapaxes(1, 2).reshape(-1, trials.shape[1])

@@ -76,8 +76,7 @@ class Network:
             with torch.inference_mode():
                 features = self.compute(torch.stack(batch).to(self.device))
             batches.append([part.flatten(1).double().cpu().numpy() for part in features])
-        parts = map(np.concatenate, zip(*batches, strict=True))
-        return dict(zip(self.scores, parts, strict=True))
+        return dict(zip(self.scores, map(np.concatenate, zip(*batches, strict=True)), strict=True))
 
 
 def load_network(
@@ -373,5 +372,5 @@ def _kid_row(name, features, true, network, confidence) -> tuple:
     parts = KFold(min(n, 40), shuffle=True, random_state=0).split(y)
     left = np.array([float(poly_mmd(y[kept], x[kept])) for kept, _ in parts])
     reach = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((len(left) - 1) * left.var())
-    metric = f"KID ({network})"
-    return name, metric, value, np.nan, "lower", n, value - reach, value + reach, network
+    low, high = value - reach, value + reach
+    return name, f"KID ({network})", value, np.nan, "lower", n, low, high, network
