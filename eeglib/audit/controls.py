@@ -536,14 +536,8 @@ def image_identification(
         # Regularisation scales with the number of trials: weak answers need a strong one.
         model = RidgeCV(alphas=len(labels) * np.geomspace(0.1, 100, 7))
         predicted[test] = model.fit(white[~test], target[~test]).predict(white[test])
-    table = identify_within_class(
-        predicted,
-        target,
-        labels,
-        decoders.image_names(trials),
-        np.zeros((trials.n_classes, target.shape[1])),
-        seed=seed,
-    )
+    names = decoders.image_names(trials)
+    table = identify_within_class(predicted, target, labels, names, seed=seed)
     rank = table.set_index("metric").loc["within-class two-way"]
     return judged(
         Control(rank.value, 0.5, rank.low, rank.high, int(rank.n), rank.p_value),
