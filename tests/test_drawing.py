@@ -81,8 +81,8 @@ def test_trials_are_chosen_one_per_class_in_turn():
 
 def test_trials_whose_order_nobody_kept_are_drawn_too(pipeline):
     """Order -1: randomised trials, THINGS-EEG2, EEG-ImageNet without its file of the order."""
-    trials = pandas.DataFrame({"order": [7, -1, -1]}, index=[30, 20, 10])
-    assert picture_seeds(trials) == [7, 1, 2]
+    trials = pandas.DataFrame({"order": [7, -1, 0]}, index=[30, 20, 10])
+    assert picture_seeds(trials) == [7, 1, 0]
     unknown = picture_seeds(trials.assign(order=-1))
     assert unknown == [0, 1, 2]
     pictures = reconstruct(pipeline, PROMPTS[:1] * 3, unknown, **QUICK)
