@@ -1,56 +1,59 @@
-"""Speed of training against the usual way, and of one trial.
+"""What Lightning costs, and what its usual way of loading trials would cost.
 
-``python -m benchmarks training`` trains the student (128 x 21 x 23 images, 1,600 training and 200
-validation trials of noise) with the loop of `eeglib.decoding.training` and, for comparison, with Lightning
-and its usual DataLoader: the same network, whose way forward standardises each batch, and, to
-separate the two gains, the network without its first layer on trials standardised beforehand. The
-three take turns, so that all share the machine's weather, and medians over the turns are given. It
-measures what share of the machine's rate of convolution is reached, and times one trial of 440
-samples on its way to a posterior, on one core.
+``python -m benchmarks training`` trains the student (128 x 21 x 23 inputs, 1,600 training and 200
+validation trials of noise) in three ways that take turns, so that all share the machine's weather:
 
-Where PyTorch sees a GPU, the same is measured there, and all ten methods of one subject (as many
-epochs as the student; no early stopping) and the share of an epoch's time that the GPU computes.
-``--epochs 5`` is a quick trial; the student's seconds are then scaled to 50.
+- ``here``: `eeglib.decoding.training.fit`, Lightning with a batch by one indexing;
+- ``bare loop``: PyTorch without Lightning, over the same batches of the same standardised trials;
+- ``DataLoader``: Lightning with its usual loader, which fetches trial by trial and standardises
+  every batch.
+
+Given are the medians of the ratios. It also measures what share of the machine's rate of
+convolution the training reaches, and times one trial of 440 samples on its way to a posterior, on
+one core. Where PyTorch sees a GPU, the same is measured there, and all ten methods of one subject
+(for as many epochs as the student; no early stopping) and the share of an epoch's time that the
+GPU computes. ``--epochs 5`` is a quick trial; the student's seconds are then scaled to 50.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import time
 import warnings
 from collections.abc import Callable
 
 import numpy as np
+import pytorch_lightning as lightning
 import torch
 from torch import nn
-from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from eeglib.decoding.networks import residual_network
 from eeglib.decoding.splits import Split
-from eeglib.decoding.training import fit, predict
+from eeglib.decoding.training import Student, distillation_loss, fit, on_device, predict
 from eeglib.timefrequency import spectrograms
 
 SHAPE, N_CLASSES = (128, 21, 23), 40
 N_TIMES, SFREQ = 440, 1000.0
 N_TRAINING, N_VALIDATION = 1600, 200
-EPOCHS = 50
+EPOCHS, BATCH = 50, 64
+LOSS = {"alpha": 0.5, "temperature": 1.0}
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print the table and the closing line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks training", description=__doc__)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the student")
-    parser.add_argument("--repeats", type=int, default=5, help="turns with Lightning")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of the three ways")
     parser.add_argument("--trials", type=int, default=500, help="single trials to time")
     options = parser.parse_args(arguments)
     print(f"threads: {torch.get_num_threads()}; load of the last minute: {os.getloadavg()[0]:.1f}")
     data = _data()
     cpu = _on_device("cpu", data, options)
     closing = {
-        "cpu_speedup": cpu["speedup"],
-        "cpu_speedup_standardized": cpu["speedup_standardized"],
+        "vs_bare_loop": cpu["vs_bare_loop"],
+        "vs_dataloader": cpu["vs_dataloader"],
         "student_50_epochs_s": cpu["student_s"],
         "share_of_conv_rate": cpu["rate"] / _conv_rate(),
         "trial_p99_ms": _one_trial(options.trials),
@@ -58,9 +61,10 @@ def main(arguments: list[str]) -> int:
     if torch.cuda.is_available():
         gpu = _on_device("cuda", data, options)
         closing |= {
-            "gpu_speedup": gpu["speedup"],
+            "gpu_vs_bare_loop": gpu["vs_bare_loop"],
+            "gpu_vs_dataloader": gpu["vs_dataloader"],
             "gpu_student_s": gpu["student_s"],
-            "gpu_rows_s": _methods_seconds("cuda", options.epochs),
+            "gpu_methods_s": _methods_seconds("cuda", options.epochs),
             "gpu_busy_share": _busy_share("cuda", data),
         }
     else:
@@ -72,27 +76,9 @@ def main(arguments: list[str]) -> int:
 def _data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     n_trials = N_TRAINING + N_VALIDATION
-    images = rng.standard_normal((n_trials, *SHAPE), dtype=np.float32)
+    inputs = rng.standard_normal((n_trials, *SHAPE), dtype=np.float32)
     teacher = rng.standard_normal((n_trials, N_CLASSES), dtype=np.float32)
-    return images, np.arange(n_trials) % N_CLASSES, teacher
-
-
-def _fit(data, epochs: int, device: str) -> float:
-    """Seconds of the loop here."""
-    build = residual_network(SHAPE, N_CLASSES)
-    images, labels, teacher = data
-    options = {"max_epochs": epochs, "patience": 10**6, "device": device}
-    history = fit(build, images, labels, _split(), teacher_logits=teacher, **options).history
-    return float(history["seconds"].iloc[-1])
-
-
-def count_multiplications(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one trial's way forward; a training step takes about three times as many."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, *shape))
-    return counter.get_total_flops() // 2
+    return inputs, np.arange(n_trials) % N_CLASSES, teacher
 
 
 def _split() -> Split:
@@ -100,108 +86,124 @@ def _split() -> Split:
     return Split(np.arange(N_TRAINING), np.arange(N_TRAINING, n_trials), np.array([], dtype=int))
 
 
-def _per_epoch(measure: Callable[[int], float]) -> float:
-    """What an epoch adds, apart from what the start of training takes."""
-    return (measure(3) - measure(1)) / 2
-
-
 def _on_device(device: str, data, options) -> dict[str, float]:
-    """Whole training, then epochs in turns with Lightning."""
-    name = "cpu" if device == "cpu" else "gpu"
-    seconds = _fit(data, options.epochs, device) * EPOCHS / options.epochs
-    network = residual_network(SHAPE, N_CLASSES)()
-    steps = 3 * 2 * count_multiplications(network, SHAPE) * N_TRAINING * EPOCHS
+    """Whole training, then epochs of the three ways in turns."""
+    seconds = _here(data, options.epochs, device)[-1] * EPOCHS / options.epochs
+    multiplications = _multiplications(residual_network(SHAPE, N_CLASSES)())
+    rate = 3 * 2 * multiplications * N_TRAINING * EPOCHS / seconds
     print(
-        f"{name}: student, {EPOCHS} epochs of {N_TRAINING:,} trials: {seconds:.1f} s, "
-        f"{steps / seconds / 1e9:.1f} Gflop/s",
+        f"{device}: student, {EPOCHS} epochs of {N_TRAINING:,} trials: {seconds:.1f} s, "
+        f"{rate / 1e9:.1f} Gflop/s",
         flush=True,
     )
-    ways = {
-        "here": lambda: _per_epoch(lambda epochs: _fit(data, epochs, device)),
-        "Lightning": _usual_way(data, device, standardized=False),
-        "Lightning, standardised trials": _usual_way(data, device, standardized=True),
-    }
-    times = np.array([[way() for way in ways.values()] for _ in range(options.repeats)])
-    for way, found in zip(ways, times.T, strict=True):
+    ways: dict[str, Callable] = {"here": _here, "bare loop": _bare, "DataLoader": _dataloader}
+    times = np.array(
+        [
+            [_seconds_of_an_epoch(way(data, 3, device)) for way in ways.values()]
+            for _ in range(options.repeats)
+        ]
+    )
+    for way, own in zip(ways, times.T, strict=True):
         print(
-            f"{name}: one epoch, {way}: median {np.median(found):.3f} s of {len(found)}, "
-            f"{found.min():.3f} to {found.max():.3f} s"
+            f"{device}: one epoch, {way}: median {np.median(own):.3f} s of {len(own)}, "
+            f"{own.min():.3f} to {own.max():.3f} s"
         )
-    ratios = np.median(times[:, 1:] / times[:, :1], axis=0)
+    here, bare, loader = times.T
     return {
-        "speedup": ratios[0],
-        "speedup_standardized": ratios[1],
+        "vs_bare_loop": float(np.median(here / bare)),
+        "vs_dataloader": float(np.median(loader / here)),
         "student_s": seconds,
-        "rate": steps / seconds,
+        "rate": rate,
     }
 
 
-def _usual_way(data, device: str, standardized: bool) -> Callable[[], float]:
-    """An epoch of the same network, loss and optimiser as a Lightning user would write it."""
-    import pytorch_lightning
-    from torch.utils.data import DataLoader, TensorDataset
+def _seconds_of_an_epoch(ends: list[float]) -> float:
+    """What an epoch adds, apart from what the start of training takes."""
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    images, labels, teacher = (torch.as_tensor(array) for array in data)
-    fitted = residual_network(SHAPE, N_CLASSES)()
-    fitted.standardize.fit(images[:N_TRAINING])
-    if standardized:
-        images = fitted.standardize(images)
 
-    class Module(pytorch_lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.network = residual_network(SHAPE, N_CLASSES)()
-            self.network.load_state_dict(fitted.state_dict())
-            if standardized:
-                self.network = self.network.layers
+def _here(data, epochs: int, device: str) -> list[float]:
+    """Ends of the epochs, seconds, of `fit`."""
+    inputs, labels, teacher = data
+    options = {"teacher_logits": teacher, "max_epochs": epochs, "patience": 10**6}
+    build = residual_network(SHAPE, N_CLASSES)
+    trained = fit(build, inputs, labels, _split(), batch_size=BATCH, device=device, **options)
+    return trained.history["seconds"].tolist()
 
-        def _loss(self, batch):
-            inputs, targets, logits = batch
-            found = self.network(inputs)
-            by_teacher = functional.cross_entropy(found, logits.softmax(dim=1))
-            return 0.5 * functional.cross_entropy(found, targets) + 0.5 * by_teacher
 
-        def training_step(self, batch, _):
-            return self._loss(batch)
+def _bare(data, epochs: int, device: str) -> list[float]:
+    """The same network, loss, optimiser and batches in a loop of a few lines."""
+    split, device = _split(), torch.device(device)
+    training, validation = (
+        [on_device(array[part], device) for array in data]
+        for part in (split.training, split.validation)
+    )
+    network = residual_network(SHAPE, N_CLASSES)().to(device)
+    network.standardize.fit(training[0])
+    training[0], validation[0] = map(network.standardize, (training[0], validation[0]))
+    layers = network.layers.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(layers.parameters(), lr=3e-4, fused=True)
+    ends = []
+    for _ in range(epochs):
+        layers.train()
+        for index in torch.randperm(N_TRAINING, device=device).split(BATCH):
+            inputs, labels, teacher = (tensor[index] for tensor in training)
+            loss = distillation_loss(layers(inputs), labels, teacher, **LOSS)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
+            optimizer.step()
+        layers.eval()
+        with torch.inference_mode():
+            inputs, labels, teacher = validation
+            float(distillation_loss(layers(inputs), labels, teacher, **LOSS))
+        ends.append(time.perf_counter())
+    return ends
 
-        def validation_step(self, batch, _):
-            self.log("validation_loss", self._loss(batch))
 
-        def configure_optimizers(self):
-            return torch.optim.Adam(self.parameters(), lr=3e-4)
+def _dataloader(data, epochs: int, device: str) -> list[float]:
+    """The same module as a Lightning user would feed it: trial by trial, standardised in steps."""
+    ends = []
 
-    class Clock(pytorch_lightning.Callback):
-        def __init__(self):
-            self.ends = []
-
+    class Clock(lightning.Callback):
         def on_train_epoch_end(self, *_):
-            self.ends.append(time.perf_counter())
+            ends.append(time.perf_counter())
 
-    tensors = images, labels, teacher
-    training = TensorDataset(*(t[:N_TRAINING] for t in tensors))
-    validation = TensorDataset(*(t[N_TRAINING:] for t in tensors))
-
-    def seconds_of_an_epoch() -> float:
-        clock = Clock()
-        trainer = pytorch_lightning.Trainer(
-            max_epochs=3,
-            accelerator="cpu" if device == "cpu" else "gpu",
-            devices=1,
-            gradient_clip_val=1.0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[clock],
-            num_sanity_val_steps=0,
+    network = residual_network(SHAPE, N_CLASSES)()
+    training, validation = (
+        TensorDataset(*(torch.as_tensor(array[part]) for array in data))
+        for part in (_split().training, _split().validation)
+    )
+    network.standardize.fit(training.tensors[0])
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu" if device == "cpu" else "gpu",
+        devices=1,
+        gradient_clip_val=1.0,
+        callbacks=[Clock()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(
+            Student(network, **LOSS, learning_rate=3e-4),
+            DataLoader(training, BATCH, shuffle=True),
+            DataLoader(validation, BATCH),
         )
-        loaders = DataLoader(training, 64, shuffle=True), DataLoader(validation, 64)
-        trainer.fit(Module(), *loaders)
-        return (clock.ends[-1] - clock.ends[0]) / 2
+    return ends
 
-    return seconds_of_an_epoch
+
+def _multiplications(network: nn.Module) -> int:
+    """Multiply-adds of one trial's way forward; a training step takes about three times as many."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, *SHAPE))
+    return counter.get_total_flops() // 2
 
 
 def _methods_seconds(device: str, epochs: int) -> float:
@@ -243,14 +245,16 @@ def _busy_share(device: str, data) -> float:
 
     kind = DeviceType.CPU if device == "cpu" else DeviceType.CUDA
 
+    activity = ProfilerActivity.CPU if device == "cpu" else ProfilerActivity.CUDA
+    own = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
+
     def computing(epochs: int) -> float:
-        activity = ProfilerActivity.CPU if device == "cpu" else ProfilerActivity.CUDA
         with profile(activities=[activity], acc_events=True) as watched:
-            _fit(data, epochs, device)
-        own = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
+            _here(data, epochs, device)
         return 1e-6 * sum(getattr(e, own) for e in watched.events() if e.device_type == kind)
 
-    share = _per_epoch(computing) / _per_epoch(lambda epochs: _fit(data, epochs, device))
+    seconds = _seconds_of_an_epoch(_here(data, 3, device))
+    share = (computing(3) - computing(1)) / 2 / seconds
     print(f"{device}: computes {share:.1%} of an epoch's time")
     return share
 

@@ -1,11 +1,20 @@
 """Attributions of a network whose use of its input is known."""
 
+import ast
+import json
+from pathlib import Path
+
+import mne
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from eeglib import timefrequency
 from eeglib.decoding.attribution import attribute
+from eeglib.profile import TimeFrequencySettings
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_distill_student.ipynb"
 
 
 class OneCell(nn.Module):
@@ -23,7 +32,7 @@ class OneCell(nn.Module):
 def test_a_linear_network_is_explained_exactly():
     images = np.random.default_rng(0).standard_normal((7, 4, 3, 5)).astype(np.float32)
     reference = images.mean(axis=0) + 1
-    found = attribute(OneCell(), images, np.ones(7, int), reference, batch_size=3)
+    found = attribute(OneCell(), images, np.ones(7, int), reference)
     expected = 2 * (images[:, 2, 1, 3] - reference[2, 1, 3]).mean()
     channels, cells = np.zeros(4), np.zeros((3, 5))
     channels[2] = cells[1, 3] = expected
@@ -32,9 +41,14 @@ def test_a_linear_network_is_explained_exactly():
     assert found.missed < 1e-5
 
 
-def test_what_does_not_fit_is_refused():
-    images = np.zeros((2, 4, 3, 5), np.float32)
-    with pytest.raises(ValueError, match="as many labels"):
-        attribute(OneCell(), images, np.zeros(3, int), images[0])
-    with pytest.raises(ValueError, match="The reference has shape"):
-        attribute(OneCell(), images, np.zeros(2, int), images[0, :3])
+def test_the_map_of_chapter_5_counts_its_times_from_the_image():
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    (cell,) = (cell for cell in cells if "plot_attribution" in cell)
+    (call,) = (n for n in ast.parse(cell).body if "spectrogram_axes" in ast.unparse(n))
+    info = mne.create_info(2, 250.0, "eeg")
+    epochs = mne.EpochsArray(np.zeros((1, 2, 110)), info, tmin=0.02, verbose=False)
+    names = {"epochs": epochs, "timefrequency": timefrequency, "grid": TimeFrequencySettings()}
+    exec(ast.unparse(call), names)
+    _, times = names["axes"]
+    assert times[0] == pytest.approx(0.02)  # the first window is centred where a trial begins

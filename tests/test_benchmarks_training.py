@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import training
+from eeglib.decoding.networks import residual_network
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +21,13 @@ def test_the_closing_line(monkeypatch, capsys):
     monkeypatch.setattr(training.torch.cuda, "is_available", lambda: False)
     assert training.main(["--epochs", "2", "--repeats", "2", "--trials", "5"]) == 0
     out = capsys.readouterr().out.strip()
-    assert "one epoch, Lightning: median" in out
+    assert "one epoch, DataLoader: median" in out
     name, *pairs = out.splitlines()[-1].split()
     values = {key: float(value) for key, value in (pair.split("=") for pair in pairs)}
     assert name == "training"
     assert set(values) == {
-        "cpu_speedup",
-        "cpu_speedup_standardized",
+        "vs_bare_loop",
+        "vs_dataloader",
         "student_50_epochs_s",
         "share_of_conv_rate",
         "trial_p99_ms",
@@ -41,3 +42,9 @@ def test_what_is_measured_on_a_gpu_runs_on_a_cpu(capsys):
     out = capsys.readouterr().out
     assert out.count("cpu: method ") == 10
     assert "computes" in out
+
+
+def test_the_cost_of_the_student_is_known(monkeypatch):
+    monkeypatch.setattr(training, "SHAPE", (128, 21, 23))
+    stem = 128 * 31 * 21 * 23
+    assert stem < training._multiplications(residual_network((128, 21, 23), 40)()) < 15e6

@@ -87,5 +87,5 @@ def test_all_parameters_learn():
 def test_impossible_shapes_are_refused():
     with pytest.raises(ValueError, match="No width gives"):
         Conv1dClassifier(1_000_000, 8, 2)
-    with pytest.raises(ValueError, match=r"images \(n_trials, 3, 8, n_times\), got \(2, 3, 1, 8\)"):
+    with pytest.raises(ValueError, match=r"inputs \(n_trials, 3, 8, n_times\), got \(2, 3, 1, 8\)"):
         ResidualCNN(3, 8, 8, 2)(torch.zeros(2, 3, 1, 8))

@@ -86,11 +86,7 @@ def test_an_image_with_two_labels_or_half_the_names_is_refused():
         split_by_image(metadata, **SHARES, seed=0)
 
 
-def test_wrong_shares_columns_and_stimuli_are_refused():
-    with pytest.raises(SplitError, match="sum to 1"):
-        split_by_image(trials(), training=0.8, validation=0.1, test=0.2, seed=0)
-    with pytest.raises(SplitError, match="columns"):
-        split_by_image(trials().drop(columns="label"), **SHARES, seed=0)
+def test_stimuli_of_another_data_set_are_refused():
     with pytest.raises(SplitError, match="not among the stimuli"):
         split_by_image(trials(), **SHARES, seed=0, stimuli=trials(n_images=5))
 

@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 from eeglib.decoding.attribution import Attribution
-from eeglib.decoding.teacher_study import ALONE, TEACHER
+from eeglib.decoding.teacher_study import TEACHER
 from eeglib.plotting.decoding import (
     plot_attribution,
     plot_confusion_by_group,
@@ -35,7 +35,7 @@ def test_classes_of_a_group_stand_together():
 
 def test_gains_are_drawn_even_if_they_are_nothing():
     row = {"accuracy": 0.5, "gain": 0.0, "low": 0.0, "high": 0.0}
-    figure = plot_gains(pandas.DataFrame({ALONE: row, TEACHER: row}).T)
+    figure = plot_gains(pandas.DataFrame({TEACHER: row}).T)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [TEACHER]
 
 

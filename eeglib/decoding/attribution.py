@@ -1,4 +1,4 @@
-"""Which channels and which cells of the time-frequency image a student went by (chapter 5)."""
+"""Which channels and which cells of the spectrogram a student went by (chapter 5)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from captum.attr import IntegratedGradients
 from torch import nn
 
 from eeglib.decoding.training import on_device
@@ -16,12 +17,12 @@ STEPS = 16
 
 @dataclass(frozen=True)
 class Attribution:
-    """Mean over trials of what each part of the image added to the logit of the true class.
+    """Mean over trials of what each part of the spectrogram added to the logit of the true class.
 
     Attributes
     ----------
     channels : array, shape (n_chans,)
-        Summed over the cells of the image.
+        Summed over the cells.
     cells : array, shape (n_freqs, n_windows)
         Summed over channels.
     missed : float
@@ -34,11 +35,7 @@ class Attribution:
 
 
 def attribute(
-    network: nn.Module,
-    images: np.ndarray,
-    labels: np.ndarray,
-    reference: np.ndarray,
-    batch_size: int = 32,
+    network: nn.Module, spectrograms: np.ndarray, labels: np.ndarray, reference: np.ndarray
 ) -> Attribution:
     """Integrated gradients of the true class, summed over cells or over channels.
 
@@ -46,58 +43,34 @@ def attribute(
     ----------
     network : nn.Module
         A trained student, in evaluation mode.
-    images : array, shape (n_trials, n_chans, n_freqs, n_windows)
+    spectrograms : array, shape (n_trials, n_chans, n_freqs, n_windows)
     labels : array of int, shape (n_trials,)
         Whose logit is explained.
     reference : array, shape (n_chans, n_freqs, n_windows)
-        The image without information: the mean over training trials.
-    batch_size : int
-        Trials at a time.
+        The spectrogram without information: the mean over training trials.
 
     Returns
     -------
     Attribution
 
-    Raises
-    ------
-    ValueError
-        If there are no trials, or shapes differ.
-
     Notes
     -----
     Sundararajan, Taly & Yan (2017), with captum: the gradient of the logit, averaged along the
     line from the reference to the trial and multiplied by their difference. Summed over the whole
-    image it gives the change of the logit; of how exactly it does, `missed` tells. It shows what
-    the *network* used, not where the brain holds the information: a channel may serve only to
+    spectrogram it gives the change of the logit; of how exactly it does, `missed` tells. It shows
+    what the *network* used, not where the brain holds the information: a channel may serve only to
     cancel noise of its neighbours (Haufe et al. 2014).
     """
-    from captum.attr import IntegratedGradients
-
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or not len(images) or len(images) != len(labels):
-        raise ValueError(
-            "Expected at least one image (n_trials, n_chans, n_freqs, n_windows) and as many "
-            f"labels, got {images.shape} and {labels.shape}."
-        )
-    if images.shape[1:] != reference.shape:
-        raise ValueError(f"The reference has shape {reference.shape}, trials {images.shape[1:]}.")
     device = next(network.parameters()).device
-    baseline = on_device(reference[np.newaxis], device)
-    method = IntegratedGradients(network.eval(), multiply_by_inputs=True)
-    total, missed, change = np.zeros(reference.shape), 0.0, 0.0
-    for start in range(0, len(images), batch_size):
-        batch = on_device(images[start : start + batch_size], device)
-        target = torch.as_tensor(labels[start : start + batch_size].astype(np.int64), device=device)
-        values, delta = method.attribute(
-            batch,
-            baseline,
-            target=target,
-            n_steps=STEPS,
-            internal_batch_size=256,
-            return_convergence_delta=True,
-        )
-        total += values.detach().cpu().numpy().sum(axis=0)
-        missed += float(delta.abs().sum())
-        change += float(values.detach().flatten(1).sum(dim=1).abs().sum())
-    mean = total / len(images)
-    return Attribution(mean.sum(axis=(1, 2)), mean.sum(axis=0), missed / max(change, 1e-12))
+    values, deltas = IntegratedGradients(network).attribute(
+        on_device(spectrograms, device),
+        on_device(reference[np.newaxis], device),
+        target=torch.as_tensor(labels, device=device),
+        n_steps=STEPS,
+        internal_batch_size=max(256, len(spectrograms)),
+        return_convergence_delta=True,
+    )
+    change = values.flatten(1).sum(dim=1).abs().sum()
+    missed = float(deltas.abs().sum() / change.clamp(min=1e-12))
+    mean = values.detach().mean(dim=0).cpu().numpy()
+    return Attribution(mean.sum(axis=(1, 2)), mean.sum(axis=0), missed)

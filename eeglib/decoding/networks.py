@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 N_PARAMETERS = 1_150_000
 """Size that the networks aim at, and come within 4% of."""
 
-MOMENTUM = 0.3
-"""Share of each batch in the running means of batch normalisation. With PyTorch's 0.1, a small
-data set's first epochs are too few steps, and the validation loss says nothing."""
-
 MAP_SIZE = 32
-"""Longest side of the map that the residual network works on; larger images are cut in patches."""
+"""Longest side of the map that the residual network works on; larger inputs are cut in patches."""
+
+# Share of each batch in the running means of batch normalisation. With PyTorch's 0.1, a small data
+# set's first epochs are too few steps, and the validation loss says nothing.
+Norm1d, Norm2d = (partial(kind, momentum=0.3) for kind in (nn.BatchNorm1d, nn.BatchNorm2d))
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -28,31 +29,31 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-class ResidualCNN(nn.Module):
-    """Convolutional network with residual connections for images of many channels.
+def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], ResidualCNN]:
+    """Builder of the paper's student for inputs of a shape (n_chans, n_freqs, n_times)."""
+    n_chans, n_freqs, n_times = (int(side) for side in shape)
+    return lambda: ResidualCNN(n_chans, n_freqs, n_times, n_classes)
 
-    Each frequency of each channel is standardised; a first convolution mixes the channels of the
-    image; four residual blocks follow, each halving the map and all but the first doubling the
-    number of filters; then the average over the map, dropout and a linear layer (section 3.3 of
-    the paper).
+
+class ResidualCNN(nn.Module):
+    """Convolutional network with residual connections for inputs of many channels.
+
+    Each frequency of each channel is standardised; a first convolution mixes the channels; four
+    residual blocks follow, each halving the map and all but the first doubling the number of
+    filters; then the average over the map, dropout and a linear layer (section 3.3 of the paper).
 
     Parameters
     ----------
     n_chans : int
-        Channels of the image: those of the EEG, or 1 where the EEG itself is the image.
+        Channels: those of the EEG, or 1 where the EEG itself is the picture.
     n_freqs, n_times : int
-        Height and width of the image.
+        Height and width of the input.
     n_outputs : int
         Number of classes.
     dropout : float
         Share of features set to zero in training, before the linear layer.
     n_parameters : int
         Size to come close to.
-
-    Raises
-    ------
-    ValueError
-        If no width gives a network of that size.
 
     Notes
     -----
@@ -80,7 +81,7 @@ class ResidualCNN(nn.Module):
             return nn.Sequential(
                 nn.Conv2d(n_chans, width, patch, stride=patch, bias=False),
                 *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths)),
-                _norm(nn.BatchNorm2d, 8 * width),
+                Norm2d(8 * width),
                 nn.AdaptiveAvgPool2d(1),
                 nn.Flatten(),
                 nn.Dropout(dropout),
@@ -90,24 +91,17 @@ class ResidualCNN(nn.Module):
         self.standardize = CellNorm(n_chans, n_freqs)
         self.layers = build(fitting_width(build, n_parameters))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, shape (n_trials, n_outputs), of images (n_trials, n_chans, n_freqs, n_times)."""
-        return self.layers(self.standardize(images))
-
-
-def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], ResidualCNN]:
-    """Builder of the paper's student for inputs of a shape (n_chans, n_freqs, n_times)."""
-    n_chans, n_freqs, n_times = (int(side) for side in shape)
-    return lambda: ResidualCNN(n_chans, n_freqs, n_times, n_classes)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits, shape (n_trials, n_outputs), of inputs (n_trials, n_chans, n_freqs, n_times)."""
+        return self.layers(self.standardize(inputs))
 
 
 class CellNorm(nn.Module):
     """Each frequency of each channel to mean 0 and variance 1, over the training trials and times.
 
-    Power falls so steeply with frequency that, with one mean for a whole channel, the image would
-    be the same ridge in every trial and what differs between trials a ripple on it. Nothing here
-    is learned step by step: `fit` takes means and variances once, so that the loop of training can
-    standardise every trial once instead of in every epoch.
+    Power falls so steeply with frequency that, with one mean for a whole channel, the input would
+    be the same ridge in every trial and what differs between trials a ripple on it. Means and
+    variances are taken once, by `fit`, so that trials can be standardised once for all epochs.
     """
 
     def __init__(self, n_chans: int, n_freqs: int):
@@ -116,73 +110,58 @@ class CellNorm(nn.Module):
         self.register_buffer("scale", torch.ones(1, n_chans, n_freqs, 1))
 
     @torch.no_grad()
-    def fit(self, images: Tensor) -> None:
-        """Take means and variances from the training images (n_trials, n_chans, n_freqs, n_times).
-
-        Until then images pass as they are.
-        """
-        variance, mean = torch.var_mean(images, dim=(0, 3), keepdim=True, correction=0)
+    def fit(self, inputs: Tensor) -> None:
+        """Take means and variances from the training inputs; until then inputs pass as they are."""
+        variance, mean = torch.var_mean(inputs, dim=(0, 3), keepdim=True, correction=0)
         self.mean.copy_(mean)
         self.scale.copy_(torch.rsqrt(variance + 1e-5))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Standardised images, of the same shape."""
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Standardised inputs, of the same shape."""
         n_chans, n_freqs = self.mean.shape[1:3]
-        if images.shape[1:3] != (n_chans, n_freqs):  # one frequency would be taken for all
+        if inputs.shape[1:3] != (n_chans, n_freqs):  # one frequency would be taken for all
             raise ValueError(
-                f"This network takes images (n_trials, {n_chans}, {n_freqs}, n_times), got "
-                f"{tuple(images.shape)}."
+                f"This network takes inputs (n_trials, {n_chans}, {n_freqs}, n_times), got "
+                f"{tuple(inputs.shape)}."
             )
-        return (images - self.mean) * self.scale
+        return (inputs - self.mean) * self.scale
 
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut; halves both sides of the map.
 
     Activations stand before the convolutions, the shortcut averages and mixes, and the block
-    starts as its shortcut alone. So a new network is linear in the averages of its image, which is
+    starts as its shortcut alone. So a new network is linear in the averages of its input, which is
     what few trials can teach, and grows its non-linear parts from there.
     """
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
         self.way = nn.Sequential(
-            _norm(nn.BatchNorm2d, n_in),
+            Norm2d(n_in),
             nn.ReLU(),
             nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False),
-            _norm(nn.BatchNorm2d, n_out),
+            Norm2d(n_out),
             nn.ReLU(),
             nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
-            _norm(nn.BatchNorm2d, n_out),
+            Norm2d(n_out),
         )
         nn.init.zeros_(self.way[-1].weight)
         self.shortcut = nn.Sequential(
             nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
             nn.Conv2d(n_in, n_out, 1, bias=False),
-            _norm(nn.BatchNorm2d, n_out),
+            Norm2d(n_out),
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (n_trials, n_out, half the height, half the width)."""
         return self.way(maps) + self.shortcut(maps)
 
 
 class LSTMClassifier(nn.Module):
     """Four LSTM layers over time; the last moment's state is classified (section 3.6).
 
-    Parameters
-    ----------
-    n_chans, n_times : int
-        Shape of a trial.
-    n_outputs : int
-        Number of classes.
-    step : int
-        Neighbouring times that are averaged into one first. A signal filtered below 70 Hz is
-        described by 200 times a second; every further step costs time and adds nothing.
-    dropout : float
-        Between the layers and before the linear layer.
-    n_parameters : int
-        Size to come close to.
+    `step` neighbouring times are averaged into one first: a signal filtered below 70 Hz is
+    described by 200 times a second; every further step costs time and adds nothing.
     """
 
     def __init__(
@@ -199,7 +178,7 @@ class LSTMClassifier(nn.Module):
         def build(width: int) -> nn.ModuleDict:
             return nn.ModuleDict(
                 {
-                    "scale": _norm(nn.BatchNorm1d, n_chans),
+                    "scale": Norm1d(n_chans),
                     "lstm": nn.LSTM(n_chans, width, 4, batch_first=True, dropout=dropout),
                     "drop": nn.Dropout(dropout),
                     "out": nn.Linear(width, n_outputs),
@@ -219,10 +198,7 @@ class LSTMClassifier(nn.Module):
 
 
 class Conv1dClassifier(nn.Module):
-    """Four temporal convolutions with dropout, an average over time, a linear layer (section 3.6).
-
-    Parameters are those of `LSTMClassifier`, without ``step``.
-    """
+    """Four temporal convolutions with dropout, an average over time, a linear layer."""
 
     def __init__(
         self,
@@ -237,11 +213,11 @@ class Conv1dClassifier(nn.Module):
 
         def build(width: int) -> nn.Sequential:
             widths = [n_chans, width, 2 * width, 4 * width, 4 * width]
-            layers: list[nn.Module] = [_norm(nn.BatchNorm1d, n_chans)]
-            for n_in, n_out, stride in zip(widths[:-1], widths[1:], strides, strict=True):
+            layers: list[nn.Module] = [Norm1d(n_chans)]
+            for (n_in, n_out), stride in zip(itertools.pairwise(widths), strides, strict=True):
                 layers += [
                     nn.Conv1d(n_in, n_out, 7, stride=stride, padding=3, bias=False),
-                    _norm(nn.BatchNorm1d, n_out),
+                    Norm1d(n_out),
                     nn.ReLU(),
                     nn.Dropout(dropout),
                 ]
@@ -256,18 +232,9 @@ class Conv1dClassifier(nn.Module):
 
 
 def fitting_width(build: Callable[[int], nn.Module], n_parameters: int = N_PARAMETERS) -> int:
-    """Width that brings a family of networks closest to a number of parameters.
+    """Width that brings networks that grow with it closest to a number of parameters.
 
-    Parameters
-    ----------
-    build : callable
-        Gives the network of a width; the number of parameters must grow with it.
-    n_parameters : int
-
-    Raises
-    ------
-    ValueError
-        If the nearest is more than 4% off, at the size at which networks are compared.
+    Raises ValueError if the nearest is more than 4% off, at the size that all share.
     """
 
     def size(width: int) -> int:
@@ -287,7 +254,3 @@ def fitting_width(build: Callable[[int], nn.Module], n_parameters: int = N_PARAM
             f"the nearest has {size(width):,}. Reduce the channels or classes."
         )
     return width
-
-
-def _norm(kind: type[nn.Module], n_features: int) -> nn.Module:
-    return kind(n_features, momentum=MOMENTUM)

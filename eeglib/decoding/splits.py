@@ -20,13 +20,7 @@ class SplitError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the trials in each part.
-
-    Attributes
-    ----------
-    training, validation, test : array of int, shape (n_trials of the part,)
-        Ascending.
-    """
+    """Row numbers of the trials in each part: ascending arrays of int."""
 
     training: np.ndarray
     validation: np.ndarray
@@ -53,17 +47,13 @@ def split_by_image(
         One row per trial, with ``image`` and ``label``. Where ``image`` is empty for all trials,
         each trial counts as an image of its own.
     training, validation, test : float
-        Shares of each class's images, summing to 1.
+        Shares of each class's images, above 0 and summing to 1.
     seed : int
         Another seed gives another split.
     stimuli : pandas.DataFrame | None
         All images of the data set (``image``, ``label``). Give it where subjects lack some images:
-        the parts are then decided on the complete list and are the same for all subjects. Without
-        it they are decided on the images in `metadata`.
-
-    Returns
-    -------
-    Split
+        the parts are then the same for all subjects. Without it they are decided on the images in
+        `metadata`.
 
     Raises
     ------
@@ -77,25 +67,20 @@ def split_by_image(
     at least one. Neither the order of the rows nor the subject has a say.
     """
     keys, labels = _image_keys(metadata)
-    known_keys, known_labels = keys, labels
-    if stimuli is not None and len(stimuli) and _has_images(metadata):
-        known_keys, known_labels = _image_keys(stimuli)
-        missing = sorted(set(keys) - set(known_keys))
-        if missing:
+    all_keys, all_labels = keys, labels
+    if stimuli is not None and len(stimuli) and (metadata["image"].fillna("") != "").any():
+        all_keys, all_labels = _image_keys(stimuli)
+        if missing := sorted(set(keys) - set(all_keys)):
             raise SplitError(
                 f"{len(missing)} images of the trials are not among the stimuli, such as "
                 f"{missing[0]!r}. Give the stimuli of the same data set."
             )
-    shares = (training, validation, test)
-    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise SplitError(f"The shares must be above 0 and sum to 1, got {shares}.")
-    parts = _parts_of_images(known_keys, known_labels, validation, test, seed)
-    of_trial = np.array([parts[key] for key in keys])
-    split = Split(*(np.flatnonzero(of_trial == part) for part in PARTS))
+    parts = _parts_of_images(all_keys, all_labels, validation, test, seed)
+    part_of_trial = np.array([parts[key] for key in keys])
+    split = Split(*(np.flatnonzero(part_of_trial == part) for part in PARTS))
     check_disjoint(split, metadata)
     for part in PARTS:
-        lacking = sorted(set(labels) - set(labels[getattr(split, part)]))
-        if lacking:
+        if lacking := sorted(set(labels) - set(labels[getattr(split, part)])):
             raise SplitError(
                 f"The {part} part holds no trial of label {lacking[0]}: this subject lacks all of "
                 "its images there. Choose another seed or leave the class out."
@@ -106,19 +91,13 @@ def split_by_image(
 def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
     """Make sure that no trial and no image is in two parts, and every row number exists.
 
-    Parameters
-    ----------
-    split : Split
-    metadata : pandas.DataFrame
-        One row per trial, with ``image`` and ``label``.
-
     Raises
     ------
     SplitError
         Naming the parts and what they share.
     """
     keys, _ = _image_keys(metadata)
-    seen: dict[str, str] = {}
+    part_of_image: dict[str, str] = {}
     for part in PARTS:
         rows = np.asarray(getattr(split, part))
         if len(rows) == 0:
@@ -131,22 +110,15 @@ def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
         if len(np.unique(rows)) < len(rows):
             raise SplitError(f"The {part} part holds a trial twice.")
         for key in set(keys[rows]):
-            if key in seen:
+            if part_of_image.setdefault(key, part) != part:
                 raise SplitError(
-                    f"Image {key!r} is in the {seen[key]} and the {part} part. Split by image."
+                    f"Image {key!r} is in the {part_of_image[key]} and the {part} part. Split by "
+                    "image."
                 )
-            seen[key] = part
-
-
-def _has_images(metadata: pandas.DataFrame) -> bool:
-    return bool(len(metadata)) and bool((metadata["image"].fillna("").astype(str) != "").any())
 
 
 def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Name of the image of each trial, or a name of its own for each trial, and the labels."""
-    missing = [column for column in ("image", "label") if column not in metadata]
-    if missing or not len(metadata):
-        raise SplitError(f"Trials need the columns image and label; missing: {missing or 'rows'}.")
     names = metadata["image"].fillna("").astype(str).to_numpy(dtype=object)
     labels = metadata["label"].to_numpy(dtype=int)
     unnamed = int((names == "").sum())
@@ -175,15 +147,15 @@ def _parts_of_images(
         images = sorted(set(keys[labels == label]), key=lambda key: _draw(seed, label, key))
         n_test = max(1, round(test * len(images)))
         n_validation = max(1, round(validation * len(images)))
-        if len(images) - n_test - n_validation < 1:
+        n_training = len(images) - n_test - n_validation
+        if n_training < 1:
             raise SplitError(
                 f"Label {label} has {len(images)} images; at least "
                 f"{max(3, n_test + n_validation + 1)} are needed, one for each part. Collect more "
                 "or leave the class out."
             )
-        for rank, key in enumerate(images):
-            in_test, in_validation = rank < n_test, rank < n_test + n_validation
-            parts[key] = "test" if in_test else "validation" if in_validation else "training"
+        order = ["test"] * n_test + ["validation"] * n_validation + ["training"] * n_training
+        parts |= dict(zip(images, order, strict=True))
     return parts
 
 

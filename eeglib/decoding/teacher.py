@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,18 +28,8 @@ class TeacherError(ValueError):
 
 @dataclass(frozen=True)
 class Clip:
-    """An image encoder and the preparation of images that goes with it.
+    """Vision transformer of open_clip, and what makes a tensor (3, size, size) of a picture."""
 
-    Attributes
-    ----------
-    name : str
-    encoder : torch.nn.Module
-        Vision transformer of open_clip, in evaluation mode, on the GPU if there is one.
-    prepare : callable
-        From a picture (PIL) to a tensor of shape (3, size, size).
-    """
-
-    name: str
     encoder: nn.Module
     prepare: Callable[[Any], Any]
 
@@ -86,7 +75,7 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
             "token. Choose a vision transformer of open_clip, such as ViT-B-32 or ViT-L-14."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Clip(model, encoder.eval().requires_grad_(False).to(device), prepare)
+    return Clip(encoder.eval().requires_grad_(False).to(device), prepare)
 
 
 def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) -> np.ndarray:
@@ -98,7 +87,6 @@ def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) ->
     files : iterable of path
         Images in any format that Pillow reads.
     batch_size : int
-        Images at a time.
 
     Returns
     -------
@@ -107,44 +95,38 @@ def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) ->
     Raises
     ------
     TeacherError
-        Naming every file that is missing or cannot be read.
+        Naming the first file that is missing or cannot be read.
 
     Notes
     -----
     The token after the last block and its layer normalisation, before the projection into the
     space that images share with text (section 3.5 of the paper).
     """
-    files = [Path(file) for file in files]
-    if not files:
-        raise TeacherError("There are no images to describe.")
+    files, tokens = [Path(file) for file in files], []
     device = next(clip.encoder.parameters()).device
-    tokens, problems = [], {}
     for start in range(0, len(files), batch_size):
-        pictures = []
-        for file in files[start : start + batch_size]:
-            try:
-                pictures.append(clip.prepare(_open_picture(file)))
-            except TeacherError as error:
-                problems[file] = str(error)
-        if problems:  # go on looking, so that all bad files are named at once
-            continue
+        pictures = [clip.prepare(_open_picture(f)) for f in files[start : start + batch_size]]
         with torch.inference_mode():
-            found = clip.encoder.forward_intermediates(
+            layers = clip.encoder.forward_intermediates(
                 torch.stack(pictures).to(device),
                 indices=1,
                 normalize_intermediates=True,
                 intermediates_only=True,
                 output_extra_tokens=True,
             )
-        tokens.append(found["image_intermediates_prefix"][-1][:, 0].float().cpu().numpy())
-    if problems:
-        shown = "\n".join(f"  {file}: {why}" for file, why in list(problems.items())[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise TeacherError(
-            f"{len(problems)} of {len(files)} images cannot be used:\n{shown}{more}\nReplace the "
-            "files, or leave their images out of the data set's list of stimuli."
-        )
+        tokens.append(layers["image_intermediates_prefix"][-1][:, 0].float().cpu().numpy())
     return np.concatenate(tokens)
+
+
+def _open_picture(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as picture:
+            return picture.convert("RGB")
+    except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
+        raise TeacherError(
+            f"{file} is no readable image ({type(error).__name__}). Replace the file, or leave the "
+            "image out of the data set's list of stimuli."
+        ) from None
 
 
 def demo_clip_path() -> Path:
@@ -164,31 +146,14 @@ def _locate(model: str, weights: str | None) -> tuple[str, dict[str, Any]]:
         return f"local-dir:{folder.resolve()}", {}
     if model.startswith("hf-hub:"):
         return model, {}
-    known = open_clip.list_models()
-    if model not in known:
-        near = difflib.get_close_matches(model, known, n=3) or ["ViT-B-32", "ViT-L-14"]
-        raise TeacherError(
-            f"teacher.model is {model!r}: neither 'demo', nor an existing folder, nor a model of "
-            f"open_clip. Near it: {', '.join(near)}."
-        )
     tags = open_clip.list_pretrained_tags_by_model(model)
-    if weights is None or (weights not in tags and not Path(weights).is_file()):
+    if tags and weights not in tags and not Path(weights or "").is_file():
         raise TeacherError(
-            f"teacher.weights is {weights!r}; {model} needs one of {', '.join(tags) or 'no tag'}, "
-            "or the path of a weights file."
+            f"teacher.weights is {weights!r}; {model} needs one of {', '.join(tags)}, or the path "
+            "of a weights file."
         )
     setting = open_clip.get_pretrained_cfg(model, weights) or {}
     return model, {"pretrained": weights, "force_quick_gelu": bool(setting.get("quick_gelu"))}
-
-
-def _open_picture(file: Path):
-    if not file.is_file():
-        raise TeacherError("there is no such file")
-    try:
-        with Image.open(file) as picture:
-            return picture.convert("RGB")
-    except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
-        raise TeacherError(f"not a readable image ({type(error).__name__})") from None
 
 
 @dataclass(frozen=True)

@@ -73,19 +73,9 @@ def mean_entropy(logits: np.ndarray) -> float:
 
 
 def smoothed_labels(labels: np.ndarray, n_classes: int, entropy: float) -> np.ndarray:
-    """Soft targets of one entropy that know the label and nothing else.
+    """Soft targets (n_trials, n_classes) of an entropy, nats, that know the label and no more.
 
-    Parameters
-    ----------
-    labels : array of int, shape (n_trials,)
-    n_classes : int
-    entropy : float
-        Nats, above 0 and below ``log(n_classes)``.
-
-    Returns
-    -------
-    array, shape (n_trials, n_classes)
-        ``1 - e`` for the true class and ``e / (n_classes - 1)`` for each other.
+    They are ``1 - e`` for the true class and ``e / (n_classes - 1)`` for each other.
     """
 
     def excess(share: float) -> float:

@@ -22,13 +22,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    RandomSampler,
-    SequentialSampler,
-    TensorDataset,
-)
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from eeglib.decoding.networks import ResidualCNN
 from eeglib.decoding.splits import Split
@@ -322,9 +316,8 @@ def fit(
 def _batches(tensors: Sequence[Tensor], batch_size: int, shuffle: bool) -> DataLoader:
     """Loader that takes a whole batch by one indexing."""
     trials = TensorDataset(*tensors)
-    order = RandomSampler(trials) if shuffle else SequentialSampler(trials)
-    leave_one_out = shuffle and len(trials) % batch_size == 1
-    sampler = BatchSampler(order, batch_size, drop_last=leave_one_out)
+    order = RandomSampler(trials) if shuffle else range(len(trials))
+    sampler = BatchSampler(order, batch_size, drop_last=shuffle and len(trials) % batch_size == 1)
     # With a generator of its own, the loader does not draw from the seed of the epoch.
     return DataLoader(trials, batch_size=None, sampler=sampler, generator=torch.Generator())
 

@@ -1,23 +1,64 @@
-"""Figures of the student: gains, sweeps, confusion by semantic group, recall, attribution."""
+"""Figures of teacher and student: training, scores, gains, confusion, recall, attribution."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
+import mne
 import numpy as np
 
-from eeglib.decoding.teacher_study import ALONE
 from eeglib.plotting.style import COLORS, WIDTH, new_figure, shorten
 
 if TYPE_CHECKING:
-    import mne
     import pandas
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
     from eeglib.decoding.attribution import Attribution
+
+
+def plot_training(histories: Mapping[str, pandas.DataFrame]) -> Figure:
+    """Training and validation loss against the epoch, one panel per network.
+
+    Parameters
+    ----------
+    histories : mapping of str to pandas.DataFrame
+        Columns ``epoch``, ``training_loss``, ``validation_loss``; the epoch with the lowest
+        validation loss, whose weights are kept, is marked.
+    """
+    figure, axes = new_figure(2.8, 1, len(histories), sharex=True)
+    for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
+        best = history.loc[history["validation_loss"].idxmin()]
+        ax.plot(history["epoch"], history["training_loss"], label="training")
+        ax.plot(history["epoch"], history["validation_loss"], "--", label="validation")
+        ax.plot(best["epoch"], best["validation_loss"], "o", color=COLORS[6], label="kept")
+        ax.set(title=name, xlabel="epoch", ylabel="loss (nats)")
+    axes[0, 0].legend()
+    return figure
+
+
+def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figure:
+    """Bars with intervals, one per method, and the level of chance.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``method`` (title), ``value``, ``low``, ``high``, ``chance``.
+    xlabel : str
+    """
+    figure, axes = new_figure(0.9 + 0.36 * len(table))
+    ax, places = axes[0, 0], np.arange(len(table))
+    errors = _errors(table, "value")
+    ax.barh(places, table["value"], color=COLORS[5], xerr=errors, capsize=3, ecolor="0.25")
+    ends = places - 0.45, places + 0.45
+    ax.vlines(table["chance"], *ends, color=COLORS[1], linewidth=2, label="chance")
+    ax.set_yticks(places, table["method"])
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    figure.legend(loc="outside upper right")
+    return figure
 
 
 def plot_gains(table: pandas.DataFrame) -> Figure:
@@ -26,18 +67,15 @@ def plot_gains(table: pandas.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        From `eeglib.decoding.teacher_study.gains`; the labels alone, whose gain is 0, are not drawn.
+        From `eeglib.decoding.teacher_study.gains`, without the labels alone, whose gain is 0.
     """
-    import matplotlib.pyplot as plt
-
-    shown = table.drop(index=ALONE)
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.4 * len(shown)), layout="constrained")
-    rows = np.arange(len(shown))
-    errors = np.abs(np.stack([shown["gain"] - shown["low"], shown["high"] - shown["gain"]]))
-    ax.errorbar(shown["gain"], rows, xerr=errors, fmt="o", color=COLORS[0], capsize=3)
+    figure, axes = new_figure(1.1 + 0.4 * len(table))
+    ax, places = axes[0, 0], np.arange(len(table))
+    errors = _errors(table, "gain")
+    ax.errorbar(table["gain"], places, xerr=errors, fmt="o", color=COLORS[0], capsize=3)
     ax.axvline(0, color=COLORS[1], linewidth=1.5, label="no gain")
-    ax.set_yticks(rows, shown.index)
-    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.set_yticks(places, table.index)
+    ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("gain in top-1 accuracy over the labels alone")
     figure.legend(loc="outside upper right")
     return figure
@@ -51,24 +89,32 @@ def plot_sweep(table: pandas.DataFrame) -> Figure:
     table : pandas.DataFrame
         From `eeglib.decoding.teacher_study.sweep`.
     """
-    import matplotlib.pyplot as plt
-
-    names = list(dict.fromkeys(table["parameter"]))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(WIDTH, 2.8), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, name in zip(axes[0], names, strict=True):
-        own = table[table["parameter"] == name]
-        means = own.groupby("value")["accuracy"].mean()
-        ax.plot(own["value"], own["accuracy"], ".", color=COLORS[5], label="one seed")
+    parts = dict(list(table.groupby("parameter", sort=False)))
+    figure, axes = new_figure(2.8, 1, len(parts), sharey=True)
+    for ax, (name, part) in zip(axes[0], parts.items(), strict=True):
+        means = part.groupby("value")["accuracy"].mean()
+        ax.plot(part["value"], part["accuracy"], ".", color=COLORS[5], label="one seed")
         ax.plot(means.index, means, "o-", color=COLORS[0], label="mean")
-        ax.axhline(own["chance"].iloc[0], color=COLORS[1], linestyle="--", label="chance")
+        ax.axhline(part["chance"].iloc[0], color=COLORS[1], linestyle="--", label="chance")
         ax.set_xlabel("$\\alpha$, weight of the labels" if name == "alpha" else "temperature $T$")
         if name == "T":
             ax.set_xscale("log", base=2)
             ax.set_xticks(means.index, [f"{value:g}" for value in means.index])
     axes[0, 0].set_ylabel(f"validation accuracy (n = {table['n'].iloc[0]})")
     axes[0, -1].legend()
+    return figure
+
+
+def plot_similarity(matrix: np.ndarray, class_names: Sequence[str], label: str) -> Figure:
+    """A square matrix over classes."""
+    side = min(WIDTH, 3.0 + 0.13 * len(class_names))
+    figure, axes = new_figure(side)
+    figure.set_figwidth(side + 1.2)
+    ax, ticks = axes[0, 0], range(len(class_names))
+    mesh = ax.imshow(matrix)
+    ax.set_xticks(ticks, class_names, rotation=90, fontsize=8)
+    ax.set_yticks(ticks, class_names, fontsize=8)
+    figure.colorbar(mesh, ax=ax, label=label, shrink=0.8)
     return figure
 
 
@@ -82,7 +128,7 @@ def plot_confusion_by_group(
     counts : array of int, shape (n_classes, n_classes)
         True class down, predicted class across.
     class_names, groups : sequence of str, length n_classes
-        Name and group of each class, in the order of the rows.
+        Name and group of each class.
     """
     order = sorted(range(len(groups)), key=lambda c: (groups[c], c))
     ordered = np.asarray(counts)[np.ix_(order, order)]
@@ -104,62 +150,51 @@ def plot_recall(table: pandas.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        From `eeglib.evaluation.recall_by_class`.
+        From `eeglib.evaluation.recall_by_class`; classes without a test trial are left out.
     """
-    import matplotlib.pyplot as plt
-
-    shown = table[table["n"] > 0].sort_values("recall", ascending=False)
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.2), layout="constrained")
-    places = np.arange(len(shown))
-    errors = np.abs(np.stack([shown["recall"] - shown["low"], shown["high"] - shown["recall"]]))
-    ax.bar(places, shown["recall"], color=COLORS[5], yerr=errors, capsize=2, ecolor="0.25")
-    ax.axhline(shown["chance"].iloc[0], color=COLORS[1], linestyle="--", label="chance")
-    ax.set_xticks(places, shown["class"], rotation=90, fontsize=8)
+    table = table[table["n"] > 0].sort_values("recall", ascending=False)
+    figure, axes = new_figure(3.2)
+    ax, places = axes[0, 0], np.arange(len(table))
+    errors = _errors(table, "recall")
+    ax.bar(places, table["recall"], color=COLORS[5], yerr=errors, capsize=2, ecolor="0.25")
+    ax.axhline(table["chance"].iloc[0], color=COLORS[1], linestyle="--", label="chance")
+    ax.set_xticks(places, table["class"], rotation=90, fontsize=8)
     ax.set(ylabel="recall", ylim=(0, 1))
     ax.legend()
     return figure
 
 
 def plot_attribution(
-    found: Attribution, info: mne.Info, frequencies: np.ndarray, times: np.ndarray
+    attribution: Attribution, info: mne.Info, frequencies: np.ndarray, times: np.ndarray
 ) -> Figure:
     """What channels and time-frequency cells added to the logit of the true class.
 
     Parameters
     ----------
-    found : Attribution
+    attribution : Attribution
     info : mne.Info
-        Channels of the images, in their order; without positions they are drawn as bars.
+        Channels of the spectrograms, in their order; without positions they are drawn as bars.
     frequencies, times : array
-        Axes of the images: hertz, and seconds after the onset of the image.
+        Axes of the spectrograms: hertz, and seconds after the onset of the image.
     """
-    import matplotlib.pyplot as plt
-    import mne
-
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2), layout="constrained")
+    figure, axes = new_figure(3.2, 1, 2)
+    head, map_ = axes[0]
+    label, style = "added to the logit", {"cmap": "RdBu_r"}
     places = np.array([channel["loc"][:3] for channel in info["chs"]])
-    size = np.abs(found.channels).max() or 1.0
     if np.isfinite(places).all() and np.ptp(places, axis=0).min() > 0:
-        shown, _ = mne.viz.plot_topomap(
-            found.channels,
-            info,
-            axes=axes[0],
-            show=False,
-            vlim=(-size, size),
-            cmap="RdBu_r",
-            contours=0,
-        )
-        figure.colorbar(shown, ax=axes[0], label="added to the logit", shrink=0.8)
+        size = np.abs(attribution.channels).max() or 1.0
+        options = {"axes": head, "show": False, "vlim": (-size, size), "contours": 0}
+        mesh, _ = mne.viz.plot_topomap(attribution.channels, info, **options, **style)
+        figure.colorbar(mesh, ax=head, label=label, shrink=0.8)
     else:
-        axes[0].barh(info["ch_names"], found.channels, color=COLORS[0])
-        axes[0].set_xlabel("added to the logit")
-    axes[0].set_title("channels")
-    size = np.abs(found.cells).max() or 1.0
-    mesh = axes[1].pcolormesh(
-        times, frequencies, found.cells, shading="nearest", cmap="RdBu_r", vmin=-size, vmax=size
-    )
-    axes[1].set(title="time-frequency cells", xlabel="time (s)", ylabel="frequency (Hz)")
-    figure.colorbar(mesh, ax=axes[1], label="added to the logit", shrink=0.8)
+        head.barh(info["ch_names"], attribution.channels, color=COLORS[0])
+        head.set_xlabel(label)
+    head.set_title("channels")
+    size = np.abs(attribution.cells).max() or 1.0
+    limits = {"vmin": -size, "vmax": size, "shading": "nearest"}
+    mesh = map_.pcolormesh(times, frequencies, attribution.cells, **limits, **style)
+    map_.set(title="time-frequency cells", xlabel="time (s)", ylabel="frequency (Hz)")
+    figure.colorbar(mesh, ax=map_, label=label, shrink=0.8)
     return figure
 
 
@@ -172,88 +207,27 @@ def plot_soft_targets(
 ) -> Figure:
     """Pictures and, under each, the teacher's largest probabilities; the true class in orange."""
     figure, axes = new_figure(4.4, 2, len(pictures), height_ratios=[1, 1.2])
-    for column, (picture, row, label) in enumerate(
-        zip(pictures, probabilities, labels, strict=True)
-    ):
+    for column, picture in enumerate(pictures):
         axes[0, column].imshow(picture)
         axes[0, column].axis("off")
-        order = np.argsort(row)[::-1][:n_bars]
-        colors = [COLORS[1] if c == label else COLORS[0] for c in order]
-        ax = axes[1, column]
-        ax.barh(range(len(order)), row[order], color=colors)
-        ax.set(xlim=(0, 1), xlabel="probability")
-        ax.set_yticks([])
-        for y, c in enumerate(order):
-            ax.text(
-                0.03,
-                y,
-                shorten(class_names[c], 16),
-                va="center",
-                fontsize=8,
-                bbox={"facecolor": "white", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"},
-            )
-        ax.invert_yaxis()
+        _plot_largest(axes[1, column], probabilities[column], labels[column], class_names, n_bars)
     return figure
 
 
-def plot_similarity(matrix: np.ndarray, class_names: Sequence[str], label: str) -> Figure:
-    """A square matrix over classes."""
-    side = min(WIDTH, 3.0 + 0.13 * len(class_names))
-    figure, axes = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
-    shown = axes.imshow(matrix)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=90, fontsize=8)
-    axes.set_yticks(ticks, class_names, fontsize=8)
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
-    return figure
-
-
-def plot_training(histories: Mapping[str, pandas.DataFrame], stopped: bool = True) -> Figure:
-    """Training and validation loss against the epoch, one panel per network.
-
-    Parameters
-    ----------
-    histories : mapping of str to pandas.DataFrame
-        Columns ``epoch``, ``training_loss``, ``validation_loss``.
-    stopped : bool
-        Mark the epoch with the lowest validation loss, whose weights are kept.
-    """
-    figure, axes = new_figure(2.8, 1, len(histories), sharex=True)
-    for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
-        ax.plot(history["epoch"], history["training_loss"], label="training")
-        ax.plot(history["epoch"], history["validation_loss"], "--", label="validation")
-        if stopped:
-            best = history.loc[history["validation_loss"].idxmin()]
-            ax.plot(best["epoch"], best["validation_loss"], "o", color=COLORS[6], label="kept")
-        ax.set(title=name, xlabel="epoch", ylabel="loss (nats)")
-    axes[0, 0].legend()
-    return figure
-
-
-def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figure:
-    """Bars with intervals, one per method, and the level of chance.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns ``method`` (title), ``value``, ``low``, ``high``, ``chance``.
-    xlabel : str
-    """
-    figure, axes = new_figure(0.9 + 0.36 * len(table))
-    ax = axes[0, 0]
-    rows = np.arange(len(table))
-    errors = np.abs(np.stack([table["value"] - table["low"], table["high"] - table["value"]]))
-    ax.barh(rows, table["value"], color=COLORS[5], xerr=errors, capsize=3, ecolor="0.25")
-    for y, chance in zip(rows, table["chance"], strict=True):
-        ax.plot(
-            [chance, chance],
-            [y - 0.45, y + 0.45],
-            color=COLORS[1],
-            linewidth=2,
-            label="chance" if y == 0 else None,
-        )
-    ax.set_yticks(rows, table["method"])
+def _plot_largest(
+    ax: Axes, probabilities: np.ndarray, label: int, class_names: Sequence[str], n_bars: int
+) -> None:
+    order = np.argsort(probabilities)[::-1][:n_bars]
+    colors = [COLORS[1] if c == label else COLORS[0] for c in order]
+    ax.barh(range(len(order)), probabilities[order], color=colors)
+    box = {"facecolor": "white", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"}
+    for y, c in enumerate(order):
+        ax.text(0.03, y, shorten(class_names[c], 16), va="center", fontsize=8, bbox=box)
+    ax.set(xlim=(0, 1), xlabel="probability")
+    ax.set_yticks([])
     ax.invert_yaxis()
-    ax.set_xlabel(xlabel)
-    figure.legend(loc="outside upper right")
-    return figure
+
+
+def _errors(table: pandas.DataFrame, value: str) -> np.ndarray:
+    """Distances of the interval's ends from the value, shape (2, n)."""
+    return np.abs(np.stack([table[value] - table["low"], table["high"] - table[value]]))
