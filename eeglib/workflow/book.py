@@ -22,15 +22,16 @@ import yaml
 from nbformat.v4 import new_markdown_cell
 
 from eeglib.chapter import subject_folder, write_text
-from eeglib.profile import Profile, load_profile
+from eeglib.profile import load_profile
 from eeglib.workflow import pages
 from eeglib.workflow.dependencies import read_notebook
 from eeglib.workflow.run import Request
-from eeglib.workflow.stages import STAGES, Job, Stage, jobs_of, site_folder
+from eeglib.workflow.stages import STAGES, Stage, jobs_of, site_folder
 from eeglib.workflow.status import read_status
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 SUBJECTS_LINK = "## Subject by subject\n\nWhat each chapter found: {doc}`/subjects/index`."
+Stages = tuple[Stage, ...]
 SUBJECT_PAGES = 50
 """With more subjects than this the book lists them but gives them no pages of their own."""
 
@@ -39,9 +40,7 @@ class BookError(RuntimeError):
     """The book cannot be built, or its pages have faults; the message names the pages."""
 
 
-def build_book(
-    run_dir: str | Path, site: Path | None = None, chapters: tuple[Stage, ...] = STAGES
-) -> Path:
+def build_book(run_dir: str | Path, site: Path | None = None, stages: Stages = STAGES) -> Path:
     """Build the HTML book of a run.
 
     Parameters
@@ -51,8 +50,8 @@ def build_book(
     site : Path | None
         Folder with ``_config.yml``, ``_toc.yml``, ``book`` and ``notebooks``; the project's own
         where left out.
-    chapters : tuple of Chapter
-        The table of chapters.
+    stages : tuple of Stage
+        The table of stages.
 
     Returns
     -------
@@ -68,25 +67,25 @@ def build_book(
     run_dir = Path(run_dir).resolve()
     if not (run_dir / "profile.yml").is_file():
         raise BookError(f"Nothing has run in {run_dir}. Run it first: eeglib run --run-dir ...")
-    staging = stage_book(run_dir, site or site_folder(), chapters)
-    log = run_dir / "book.log"
+    staging = stage_book(run_dir, site or site_folder(), stages)
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(staging)]
     command += ["--warningiserror", "--keep-going", "--quiet"]
     environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "NO_COLOR": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    log = run_dir / "book.log"
     write_text(log, done.stdout + done.stderr)
-    html = staging / "_build" / "html"
     if done.returncode != 0:
         lines = (done.stdout + done.stderr).splitlines()
-        told = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-15:]
-        raise BookError(f"The book was not built without warnings ({log}):\n" + "\n".join(told))
+        faults = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-15:]
+        raise BookError(f"The book was not built without warnings ({log}):\n" + "\n".join(faults))
+    html = staging / "_build" / "html"
     faults = page_faults(html)
     if faults:
         raise BookError("Pages with faults:\n" + "\n".join(faults))
     return html / "index.html"
 
 
-def stage_book(run_dir: Path, site: Path, chapters: tuple[Stage, ...] = STAGES) -> Path:
+def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     """Write everything that Jupyter Book builds, into ``<run_dir>/book``.
 
     Raises
@@ -100,32 +99,44 @@ def stage_book(run_dir: Path, site: Path, chapters: tuple[Stage, ...] = STAGES) 
     shutil.copytree(site / "book", staging / "book")
     shutil.copy(site / "_config.yml", staging)
     _copy_mathjax(staging / "_static" / "mathjax")
-    sources = {c.name: read_notebook(site / "notebooks" / f"{c.name}.ipynb") for c in chapters}
-    subjects = _subjects_run(profile, run_dir)
-    one_by_one = len(subjects) <= SUBJECT_PAGES
-    results = {
-        job: pages.read_result(job, run_dir, one_by_one or job.subject in (None, subjects[0]))
-        for c in chapters
-        for job in jobs_of(c, subjects)
-    }
-    for chapter in chapters:
-        job = jobs_of(chapter, subjects[:1])[0]
-        page = pages.chapter_page(sources[chapter.name], results[job])
-        if chapter == chapters[-1]:
-            page.cells.append(new_markdown_cell(SUBJECTS_LINK))
-        _write_page(staging / "notebooks" / f"{chapter.name}.ipynb", page)
+    sources = {s.name: read_notebook(site / "notebooks" / f"{s.name}.ipynb") for s in stages}
     titles = {name: pages.title_of(source, name) for name, source in sources.items()}
-    with_pages = subjects if one_by_one else []
-    part = _stage_subjects(staging, sources, titles, with_pages, results)
     everybody = profile.dataset.subjects
-    request = Request(profile, run_dir, everybody, site / "notebooks", chapters)
-    index = pages.subjects_index(read_status(request), with_pages)
-    write_text(_made(staging / "subjects") / "index.md", index)
-    times = pages.execution_times(list(results.values()), titles, one_by_one)
-    write_text(staging / "execution_times.md", times)
+    subjects = [s for s in everybody if (run_dir / subject_folder(s)).is_dir()] or everybody[:1]
+    with_pages = subjects if len(subjects) <= SUBJECT_PAGES else []
+    results = {
+        job: pages.read_result(job, run_dir, bool(with_pages) or job.subject in (None, subjects[0]))
+        for stage in stages
+        for job in jobs_of(stage, subjects)
+    }
+    for stage in stages:
+        page = pages.chapter_page(sources[stage.name], results[jobs_of(stage, subjects)[0]])
+        if stage == stages[-1]:
+            page.cells.append(new_markdown_cell(SUBJECTS_LINK))
+        _write(staging / "notebooks" / f"{stage.name}.ipynb", page)
+    sections = []
+    for subject in with_pages:
+        folder = f"subjects/{subject_folder(subject)}"
+        own = [result for job, result in results.items() if job.subject == subject]
+        overview = pages.subject_overview(subject, own, titles)
+        _write(staging / folder / "index.md", overview)
+        ran = [result for result in own if result.status != "not run"]
+        for result in ran:
+            page = pages.subject_page(sources[result.job.chapter], result)
+            _write(staging / "subjects" / f"{result.job}.ipynb", page)
+        entries = [{"file": f"subjects/{result.job}"} for result in ran]
+        sections.append({"file": f"{folder}/index", **({"sections": entries} if entries else {})})
+    request = Request(profile, run_dir, everybody, site / "notebooks", stages)
+    _write(
+        staging / "subjects" / "index.md", pages.subjects_index(read_status(request), with_pages)
+    )
+    times = pages.execution_times([*results.values()], titles, bool(with_pages))
+    _write(staging / "execution_times.md", times)
     toc = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))
-    toc["parts"].insert(1, part)
-    write_text(staging / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
+    index = {"file": "subjects/index", **({"sections": sections} if sections else {})}
+    run_part = {"caption": "This run", "chapters": [index, {"file": "execution_times"}]}
+    toc["parts"].insert(1, run_part)
+    _write(staging / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
     faults = _output_faults(staging)
     if faults:
         raise BookError(
@@ -183,39 +194,16 @@ class _PageReader(HTMLParser):
             self.faults.append(f"figure {values.get('src', '')[:80]} has no alternative text")
 
 
-def _stage_subjects(
-    staging: Path,
-    sources: dict[str, nbformat.NotebookNode],
-    titles: dict[str, str],
-    subjects: list[int],
-    results: dict[Job, pages.Result],
-) -> dict:
-    """Write the subjects' pages; return their part of the table of contents."""
-    of_subject = {s: [r for r in results.values() if r.job.subject == s] for s in subjects}
-    sections = []
-    for subject in subjects:
-        folder = f"subjects/{subject_folder(subject)}"
-        overview = pages.subject_overview(subject, of_subject[subject], titles)
-        write_text(_made(staging / folder) / "index.md", overview)
-        shown = [result for result in of_subject[subject] if result.status != "not run"]
-        for result in shown:
-            name = result.job.chapter
-            page = pages.subject_page(sources[name], result)
-            _write_page(staging / folder / f"{name}.ipynb", page)
-        entries = [{"file": f"{folder}/{result.job.chapter}"} for result in shown]
-        sections.append({"file": f"{folder}/index", **({"sections": entries} if entries else {})})
-    index = {"file": "subjects/index", **({"sections": sections} if sections else {})}
-    return {"caption": "This run", "chapters": [index, {"file": "execution_times"}]}
-
-
-def _subjects_run(profile: Profile, run_dir: Path) -> list[int]:
-    subjects = [s for s in profile.dataset.subjects if (run_dir / subject_folder(s)).is_dir()]
-    return subjects or list(profile.dataset.subjects[:1])
-
-
-def _write_page(path: Path, page: nbformat.NotebookNode) -> None:
-    nbformat.validate(page)
-    write_text(_made(path.parent) / path.name, json.dumps(page, ensure_ascii=False, indent=1))
+def _write(path: Path, page: nbformat.NotebookNode | str) -> None:
+    """Write a page, whose cells have ids that are the same at every build."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(page, str):
+        page.nbformat_minor = max(5, page.nbformat_minor)
+        for number, cell in enumerate(page.cells):
+            cell["id"] = f"cell-{number}"
+        nbformat.validate(page)
+        page = json.dumps(page, ensure_ascii=False, indent=1)
+    write_text(path, page)
 
 
 def _output_faults(pages_folder: Path) -> list[str]:
@@ -225,10 +213,10 @@ def _output_faults(pages_folder: Path) -> list[str]:
         for cell in nbformat.read(path, as_version=4).cells:
             for output in cell.get("outputs", []):
                 if output.output_type == "error" or output.get("name") == "stderr":
-                    told = output.get("text") or f"{output.get('ename')}: {output.get('evalue')}"
+                    text = output.get("text") or f"{output.get('ename')}: {output.get('evalue')}"
                     where = path.relative_to(pages_folder)
                     first = cell.source.strip().split("\n")[0]
-                    faults.append(f"{where}, cell that begins `{first}`:\n  {told.strip()[:500]}")
+                    faults.append(f"{where}, cell that begins `{first}`:\n  {text.strip()[:500]}")
     return faults
 
 
@@ -239,8 +227,3 @@ def _copy_mathjax(folder: Path) -> None:
     shutil.copytree(source / fonts, folder / fonts)
     shutil.copy(source / "tex-chtml-full.js", folder)
     shutil.copy(source.parent / "LICENSE", folder)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
