@@ -124,17 +124,7 @@ class Provenance(BaseModel):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one method said about the test trials.
-
-    Attributes
-    ----------
-    probabilities : np.ndarray
-        Float32, shape (n_trials, n_classes).
-    metadata : pandas.DataFrame
-        The trials' `METADATA`, one row per trial.
-    class_names : list of str
-        Names of the columns of ``probabilities``.
-    """
+    """What one method said about the test trials: (n_trials, n_classes), with `METADATA`."""
 
     probabilities: np.ndarray
     metadata: pandas.DataFrame
@@ -246,11 +236,18 @@ def git_revision() -> str | None:
     checkout = Path(eeglib.__file__).parent.parent
     if not (checkout / ".git").exists():
         return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(checkout),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
-        answer = subprocess.run(
-            command, cwd=checkout, capture_output=True, text=True, timeout=10, check=True
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
@@ -276,21 +273,11 @@ def plain(value: Any) -> Any:
     )
 
 
-def _version_of(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def module_hashes(prefix: str = "eeglib") -> dict[str, str]:
-    """Checksums of the modules that this process has imported, by dotted name."""
-    files = {
-        name: Path(module.__file__)
-        for name, module in sorted(sys.modules.items())
-        if f"{name}.".startswith(f"{prefix}.") and getattr(module, "__file__", None)
-    }
-    return {name: sha256_of(path)[:16] for name, path in files.items() if path.is_file()}
+def module_hashes() -> dict[str, str]:
+    """Checksums of the modules of eeglib that this process has imported, by dotted name."""
+    names = [n for n in sorted(sys.modules) if n == "eeglib" or n.startswith("eeglib.")]
+    files = {name: getattr(sys.modules[name], "__file__", None) for name in names}
+    return {n: sha256_of(Path(f))[:16] for n, f in files.items() if f and Path(f).is_file()}
 
 
 class Chapter:
@@ -401,9 +388,9 @@ class Chapter:
         Parameters
         ----------
         method : str
-            Name of the row, such as ``distillation_stft``.
+            Its name, such as ``distillation_stft``.
         probabilities : np.ndarray
-            Shape (n_trials, n_classes).
+            Shape (n_trials, n_classes); class c is ``class_names[c]``.
         metadata : pandas.DataFrame
             The same trials, with the columns `METADATA`.
         class_names : list of str
@@ -527,7 +514,7 @@ class Chapter:
             modules=module_hashes(),
             python=platform.python_version(),
             platform=platform.platform(),
-            packages={name: _version_of(name) for name in PACKAGES},
+            packages={name: importlib.metadata.version(name) for name in PACKAGES},
             profile=profile.model_dump(mode="json"),
             seeds={"profile": [profile.seed], "training": list(profile.training.seeds)},
             dataset={subject_folder(s): data_fingerprint(self.dataset, s) for s in subjects},
