@@ -6,8 +6,8 @@ Cohen's kappa.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -134,22 +134,6 @@ def paired_difference(
     }
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Count which class was taken for which.
-
-    Parameters
-    ----------
-    labels, predicted : array of int, shape (n_trials,)
-    n_classes : int
-
-    Returns
-    -------
-    array of int, shape (n_classes, n_classes)
-        True class down, predicted class across.
-    """
-    return confusion_matrix(labels, predicted, labels=np.arange(n_classes))
-
-
 def recall_by_class(
     labels: np.ndarray,
     predicted: np.ndarray,
@@ -171,7 +155,7 @@ def recall_by_class(
         Chance is that of top-1 accuracy. Intervals are Wilson's, which stay within 0 and 1 and
         are not empty at either.
     """
-    counts = confusion(labels, predicted, len(class_names))
+    counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
     chance = counts.sum(axis=1).max() / counts.sum()
     rows = []
     for label, name in enumerate(class_names):
@@ -265,7 +249,7 @@ def pair_table(
 
 
 def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -> pandas.DataFrame:
-    """Which subjects finished which chapters: those who did not are missing from the group.
+    """Which subjects finished which chapters; those who did not are missing from the group.
 
     Parameters
     ----------
@@ -275,9 +259,8 @@ def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -
     Returns
     -------
     pandas.DataFrame
-        A row per subject, a column per chapter: ``finished`` or ``missing``. Of more than 40
-        subjects the complete ones share one row, so that nobody who is missing is lost in a long
-        table.
+        A row per subject, a column per chapter; of more than 40 subjects the complete ones share
+        one row.
     """
     index = pandas.Index(subjects, name="subject")
     table = pandas.DataFrame(
@@ -362,22 +345,7 @@ def group_table(summary: pandas.DataFrame, titles: Mapping[str, str]) -> pandas.
     return pandas.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("method")
 
 
-TABLE_1 = pandas.read_csv(
-    io.StringIO("""\
-method,top-1,top-3,top-5,F1,kappa
-lr_power,0.3600 (0.1313),0.6619 (0.1758),0.8156 (0.1619),0.3493 (0.1375),0.3435 (0.1345)
-lr_windowed,0.0205 (0.0058),0.0636 (0.0083),0.1092 (0.0110),0.0156 (0.0054),0.0009 (0.0061)
-lr_windowed_pca,0.0175 (0.0040),0.0536 (0.0084),0.0961 (0.0063),0.0097 (0.0047),0.0020 (0.0039)
-cebra_knn,0.0240 (0.0050),0.0831 (0.0116),0.1402 (0.0136),0.0223 (0.0061),-0.0012 (0.0056)
-lstm,0.3605 (0.0938),0.7376 (0.1226),0.8868 (0.1030),0.3392 (0.0894),0.3437 (0.0960)
-conv1d,0.2623 (0.0511),0.6013 (0.0826),0.7971 (0.0851),0.2582 (0.0520),0.2432 (0.0524)
-distillation_eeg,0.2819 (0.0836),0.5773 (0.1379),0.7295 (0.1339),0.2742 (0.0794),0.2632 (0.0857)
-distillation_wavelet,0.4060 (0.1154),0.7490 (0.1282),0.8787 (0.1007),0.3889 (0.1148),0.3905 (0.1183)
-cnn_stft,0.2819 (0.0836),0.5773 (0.1379),0.7295 (0.1339),0.2742 (0.0794),0.2632 (0.0857)
-distillation_stft,0.4120 (0.1131),0.7530 (0.1068),0.8782 (0.0806),0.4027 (0.1133),0.3966 (0.1160)
-"""),
-    index_col="method",
-)
+TABLE_1 = pandas.read_csv(Path(__file__).with_name("table_1.csv"), index_col="method")
 """Mean (SD) over six subjects: the paper's Table 1."""
 
 
@@ -418,22 +386,18 @@ def _mean_and_sd(table: pandas.DataFrame) -> dict[str, str]:
 
 
 def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    probabilities = np.asarray(probabilities, dtype=np.float64)
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not len(probabilities):
         raise ValueError(
             "probabilities must have shape (n_trials, n_classes) with at least 1 trial and 2 "
             f"classes, got {probabilities.shape}."
         )
-    labels, n_classes = np.asarray(labels), probabilities.shape[1]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    n_classes = probabilities.shape[1]
+    whole = labels.dtype.kind in "iu" and labels.shape == (len(probabilities),)
+    if not whole or not 0 <= labels.min() <= labels.max() < n_classes:
         raise ValueError(
-            f"labels must be integers of shape (n_trials,), got {labels.dtype} {labels.shape}."
-        )
-    if len(labels) != len(probabilities):
-        raise ValueError(f"There are {len(probabilities)} predictions but {len(labels)} labels.")
-    if not 0 <= labels.min() <= labels.max() < n_classes:
-        raise ValueError(
-            f"labels must lie in 0 ... {n_classes - 1}, got {labels.min()} ... {labels.max()}."
+            f"labels must be {len(probabilities)} integers from 0 to {n_classes - 1}, one for each "
+            f"trial, got {labels.dtype} {labels.shape} from {labels.min()} to {labels.max()}."
         )
     if not np.isfinite(probabilities).all() or probabilities.min() < 0:
         raise ValueError("probabilities must be finite and not negative. Did training diverge?")
@@ -478,9 +442,11 @@ def _from_counts(true, named, both) -> dict[str, np.ndarray]:
 
 def _permutation_tests(rng, labels, predicted, n_classes: int, n_rows: int) -> dict[str, float]:
     """One-sided p-values of F1 and kappa when labels are dealt out at random."""
-    counts = confusion(labels, predicted, n_classes)
-    true, named = counts.sum(axis=1), counts.sum(axis=0)
-    values = _from_counts(true, named, counts.diagonal())
+    true, named, right = (
+        np.bincount(classes, minlength=n_classes)
+        for classes in (labels, predicted, labels[labels == predicted])
+    )
+    values = _from_counts(true, named, right)
     is_named = (predicted[:, np.newaxis] == np.arange(n_classes)).astype(np.float32)
     larger = {"F1": 0, "kappa": 0}
     for size in _blocks(n_rows, len(labels)):
