@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from eeglib.datasets.simulation.subject import (
+from eeglib.datasets.simulation import (
     DURATION,
     INDUCED_BANDS,
     Response,
@@ -53,7 +53,7 @@ def truth_of(subject: SimulatedSubject) -> Truth:
     """The truth of a subject; everything follows from options, subject and pictures."""
     sfreq = float(subject.options.sfreq)
     n_lags = round(DURATION * sfreq)
-    noises = subject.noises.values()
+    noises = subject.noises
     mixings = [np.diag(n.mixing) if n.mixing.ndim == 1 else n.mixing for n in noises]
     induced = [band_spectrum(*band) for band, _ in INDUCED_BANDS.values()]
     return Truth(

@@ -171,7 +171,7 @@ def _recording(folder: Path, strength: float, options):
     """One subject: trials filtered in volts, the same standardised, and what was put in."""
     from benchmarks._truth import truth_of
     from eeglib.datasets import simulated
-    from eeglib.datasets.simulation.subject import SimulatedSubject
+    from eeglib.datasets.simulation import SimulatedSubject
     from eeglib.preprocessing import preprocess
     from eeglib.profile import DatasetSettings
 

@@ -20,13 +20,19 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks._truth import autocorrelation, truth_of
 from eeglib.datasets import METADATA, DatasetError, open_dataset
+from eeglib.datasets import simulation as model
 from eeglib.datasets.bids_writer import write_recording
 from eeglib.datasets.montage import ACTICAP_128, montage_1005
-from eeglib.datasets.parallel import each
 from eeglib.datasets.simulated import Options, draw_stimuli, simulate
-from eeglib.datasets.simulation import subject as model
-from eeglib.datasets.simulation.forward_model import OCCIPITAL, TEMPORAL, build_head
-from eeglib.datasets.simulation.subject import SimulatedSubject, draw_schedule, similarity_scores
+from eeglib.datasets.simulation import (
+    OCCIPITAL,
+    TEMPORAL,
+    SimulatedSubject,
+    build_head,
+    draw_schedule,
+    similarity_scores,
+)
+from eeglib.datasets.stimuli import each
 from eeglib.profile import DatasetSettings
 
 CHANNELS = ("Fp1", "Fp2", "Fz", "Cz", "T7", "T8", "P7", "P8", "Pz", "PO7", "PO8", "O1", "Oz", "O2")
@@ -194,28 +200,21 @@ def test_spectrum_falls_and_has_mains_and_alpha():
 
 def test_noise_forgets_itself_within_half_a_second():
     head = build_head(CHANNELS)
-    for name, noise in model.draw_noises(head, np.random.default_rng(0)).items():
+    for noise in model.draw_noises(head, np.random.default_rng(0)):
         correlation = autocorrelation(noise.spectrum, 250, 400)
         assert correlation[0] == 1
-        assert np.abs(correlation[150:]).max() < 0.05, name
+        assert np.abs(correlation[150:]).max() < 0.05
 
 
 def test_drawn_noise_has_the_stated_covariance():
     head = build_head(CHANNELS)
-    noises = [*model.draw_noises(head, np.random.default_rng(0)).values()]
+    noises = model.draw_noises(head, np.random.default_rng(0))
     spectra = model.draw_spectra(noises, 2**17, 250.0, np.random.default_rng(1))
     data = np.fft.irfft(spectra, 2**17)
     mixings = [np.diag(n.mixing) if n.mixing.ndim == 1 else n.mixing for n in noises]
     stated = sum(mixing @ mixing.T for mixing in mixings)
     drawn = np.cov(data)
     assert np.abs(drawn - stated).max() < 0.1 * np.abs(stated).max()
-
-
-def test_band_masks_leave_the_signal_whole():
-    masks = model.band_masks(1024, 250.0)
-    assert masks.shape == (6, 513)
-    assert np.allclose(masks.sum(axis=0), 1)
-    assert masks.min() >= 0
 
 
 def test_drift_has_its_size_its_memory_and_its_jump():
@@ -237,7 +236,7 @@ def test_classes_that_look_alike_answer_alike():
     rng = np.random.default_rng(0)
     features = rng.standard_normal((30, 40))
     features[1] = features[0] + 0.1 * rng.standard_normal(40)
-    scores = similarity_scores(np.arange(30), features, np.eye(24), 4, 0.0, rng)
+    scores = similarity_scores(np.arange(30), features, rng.standard_normal((40, 24, 4)), 0.0)
     distance = np.linalg.norm(scores.reshape(30, -1) - scores[0].ravel(), axis=1)
     assert distance[1] < 0.3 * distance[2:].min()
     assert scores.std() == pytest.approx(1, rel=0.05)
@@ -281,12 +280,6 @@ def test_same_seed_same_signals_other_seed_others():
     first, second = subject_of().signals(0), subject_of().signals(0)
     assert first.tobytes() == second.tobytes()
     assert not np.array_equal(first, subject_of(seed=4).signals(0))
-
-
-def test_drift_is_what_the_knob_adds():
-    moved, still = (subject_of(stimulus_strength=0, drift_strength=d) for d in (1, 0))
-    ratio = np.log(moved.signals(0).std(axis=1) / still.signals(0).std(axis=1))
-    assert 0.003 < np.abs(ratio).max() < 0.2
 
 
 def test_subjects_differ():
@@ -364,14 +357,6 @@ def test_files_say_that_they_are_simulated_and_where_electrodes_are(small_folder
     expected.set_montage(montage_1005())
     assert np.allclose(positions, [c["loc"][:3] for c in expected["chs"]], atol=1e-3)
     assert not list(folder.glob(".*"))
-
-
-def test_stimuli_are_files_with_their_classes(small_folder):
-    folder, _ = small_folder
-    stimuli = open_tiny(folder).stimuli()
-    assert len(stimuli) == 12
-    assert all(file.is_file() for file in stimuli["file"])
-    assert stimuli["label"].value_counts().tolist() == [4, 4, 4]
 
 
 def test_preparing_again_touches_nothing(small_folder):

@@ -57,7 +57,7 @@ def simulate_trials(
     """
     from eeglib.datasets.montage import ACTICAP_128
     from eeglib.datasets.simulated import Options
-    from eeglib.datasets.simulation.subject import SimulatedSubject
+    from eeglib.datasets.simulation import SimulatedSubject
     from eeglib.preprocessing import filter_signals
 
     settings = Options(

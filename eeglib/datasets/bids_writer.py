@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import mne
+import mne_bids
 import numpy as np
+import pandas
+import pybv
 
 from eeglib.datasets.montage import place_channels
-
-if TYPE_CHECKING:
-    import mne_bids
-    import pandas
 
 
 def write_recording(
@@ -40,22 +39,11 @@ def write_recording(
         Hertz.
     events : pandas.DataFrame
         ``onset``, ``duration`` (s), ``trial_type`` and any further columns, one row per trial.
-    descriptions : mapping
-        What each further column holds, for ``events.json``.
-    sidecar : mapping
-        Entries of ``eeg.json`` to add or replace.
+    descriptions, sidecar : mapping
+        What each further column holds, for ``events.json``; entries of ``eeg.json``.
     resolution : float
-        Microvolts per bit.
-
-    Raises
-    ------
-    ValueError
-        If a value needs more than 16 bit at this resolution; nothing is clipped.
+        Microvolts per bit. A value that needs more than 16 bit raises ``ValueError``.
     """
-    import mne
-    import mne_bids
-    import pybv
-
     path = path.copy().update(datatype="eeg", suffix="eeg", extension=".vhdr")
     # pybv truncates towards zero: half a step outwards makes that a rounding.
     rounded = np.copysign(np.float32(0.5e-6 * resolution), data)
@@ -75,18 +63,11 @@ def write_recording(
             raw = mne.io.read_raw_brainvision(Path(folder) / "recording.vhdr")
             raw.info["line_freq"] = 50
             place_channels(raw.info)
-            placed = [not np.isnan(c["loc"][:3]).any() for c in raw.info["chs"]]
-            if not all(placed):  # half a table of positions could not be read back
-                raw.set_montage(None)
-            further = events.drop(columns=["onset", "duration", "trial_type"])
-            raw.set_annotations(
-                mne.Annotations(
-                    events["onset"],
-                    events["duration"],
-                    events["trial_type"],
-                    extras=further.to_dict("records"),
-                )
-            )
+            if np.isnan([c["loc"][:3] for c in raw.info["chs"]]).any():
+                raw.set_montage(None)  # half a table of positions could not be read back
+            columns = [events[name] for name in ("onset", "duration", "trial_type")]
+            further = events.drop(columns=[c.name for c in columns]).to_dict("records")
+            raw.set_annotations(mne.Annotations(*columns, extras=further))
             mne_bids.write_raw_bids(
                 raw,
                 path,

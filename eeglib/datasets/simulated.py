@@ -15,54 +15,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+import pandas
+from PIL import Image
 from pydantic import Field, field_validator
 
 from eeglib.datasets import DatasetError, bids
 from eeglib.datasets import Options as BaseOptions
 from eeglib.datasets.montage import ACTICAP_128
-
-if TYPE_CHECKING:
-    import pandas
+from eeglib.datasets.stimuli import CLASSES, each, visual_features, write_stimuli
 
 MODEL_VERSION = 1
 """Counts changes of the model that change signals; older simulations are then made again."""
 
 TASK = "images"
 NOTE = Path("sourcedata") / "simulation.json"
-
-README = """\
-SIMULATED EEG. No person was recorded.
-
-Signals computed by eeglib from a model of the head, for teaching and for testing methods whose
-right answer must be known. Everything follows from the options in sourcedata/simulation.json; the
-drawings that were "shown" are in stimuli/.
-"""
-
-DESCRIPTION = {
-    "Name": "SIMULATED EEG: drawings of objects (no person was recorded)",
-    "BIDSVersion": "1.9.0",
-    "DatasetType": "raw",
-    "License": "CC0",
-    "Authors": ["eeglib (computed, not recorded)"],
-    "HowToAcknowledge": "State that the data are simulated.",
-}
-SIDECAR = {
-    "EEGReference": "average of all channels",
-    "Manufacturer": "none: simulated",
-    "TaskDescription": "SIMULATED. Drawings of objects, one after the other",
-    "Instructions": "none: no person was recorded",
-}
-COLUMNS = {
-    "stim_file": "Drawing shown, below the folder stimuli",
-    "image": "Name of the drawing",
-    "label": "Class of the drawing, counted from 0",
-    "session": "Session, as in the name of the file",
-    "block": "Block, counted from 0 over the whole recording",
-    "order": "Position in the order of presentation, counted from 0 over the whole recording",
-}
+FACTS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+"""What stands in the README and in BIDS's descriptions of the data set, a recording, a column."""
 
 
 class Options(BaseOptions):
@@ -87,7 +58,7 @@ class Options(BaseOptions):
     @field_validator("channels")
     @classmethod
     def _are_in_the_montage(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from eeglib.datasets.simulation.forward_model import build_head
+        from eeglib.datasets.simulation import build_head
 
         build_head(names)
         return names
@@ -98,36 +69,13 @@ class Options(BaseOptions):
 
 
 def simulate(
-    folder: str | Path,
-    options: Options,
-    subjects: tuple[int, ...] = (1,),
-    replace: bool = False,
+    folder: str | Path, options: Options, subjects: tuple[int, ...] = (1,), replace: bool = False
 ) -> Path:
     """Write a simulated BIDS data set, or what is missing of it, on all cores of this process.
 
-    Parameters
-    ----------
-    folder : str | Path
-        Of the data set. Subjects that an earlier call with the same options finished are kept.
-    options : Options
-    subjects : tuple of int
-        Numbers of the subjects; each has its own sources, responses, noise and drift.
-    replace : bool
-        Whether a simulation with *other* options in this folder is deleted and made again. Never
-        deletes a folder that this function did not write.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    DatasetError
-        If the folder holds something else, or a simulation with other options.
+    Subjects that an earlier call with the same options finished are kept. `replace` allows that a
+    simulation with *other* options is deleted and made again; what else lies in the folder, never.
     """
-    from eeglib.datasets.parallel import each
-
     folder = Path(folder)
     _claim(folder, options, replace)
     missing = [s for s in subjects if not (folder / f"sub-{s:02d}").is_dir()]
@@ -135,19 +83,14 @@ def simulate(
         stimuli, features = draw_stimuli(folder, options)
         for subject in each(_simulate_subject, missing, folder, options, stimuli, features):
             print(f"Simulated subject {subject}")
-    people = sorted(p.name for p in folder.glob("sub-*") if p.is_dir())
-    rows = "".join(f"{name}\tn/a\tn/a\n" for name in people)
-    _write(folder / "participants.tsv", "participant_id\tage\tsex\n" + rows)
+    people = sorted(p.name for p in folder.glob("sub-*"))
+    table = ["participant_id\tage\tsex", *(f"{name}\tn/a\tn/a" for name in people), ""]
+    _write(folder / "participants.tsv", "\n".join(table))
     return folder
 
 
 def draw_stimuli(folder: Path, options: Options) -> tuple[pandas.DataFrame, np.ndarray]:
     """Draw a simulation's pictures, if they are not there; their table and `visual_features`."""
-    import pandas
-    from PIL import Image
-
-    from eeglib.datasets.stimuli import visual_features, write_stimuli
-
     target = folder / "stimuli"
     if not target.is_dir():
         with _whole(target) as partial:
@@ -163,57 +106,46 @@ def _claim(folder: Path, options: Options, replace: bool) -> None:
     ours = {"model": MODEL_VERSION, "options": options.model_dump(mode="json")}
     there = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
     if there is None and folder.is_dir() and any(folder.iterdir()):
-        raise DatasetError(
-            f"{folder} is not empty and holds no simulation of ours. Give an empty or new folder."
-        )
+        raise DatasetError(f"{folder} is not empty and holds no simulation. Give a new folder.")
     if there not in (None, ours):
-        old, new = there.get("options", {}), ours["options"]
+        old, new = there["options"], ours["options"]
         keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
         pairs = [f"{k}: {old.get(k)!s:.40} there, {new.get(k)!s:.40} wanted" for k in keys]
         changed = "; ".join(pairs) or "an older version of the model"
         if not replace:
             raise DatasetError(
-                f"{folder} holds a simulation with other options ({changed}). Delete the folder, "
-                "or give another one."
+                f"{folder} holds another simulation ({changed}). Delete it, or give another folder."
             )
         print(f"Simulating again, because the options changed: {changed}.")
         shutil.rmtree(folder)
     note.parent.mkdir(parents=True, exist_ok=True)
     _write(note, json.dumps(ours, indent=2) + "\n")
-    _write(folder / "dataset_description.json", json.dumps(DESCRIPTION, indent=2) + "\n")
-    _write(folder / "README", README)
+    _write(folder / "dataset_description.json", json.dumps(FACTS["description"], indent=2) + "\n")
+    _write(folder / "README", FACTS["readme"])
 
 
 def _simulate_subject(
     subject: int, folder: Path, options: Options, stimuli: pandas.DataFrame, features: np.ndarray
 ) -> int:
     """Write one subject; its number, to say that it is done."""
-    import mne_bids
+    from mne_bids import BIDSPath
 
     from eeglib.datasets.bids_writer import write_recording
-    from eeglib.datasets.simulation.subject import SimulatedSubject
+    from eeglib.datasets.simulation import SimulatedSubject
 
     simulated = SimulatedSubject(options, subject, stimuli, features)
+    pictures = stimuli.rename(columns={"class_name": "trial_type", "file": "stim_file"})
+    columns = FACTS["columns"]
     with _whole(folder / f"sub-{subject:02d}") as partial:
         for session in range(simulated.n_sessions):
-            path = mne_bids.BIDSPath(
-                root=partial.parent,
-                subject=f"{subject:02d}",
-                session=f"{session + 1:02d}",
-                task=TASK,
-            )
+            path = BIDSPath(f"{subject:02d}", f"{session + 1:02d}", TASK, root=partial.parent)
             trials = simulated.trials(session)
-            events = stimuli.iloc[trials["stimulus"]].set_index(trials.index)
-            events = events[["class_name", "file", "image", "label"]].assign(
-                onset=trials["onset"],
-                duration=options.image_duration,
-                session=session + 1,
-                block=trials["block"],
-                order=trials.index,
-            )
-            events = events.rename(columns={"class_name": "trial_type", "file": "stim_file"})
+            events = trials.join(pictures, on="stimulus").assign(
+                duration=options.image_duration, session=session + 1, order=trials.index
+            )[["onset", "duration", "trial_type", *columns]]
             signals, names = simulated.signals(session), list(options.channels)
-            write_recording(path, signals, names, options.sfreq, events, COLUMNS, SIDECAR)
+            descriptions = columns, FACTS["sidecar"]
+            write_recording(path, signals, names, options.sfreq, events, *descriptions)
     return subject
 
 
@@ -250,25 +182,18 @@ class Loader(bids.Loader):
     Options: ClassVar = Options
     simulated: ClassVar[bool] = True
 
-    @cached_property
-    def reading(self) -> bids.Options:
-        """How to read what the simulation wrote."""
-        return bids.Options(task=TASK)
+    reading: ClassVar[bids.Options] = bids.Options(task=TASK)
 
     def prepare(self) -> None:
         """Simulate the profile's subjects, unless they are there already."""
-        # A folder inside the run is derived from the profile; one that the user named may serve
-        # others as well, and is not deleted for a changed option.
-        simulate(
-            self.folder, self.options, self.settings.subjects, replace=self.settings.root is None
-        )
+        # A folder that the user named may serve others as well: a changed option deletes none.
+        replace = self.settings.root is None
+        simulate(self.folder, self.options, self.settings.subjects, replace)
         vars(self).pop("events", None)
 
     @cached_property
     def class_names(self) -> list[str]:
         """Names of the simulated classes, in the order of their labels."""
-        from eeglib.datasets.stimuli import CLASSES
-
         return [CLASSES[i].name for i in self.options.labels()]
 
     def card(self) -> dict[str, str]:

@@ -10,25 +10,21 @@ from __future__ import annotations
 import colorsys
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import joblib
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 from scipy import ndimage
 
-from eeglib.datasets.parallel import each
-
 if TYPE_CHECKING:
     import pandas
 
-OVERSAMPLING = 4
-"""Drawings are made this much larger and reduced, which smooths their edges."""
-
-TRAINING_SEEDS = 10_000_000
-"""Seeds from here on train the shipped models; data sets draw with smaller ones."""
+OVERSAMPLING = 4  # drawings are made larger and reduced, which smooths their edges
+TRAINING_SEEDS = 10_000_000  # from here on they train the shipped models, below they draw data sets
 
 
 class StimulusClass(NamedTuple):
@@ -38,10 +34,7 @@ class StimulusClass(NamedTuple):
     name: str  # common name, such as banana
     group: str  # animal, plant, food, vehicle, clothing, device, household or leisure
     hue: float  # that the class most often has, in [0, 1)
-    shape: str | list
-    """``font/glyph``, or strokes of the body and of its details, which show only where the body is:
-    polygons, ellipses (centre, radii), boxes (corners, radius) and lines (width, points), drawn or
-    erased, in widths of the drawing, x to the right and y down."""
+    shape: str | list  # font/glyph, or the strokes that `_stroke` draws
 
 
 CLASSES = tuple(
@@ -51,21 +44,9 @@ CLASSES = tuple(
 
 
 def draw_stimulus(label: int, seed: int, size: int = 64) -> Image.Image:
-    """Draw one image of a class.
+    """Draw one RGB image of ``CLASSES[label]``, `size` pixels high and wide.
 
-    Parameters
-    ----------
-    label : int
-        Index into `CLASSES`.
-    seed : int
-        Decides colours, place, size, tilt and background; the same seed gives the same image.
-    size : int
-        Height and width, pixels.
-
-    Returns
-    -------
-    PIL.Image.Image
-        RGB.
+    `seed` decides colours, place, size, tilt and background; the same seed gives the same image.
     """
     rng = np.random.default_rng(np.random.SeedSequence([label, seed]))
     canvas = size * OVERSAMPLING
@@ -82,22 +63,17 @@ def draw_stimulus(label: int, seed: int, size: int = 64) -> Image.Image:
 def write_stimuli(
     folder: Path, labels: Sequence[int], images_per_class: int, seed: int
 ) -> pandas.DataFrame:
-    """Draw the images of a data set as ``<wnid>/<wnid>_<n>.png``, on all cores of this process.
-
-    ``labels`` are indices into `CLASSES`. The table has columns ``image`` (name without extension),
-    ``label`` (position in ``labels``), ``class_name``, ``wnid``, ``file`` (below ``folder``).
-    """
+    """Draw images of some `CLASSES` as ``<wnid>/<wnid>_<n>.png``, on all cores of this process."""
     import pandas
 
     rows, drawings = [], []
     for position, label in enumerate(labels):
-        wnid = CLASSES[label].wnid
+        wnid, name = CLASSES[label][:2]
         (folder / wnid).mkdir()
         for number in range(images_per_class):
             image = f"{wnid}_{number + 1}"
-            file = f"{wnid}/{image}.png"
-            rows.append((image, position, CLASSES[label].name, wnid, file))
-            drawings.append((folder / file, label, image_seed(seed, number)))
+            rows.append((image, position, name, wnid, f"{wnid}/{image}.png"))
+            drawings.append((folder / wnid / f"{image}.png", label, image_seed(seed, number)))
     list(each(_save_drawing, drawings, least=100))
     return pandas.DataFrame(rows, columns=["image", "label", "class_name", "wnid", "file"])
 
@@ -107,30 +83,33 @@ def _save_drawing(drawing: tuple[Path, int, int]) -> None:
     draw_stimulus(label, seed).save(file)
 
 
-def image_seed(seed: int, number: int) -> int:
-    """Seed of image `number` of a data set with seed `seed`; never one that trains a model.
+def each(function: Callable, items: Sequence, *arguments: Any, least: int = 1) -> Iterator:
+    """Results of ``function(item, *arguments)`` in order, on all cores, ``least`` items on each."""
+    n_jobs = max(1, min(joblib.cpu_count(), len(items) // least))
+    pool = joblib.Parallel(n_jobs, inner_max_num_threads=1, backend="loky", return_as="generator")
+    return pool(joblib.delayed(function)(item, *arguments) for item in items)
 
-    Consecutive from a start that `seed` decides, so that no two images of a class are the same.
-    """
+
+def image_seed(seed: int, number: int) -> int:
+    """Seed of image `number` of a data set: other images, other seeds; never one that trains."""
     start = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
     return (start + number) % TRAINING_SEEDS
 
 
 def visual_features(images: Sequence[Image.Image]) -> np.ndarray:
-    """Describe images by simple visual properties: layout, edges and colour.
+    """Describe images by layout, edges and colour, shape (n_images, 204).
 
     Stands in for early visual cortex in the simulated recordings: a coarse map of luminance
     contrast (8 x 8), the energy of edges in 8 orientations over a 4 x 4 grid, and mean and spread
-    of the colours over the image and its centre.
-
-    Returns
-    -------
-    array, shape (n_images, 204)
-        Each feature has mean 0 over the images and the same variance as others of its kind; the
-        three kinds have the same weight in a distance.
+    of the colours over the image and its centre; the three kinds have the same weight.
     """
-    kinds = zip(*map(_describe, images), strict=True)
-    return np.concatenate([_unit_weight(np.stack(kind)) for kind in kinds], axis=1)
+    kinds = [np.stack(kind) for kind in zip(*map(_describe, images), strict=True)]
+    for kind in kinds:
+        spread = kind.std(axis=0)
+        kind -= kind.mean(axis=0)
+        kind /= np.where(spread > 1e-12, spread, 1)
+        kind /= np.sqrt(kind.shape[1])
+    return np.concatenate(kinds, axis=1)
 
 
 def _describe(image: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,19 +127,12 @@ def _describe(image: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return layout, np.sqrt(edges), color
 
 
-def _unit_weight(features: np.ndarray) -> np.ndarray:
-    spread = features.std(axis=0)
-    scaled = (features - features.mean(axis=0)) / np.where(spread > 1e-12, spread, 1)
-    return scaled / np.sqrt(features.shape[1])
-
-
 def _masks(label: int, canvas: int, rng: np.random.Generator) -> list[Image.Image]:
     """Where the object is, and where its details are, after tilt, size and place."""
     masks = _shape(label, canvas)
     if rng.random() < 0.5:
         masks = [mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for mask in masks]
-    scale = rng.uniform(0.62, 0.88)
-    angle = rng.uniform(-12, 12)
+    scale, angle = rng.uniform(0.62, 0.88), rng.uniform(-12, 12)
     side = int(canvas * scale)
     place = tuple(int(p) for p in rng.uniform(0.25, 0.75, 2) * (canvas - side))
     moved = [Image.new("L", (canvas, canvas)) for _ in masks]
@@ -185,6 +157,7 @@ def _shape(label: int, canvas: int) -> list[Image.Image]:
 
 
 def _stroke(pen: ImageDraw.ImageDraw, kind: str, numbers: list, canvas: int, ink: int) -> None:
+    """Draw or erase a shape whose numbers are shares of the canvas, x to the right and y down."""
     if kind == "polygon":
         pen.polygon([(x * canvas, y * canvas) for x, y in numbers], fill=ink)
     elif kind == "ellipse":
@@ -240,8 +213,7 @@ def _rgb(hue: float, lightness: float, saturation: float) -> tuple[int, int, int
 
 def _background(canvas: int, color: tuple, other: tuple, rng: np.random.Generator) -> Image.Image:
     kind = rng.choice(["plain", "gradient", "stripes", "dots"])
-    down, across = np.ogrid[0:canvas, 0:canvas]
-    down, across = down / canvas, across / canvas
+    down, across = (axis / canvas for axis in np.ogrid[0:canvas, 0:canvas])
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.12, 0.3)
     along = across * np.cos(angle) + down * np.sin(angle)
     if kind == "plain":

@@ -1,4 +1,4 @@
-"""One simulated subject: the order of the pictures and the signals, session by session (chapter 1).
+"""The model behind a simulated recording: a spherical head, and a subject who has it (chapter 1).
 
 Two kinds of activity follow a picture. *Evoked* waves have the same shape and sign at every
 repetition, earlier in occipital than in temporal cortex. *Induced* bursts have a random phase, so
@@ -12,17 +12,30 @@ drift. So the drift, and nothing else, lets a decoder tell *when* a trial was re
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import mne
 import numpy as np
 import pandas
 import scipy.fft
+from numpy.random import Generator
 
-from eeglib.datasets.simulation.forward_model import OCCIPITAL, TEMPORAL, Head, build_head
+from eeglib.datasets.montage import montage_1005
 
 if TYPE_CHECKING:
     from eeglib.datasets.simulated import Options
 
+OCCIPITAL = ("O1", "O2", "Oz", "POO1", "POO2", "PO3", "PO4", "PO7", "PO8", "I1", "I2", "POz")
+TEMPORAL = ("P7", "P8", "P9", "P10", "PO9", "PO10", "TP7", "TP8", "TP9", "TP10", "TPP9h", "TPP10h")
+SITES = {  # electrodes below which sources lie
+    "visual": OCCIPITAL + TEMPORAL,  # early, and later in inferior temporal cortex
+    "alpha": ("O1", "O2", "POz", "Pz", "P3", "P4", "PO7", "PO8"),
+    "eyes": ("Fp1", "Fp2"),
+}
+MUSCLE = ("FT9", "FT10", "T7", "T8", "TP9", "TP10", "F9", "F10")
+DEPTH = 0.78  # of a cortical source: from the centre of the head, in radii of the scalp
+N_BACKGROUND = 240
 PURPOSES = ("schedule", "response", "noise", "drift", "ongoing", "induced", "artefacts")
 DURATION = 0.8  # s, of a response: it reaches into the next trial, as in a real recording
 ONSET = 0.06  # s, before which a picture drives nothing
@@ -44,6 +57,76 @@ BAND_DRIFT = 0.03  # of the log-amplitude of a band in a channel,
 OFFSET_DRIFT = 15e-6  # of a channel's slow potential, V
 ONGOING_RMS, ALPHA_RMS, SENSOR_RMS, TONE_RMS = 14e-6, 5e-6, 1.2e-6, 4e-6  # V; muscle tone: at rim
 PADDING = 4.0  # s of noise thrown away: the end of a session knows nothing of its start
+
+
+class Head(NamedTuple):
+    """Lead field of one set of channels; its groups of sources are `SITES` and ``background``."""
+
+    ch_names: tuple[str, ...]
+    sites: dict[str, np.ndarray]  # (n_sites, 3), m, MNE's head coordinates
+    outward: dict[str, np.ndarray]  # (n_sites, 3), unit vectors from the centre of the head
+    gain: dict[str, np.ndarray]  # (n_chans, n_sites, 3), V per A m, against the mean of channels
+    muscle: np.ndarray  # (n_chans,), closeness to the temporal and neck muscles, 0 to 1
+    distances: np.ndarray  # (n_chans, n_chans), between the electrodes, m
+
+    def topographies(self, group: str, directions: np.ndarray) -> np.ndarray:
+        """Scalp patterns, V per A m, (n_chans, n_sites), of dipoles along unit vectors."""
+        return np.einsum("csx,sx->cs", self.gain[group], directions)
+
+    def random_directions(self, group: str, spread: float, rng: Generator) -> np.ndarray:
+        """Unit vectors, outward but for a random part of the size of ``spread``."""
+        outward = self.outward[group]
+        return _unit(outward + spread * rng.standard_normal(outward.shape))
+
+
+@lru_cache(maxsize=4)
+def build_head(ch_names: tuple[str, ...]) -> Head:
+    """Compute the lead field of a spherical head; ``ValueError`` for unknown channels.
+
+    Electrodes are those of MNE's 10-05 montage; the sphere is fitted to them, with MNE's four
+    default shells (brain, fluid, skull, skin). A source named after an electrode lies
+    below it at `DEPTH`; background sources fill the upper part of the brain evenly. Sources:
+    Mosher et al., IEEE Trans. Biomed. Eng. 46:245 (1999); Berg & Scherg, ibid. 90:58.
+    """
+    montage = montage_1005()
+    unknown = sorted(set(ch_names) - set(montage.ch_names))
+    if unknown or len(set(ch_names)) != len(ch_names):
+        raise ValueError(
+            f"Channels must be different names of the 10-05 system, such as Oz; got "
+            f"{len(ch_names)} names, unknown: {', '.join(unknown) or 'none'}."
+        )
+    whole = mne.create_info(montage.ch_names, 1000.0, "eeg")
+    with mne.utils.use_log_level("error"):
+        whole.set_montage(montage)
+        radius, centre, _ = mne.bem.fit_sphere_to_headshape(whole, dig_kinds=("eeg",), units="m")
+    electrodes = {c["ch_name"]: c["loc"][:3] - centre for c in whole["chs"]}
+    outward = {g: _unit(np.array([electrodes[n] for n in names])) for g, names in SITES.items()}
+    sites = {group: centre + radius * DEPTH * unit for group, unit in outward.items()}
+    rng = np.random.default_rng(20240)  # the same for every head
+    unit = _unit(rng.standard_normal((4 * N_BACKGROUND, 3)))
+    outward["background"] = unit = unit[unit[:, 2] > -0.45][:N_BACKGROUND]
+    depths = rng.uniform(0.45, 0.84, len(unit))
+    sites["background"] = centre + radius * depths[:, None] * unit
+    places = np.concatenate(list(sites.values()))
+    with mne.utils.use_log_level("error"):
+        up = np.tile([0.0, 0.0, 1.0], (len(places), 1))
+        space = mne.setup_volume_source_space(pos={"rr": places, "nn": up})
+        info = mne.pick_info(whole, [montage.ch_names.index(n) for n in ch_names])
+        sphere = mne.make_sphere_model(centre, radius)
+        forward = mne.make_forward_solution(info, None, space, sphere, meg=False, mindist=0.0)
+    gain = forward["sol"]["data"].reshape(len(ch_names), len(places), 3)
+    ends = np.cumsum([len(s) for s in sites.values()])[:-1]
+    gains = np.split(gain - gain.mean(axis=0), ends, axis=1)
+    positions = np.array([electrodes[n] for n in ch_names])
+    rim = np.array([electrodes[n] for n in MUSCLE])
+    to_rim = np.linalg.norm(positions[:, None] - rim, axis=-1).min(axis=1)
+    muscle = np.exp(-0.5 * (to_rim / 0.03) ** 2)
+    distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    return Head(ch_names, sites, outward, dict(zip(sites, gains, strict=True)), muscle, distances)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 class Noise(NamedTuple):
@@ -68,17 +151,7 @@ class Response(NamedTuple):
 
 
 class SimulatedSubject:
-    """Signals of one subject.
-
-    Parameters
-    ----------
-    options : eeglib.datasets.simulated.Options
-    subject : int
-    stimuli : pandas.DataFrame
-        ``label`` (in [0, n_classes)) of each picture.
-    features : float array, shape (n_images, n_features)
-        What each picture looks like.
-    """
+    """Signals of one subject, to whom each of `stimuli` (its ``label``) looks as `features` say."""
 
     def __init__(
         self, options: Options, subject: int, stimuli: pandas.DataFrame, features: np.ndarray
@@ -88,22 +161,20 @@ class SimulatedSubject:
         self.head = build_head(options.channels)
         self.schedule = draw_schedule(classes, options, self._rng("schedule"))
         self.n_sessions = int(self.schedule["session"].max()) + 1
-        rng = self._rng("response")
-        self.response = draw_response(self.head, classes, features, options, rng)
+        self.response = draw_response(self.head, classes, features, options, self._rng("response"))
         rng = self._rng("noise")
         self.noises = draw_noises(self.head, rng)
         size = 2e-6 * rng.lognormal(0, 0.6, len(options.channels))
         phase = rng.uniform(0, 2 * np.pi) + 0.4 * rng.standard_normal(len(size))
         self.mains = (size * np.exp(1j * phase)).astype(np.complex64)  # V, at 50 Hz
-        longest = max(self.n_times(session) for session in range(self.n_sessions))
-        n_seconds = int(longest / options.sfreq) + 2
+        n_seconds = int(max(map(self.n_times, range(self.n_sessions))) / options.sfreq) + 2
         drift = draw_drift(self.head, self.n_sessions, n_seconds, options, self._rng("drift"))
         # One value per second, linear in between: (n_sessions, n_chans, n_seconds), and of the
         # bands (n_sessions, n_bands, n_chans, n_seconds). The gain acts on all in a channel.
         self.log_gain, self.offset = GAIN_DRIFT * drift[:, 0], OFFSET_DRIFT * drift[:, 1]
         self.log_bands = BAND_DRIFT * drift[:, 2:]
 
-    def _rng(self, purpose: str, session: int = 0) -> np.random.Generator:
+    def _rng(self, purpose: str, session: int = 0) -> Generator:
         """Independent random numbers for each subject, purpose and session, all from one seed."""
         key = (self.subject, PURPOSES.index(purpose), session)
         return np.random.default_rng(np.random.SeedSequence(self.options.seed, spawn_key=key))
@@ -118,14 +189,10 @@ class SimulatedSubject:
         return round((end + self.options.pause / 2) * self.options.sfreq)
 
     def signals(self, session: int) -> np.ndarray:
-        """Draw one session.
+        """Draw one session: V, float32, shape (n_chans, n_times).
 
-        Returns
-        -------
-        float32 array, shape (n_chans, n_times)
-            Volts against the average of the channels (before their gains):
-            ``gain * (ongoing + evoked + induced + artefacts + mains) + offset``, where the drift
-            moves the gain, the offset and the strength of each band of the ongoing activity.
+        ``gain * (ongoing + evoked + induced + artefacts + mains) + offset``, where the drift moves
+        the gain, the offset and the strength of each band of the ongoing activity.
         """
         sfreq, n_times = self.options.sfreq, self.n_times(session)
         data = self._ongoing(session, n_times)
@@ -133,13 +200,11 @@ class SimulatedSubject:
             data += self.response.topographies @ courses
         add_artefacts(data, self.head, sfreq, self._rng("artefacts", session))
         mains = np.exp(2j * np.pi * 50.0 * np.arange(n_times) / sfreq).astype(np.complex64)
-        for row, amplitude in zip(data, self.mains, strict=True):
+        gains, offsets = np.exp(self.log_gain[session]), self.offset[session]
+        for row, amplitude, gain, offset in zip(data, self.mains, gains, offsets, strict=True):
             row += amplitude.real * mains.real - amplitude.imag * mains.imag
-        if self.options.drift_strength > 0:
-            gains = np.exp(self.log_gain[session])
-            for row, gain, offset in zip(data, gains, self.offset[session], strict=True):
-                row *= per_sample(gain, sfreq, n_times)
-                row += per_sample(offset, sfreq, n_times)
+            row *= per_sample(gain, sfreq, n_times)
+            row += per_sample(offset, sfreq, n_times)
         return data
 
     def _n_fft(self, n_times: int) -> int:
@@ -148,14 +213,11 @@ class SimulatedSubject:
     def _ongoing(self, session: int, n_times: int) -> np.ndarray:
         """Noise with drifting spectrum, V."""
         sfreq, n_fft = self.options.sfreq, self._n_fft(n_times)
-        spectra = draw_spectra([*self.noises.values()], n_fft, sfreq, self._rng("ongoing", session))
+        spectra = draw_spectra(self.noises, n_fft, sfreq, self._rng("ongoing", session))
         data = np.empty((len(spectra), n_times), np.float32)
-        if self.options.drift_strength == 0:
-            for row, spectrum in zip(data, spectra, strict=True):
-                row[:] = scipy.fft.irfft(spectrum, n_fft)[:n_times]
-            return data
-        masks = band_masks(n_fft, sfreq)
-        strengths = np.exp(self.log_bands[session])
+        masks, strengths = band_masks(n_fft, sfreq), np.exp(self.log_bands[session])
+        if self.options.drift_strength == 0:  # one band is as good, and quicker
+            masks, strengths = np.ones_like(masks[:1]), strengths[:1]
         for channel, spectrum in enumerate(spectra):
             bands = scipy.fft.irfft(masks * spectrum, n_fft)[:, :n_times]
             for band, course in zip(bands, strengths[:, channel], strict=True):
@@ -185,15 +247,11 @@ class SimulatedSubject:
         return evoked[:, :n_times], bursts
 
 
-def draw_schedule(
-    classes: np.ndarray, options: Options, rng: np.random.Generator
-) -> pandas.DataFrame:
-    """Decide which picture is shown when, by the class of each picture.
+def draw_schedule(classes: np.ndarray, options: Options, rng: Generator) -> pandas.DataFrame:
+    """The trials: ``stimulus`` (place in `classes`), ``block``, ``session``, ``onset`` (s, in it).
 
     In design ``block`` the pictures of one class come in a row, classes in random order; in design
-    ``randomized`` the same slots hold the pictures shuffled over the whole recording. The table has
-    one row per trial in the order of presentation: ``stimulus`` (row of ``classes``), ``block`` and
-    ``session`` (from 0), ``onset`` (s, in its session).
+    ``randomized`` the same slots hold the pictures shuffled over the whole recording.
     """
     own = {c: rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)}
     blocks = [own[c] for c in rng.permutation(list(own))]
@@ -208,15 +266,8 @@ def draw_schedule(
     return table.assign(onset=np.round(onset * options.sfreq) / options.sfreq)
 
 
-# --- what a picture does --------------------------------------------------------------------
-
-
 def draw_response(
-    head: Head,
-    classes: np.ndarray,
-    features: np.ndarray,
-    options: Options,
-    rng: np.random.Generator,
+    head: Head, classes: np.ndarray, features: np.ndarray, options: Options, rng: Generator
 ) -> Response:
     """Draw one subject's sources and how they answer to each picture."""
     directions = head.random_directions("visual", 0.6, rng)
@@ -230,12 +281,13 @@ def draw_response(
     sites = head.sites["visual"]
     distances = np.linalg.norm(sites[:, None] - sites, axis=-1)
     alike = np.exp(-0.5 * (distances / 0.025) ** 2) + 1e-6 * np.eye(n_sites)
-    wave_scores, band_scores = (
-        similarity_scores(classes, features, alike, n_outputs, options.image_share, rng)
-        for n_outputs in (len(WAVES), len(INDUCED_BANDS))
-    )
+    scores = []
+    for n_outputs in (len(WAVES), len(INDUCED_BANDS)):
+        axes = rng.standard_normal((features.shape[1], n_sites, n_outputs))
+        axes = np.einsum("fso,st->fto", axes, np.linalg.cholesky(alike).T)
+        scores.append(similarity_scores(classes, features, axes, options.image_share))
     moments = np.array([moment for _, moment in INDUCED_BANDS.values()])
-    induced = moments * np.exp(0.5 * (INDUCED_MODULATION * band_scores))
+    induced = moments * np.exp(0.5 * (INDUCED_MODULATION * scores[1]))
     begin = _ramp(times, ONSET, ONSET + 0.02)
     shifted = times - delay
     waves = np.exp(-0.5 * ((shifted[:, None] - peak[:, None]) / width[:, None]) ** 2)
@@ -243,34 +295,26 @@ def draw_response(
     return Response(
         topographies=head.topographies("visual", directions).astype(np.float32),
         waves=(waves * (begin * _ramp(times, DURATION, DURATION - 0.1))).astype(np.float32),
-        evoked=(options.stimulus_strength * (mean + spread * wave_scores)).astype(np.float32),
+        evoked=(options.stimulus_strength * (mean + spread * scores[0])).astype(np.float32),
         envelopes=np.repeat(envelope[:, None], len(INDUCED_BANDS), axis=1).astype(np.float32),
         induced=(options.stimulus_strength * induced).astype(np.float32),
     )
 
 
 def similarity_scores(
-    classes: np.ndarray,
-    features: np.ndarray,
-    alike: np.ndarray,
-    n_outputs: int,
-    image_share: float,
-    rng: np.random.Generator,
+    classes: np.ndarray, features: np.ndarray, axes: np.ndarray, image_share: float
 ) -> np.ndarray:
     """Project what pictures look like onto random axes, shape (n_images, n_sites, n_outputs).
 
-    ``alike``, shape (n_sites, n_sites), says how much the axes of two sites have in common. A
-    part of variance ``1 - image_share`` over pictures and sites is shared by all pictures of a
+    A part of variance ``1 - image_share`` over pictures and sites is shared by all pictures of a
     class, one of variance ``image_share`` is the single picture's. A random projection keeps
     distances (Johnson & Lindenstrauss), so classes that look alike stay close.
     """
     _, index = np.unique(classes, return_inverse=True)
     centred = features - features.mean(axis=0)
     means = np.stack([centred[index == c].mean(axis=0) for c in range(index.max() + 1)])
-    axes = rng.standard_normal((features.shape[1], len(alike), n_outputs))
-    projection = np.einsum("fso,st->fto", axes, np.linalg.cholesky(alike).T)
-    of_class = _unit_variance(np.tensordot(means - means.mean(axis=0), projection, 1))
-    of_image = _unit_variance(np.tensordot(centred - means[index], projection, 1))
+    of_class = _unit_variance(np.tensordot(means - means.mean(axis=0), axes, 1))
+    of_image = _unit_variance(np.tensordot(centred - means[index], axes, 1))
     return np.sqrt(1 - image_share) * of_class[index] + np.sqrt(image_share) * of_image
 
 
@@ -284,9 +328,6 @@ def _ramp(times: np.ndarray, start: float, stop: float) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(np.pi * np.clip((times - start) / (stop - start), 0, 1))
 
 
-# --- what happens without pictures ----------------------------------------------------------
-
-
 def band_spectrum(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
     """Power of band-limited noise: flat between low and high (Hz), cosine edges of 2 Hz."""
     return lambda f: (
@@ -294,7 +335,7 @@ def band_spectrum(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]
     )
 
 
-def draw_noises(head: Head, rng: np.random.Generator) -> dict[str, Noise]:
+def draw_noises(head: Head, rng: Generator) -> list[Noise]:
     """Draw one subject's stationary noise.
 
     Sources all over the brain with a 1/f spectrum, parieto-occipital alpha whose narrow band makes
@@ -311,32 +352,22 @@ def draw_noises(head: Head, rng: np.random.Generator) -> dict[str, Noise]:
     peak = rng.uniform(9.0, 11.0)
     noisy = np.zeros((n_chans, 1))
     noisy[rng.integers(n_chans)] = 15e-6
-    return {
+    return [
         # Flat below 1 Hz, so that memory ends within a second.
-        "ongoing": Noise(vectors[:, keep] * np.sqrt(values[keep]), lambda f: (1 + f**2) ** -0.75),
-        "alpha": Noise(
-            _rescale(alpha, ALPHA_RMS), lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2)
-        ),
-        "sensor": Noise(np.full(n_chans, SENSOR_RMS), np.ones_like),
-        "muscle tone": Noise(
-            TONE_RMS * head.muscle,
-            lambda f: f**2 / (f**2 + 40.0**2) * (1 + (f / 150.0) ** 2) ** -1.0,
-        ),
-        "noisy channel": Noise(noisy, np.ones_like),
-    }
+        Noise(vectors[:, keep] * np.sqrt(values[keep]), lambda f: (1 + f**2) ** -0.75),
+        Noise(_rescale(alpha, ALPHA_RMS), lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2)),
+        Noise(np.full(n_chans, SENSOR_RMS), np.ones_like),
+        Noise(TONE_RMS * head.muscle, lambda f: f**2 / (f**2 + 40**2) * (1 + (f / 150) ** 2) ** -1),
+        Noise(noisy, np.ones_like),
+    ]
 
 
 def _rescale(patterns: np.ndarray, rms: float) -> np.ndarray:
     return patterns * (rms / np.sqrt(np.mean(np.sum(patterns**2, axis=1))))
 
 
-def draw_spectra(
-    noises: list[Noise], n_fft: int, sfreq: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Fourier coefficients of the sum of noises, complex64, shape (n_chans, n_fft // 2 + 1).
-
-    ``irfft`` makes volts of them.
-    """
+def draw_spectra(noises: list[Noise], n_fft: int, sfreq: float, rng: Generator) -> np.ndarray:
+    """What ``irfft`` makes volts of: the sum of noises, complex64, (n_chans, n_fft // 2 + 1)."""
     n_freqs = n_fft // 2 + 1
     frequencies = np.fft.rfftfreq(n_fft, 1 / sfreq)
     coefficients = np.zeros((len(noises[0].mixing), n_freqs), np.complex64)
@@ -366,7 +397,7 @@ def band_masks(n_fft: int, sfreq: float) -> np.ndarray:
 
 
 def draw_drift(
-    head: Head, n_sessions: int, n_seconds: int, options: Options, rng: np.random.Generator
+    head: Head, n_sessions: int, n_seconds: int, options: Options, rng: Generator
 ) -> np.ndarray:
     """Draw the slow changes of a whole recording, (n_sessions, 2 + n_bands, n_chans, n_seconds).
 
@@ -395,7 +426,7 @@ def per_sample(values: np.ndarray, sfreq: float, n_times: int) -> np.ndarray:
     return course.astype(np.float32, copy=False).ravel()[:n_times]
 
 
-def add_artefacts(data: np.ndarray, head: Head, sfreq: int, rng: np.random.Generator) -> None:
+def add_artefacts(data: np.ndarray, head: Head, sfreq: int, rng: Generator) -> None:
     """Add blinks and short muscle twitches at random times, in place; volts, float32."""
     seconds = data.shape[1] / sfreq
     blink = head.topographies("eyes", head.outward["eyes"]).sum(axis=1) * 3e-7
