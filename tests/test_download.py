@@ -155,16 +155,10 @@ def test_recovers(server, offer, tmp_path, kind, resumed):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_goes_on_where_it_stopped(server, offer, tmp_path):
-    offer("breaks_once", sha256=SHA256)
-    fetch(tmp_path)
-    assert server.requests[1] == ("breaks_once", "bytes=262144-")
-
-
 def test_goes_on_in_a_later_run(server, offer, tmp_path, monkeypatch):
     offer("breaks_once", sha256=SHA256)
     monkeypatch.setattr(download, "ATTEMPTS", 1)
-    with pytest.raises(DatasetError, match="connection broke"):
+    with pytest.raises(DatasetError, match="stalled or broke"):
         fetch(tmp_path)
     assert finished(tmp_path) == []  # an interrupted download never looks finished
     (path,) = fetch(tmp_path)
@@ -174,7 +168,7 @@ def test_goes_on_in_a_later_run(server, offer, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("missing", "404"), ("broken", "500"), ("page", "HTML page"), ("stalls", "stalled|broke"),
+    [("missing", "404"), ("broken", "500"), ("page", "HTML page"), ("stalls", "stalled"),
      ("always_breaks", "broke"), ("other", "another checksum")],
 )  # fmt: skip
 def test_ends_in_a_message_that_says_what_to_do(offer, tmp_path, kind, reason):
@@ -207,55 +201,40 @@ def test_unreachable_server(offer, tmp_path, server, monkeypatch):
 def test_sum_is_recorded_on_first_use_and_checked_ever_after(offer, tmp_path):
     offer("good")
     (path,) = fetch(tmp_path)
-    assert json.loads((tmp_path / "checksums.json").read_text())["data.bin"]["sha256"] == SHA256
-    path.write_bytes(BODY[:-1])
-    with pytest.raises(DatasetError, match=r"another content than the one recorded"):
+    assert json.loads((tmp_path / "checksums.json").read_text()) == {"data.bin": SHA256}
+    path.write_bytes(BODY[::-1])
+    with pytest.raises(DatasetError, match=r"another content than the recorded one"):
         fetch(tmp_path)
-
-
-def test_a_published_sum_wins_over_a_recorded_one(offer, tmp_path):
-    (tmp_path / "data.bin").write_bytes(BODY[::-1])
-    offer("good")
-    fetch(tmp_path)
-    offer("good", sha256=SHA256)
+    offer("good", sha256=SHA256)  # a published sum wins over a recorded one
     with pytest.raises(DatasetError, match="another content than the published one"):
         fetch(tmp_path)
 
 
-def test_damaged_record_of_sums(offer, tmp_path):
+@pytest.mark.parametrize("record", ["[1]", "{"])
+def test_damaged_record_of_sums(offer, tmp_path, record):
     offer("good")
     fetch(tmp_path)
-    (tmp_path / "checksums.json").write_text("[1]")
+    (tmp_path / "checksums.json").write_text(record)
     with pytest.raises(DatasetError, match=r"checksums\.json is damaged"):
         fetch(tmp_path)
 
 
-def test_no_space(offer, tmp_path):
-    offer("good", n_bytes=10**18)
-    with pytest.raises(DatasetError, match=r"The download needs 1000000000\.0 GB"):
-        fetch(tmp_path)
-    assert finished(tmp_path) == []
-
-
-def test_disk_full_while_writing(offer, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    offer("good")
-    monkeypatch.setattr("requests.Response.iter_content", full)
-    with pytest.raises(DatasetError, match="No space left in"):
-        fetch(tmp_path)
-    assert finished(tmp_path) == []
-
-
-def test_no_permission(offer, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        ("requests.Response.iter_content", OSError(28, "No space left on device")),
+        ("pathlib.Path.mkdir", PermissionError(13, "Permission denied")),
+    ],
+)
+def test_folder_that_takes_no_file(offer, tmp_path, monkeypatch, function, error):
     def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
+        raise error
 
     offer("good")
-    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
-    with pytest.raises(DatasetError, match="may not be written to"):
+    monkeypatch.setattr(function, refuse)
+    with pytest.raises(DatasetError, match=f"data cannot be written to: {error.strerror}"):
         fetch(tmp_path / "data")
+    assert not (tmp_path / "data" / "data.bin").exists()
 
 
 def test_folder_is_a_file(offer, tmp_path):

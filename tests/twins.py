@@ -181,46 +181,27 @@ def write_image_metadata(path: Path, concepts: list[str], images_per_concept: in
 def write_full_things(path: Path, shape: tuple[int, ...] = (16540, 4, 63, 250)) -> Path:
     """A file of full size, written piece by piece: never more than a few megabytes in memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    n_bytes = int(np.prod(shape)) * 8
     small = things(1, shape[1], shape[2], shape[3], 250.0, 50)
+    content = pickle.dumps(small | {"preprocessed_eeg_data": _Huge(shape)}, protocol=3)
+    before, after = content.split(b"C" + bytes([len(_Huge.mark)]) + _Huge.mark)
+    left = 8 * int(np.prod(shape))
+    piece = np.random.default_rng(0).standard_normal(2**21).tobytes()
     with open(path, "wb") as file:
-        _PiecewisePickler(file, protocol=4).dump(
-            small | {"preprocessed_eeg_data": _Huge(shape, n_bytes)}
-        )
+        file.write(before + pickle.BINBYTES8 + struct.pack("<Q", left))
+        while left:
+            left -= file.write(piece[:left])
+        file.write(after)
     return path
 
 
-class _Bytes:
-    def __init__(self, n_bytes: int):
-        self.n_bytes = n_bytes
-
-
 class _Huge:
-    """Pickles like an array of doubles."""
+    """Pickles like an array of doubles, with a mark where the numbers go."""
 
-    def __init__(self, shape: tuple[int, ...], n_bytes: int):
-        self.shape, self.content = shape, _Bytes(n_bytes)
+    mark = b"numbers"
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = shape
 
     def __reduce__(self) -> tuple:
         function, arguments, state = np.zeros(1).__reduce__()
-        return function, arguments, (*state[:1], self.shape, *state[2:4], self.content)
-
-
-class _PiecewisePickler(pickle._Pickler):
-    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
-
-    def __init__(self, file: Any, protocol: int):
-        super().__init__(file, protocol)
-        self._target = file
-
-    def _save_bytes(self, value: _Bytes) -> None:
-        self.framer.commit_frame(force=True)
-        self._target.write(pickle.BINBYTES8 + struct.pack("<Q", value.n_bytes))
-        piece = np.random.default_rng(0).standard_normal(2**21).tobytes()
-        left = value.n_bytes
-        while left:
-            self._target.write(piece[:left])
-            left -= min(left, len(piece))
-        self.memoize(value)
-
-    dispatch[_Bytes] = _save_bytes
+        return function, arguments, (*state[:1], self.shape, *state[2:4], self.mark)

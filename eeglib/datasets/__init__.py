@@ -78,12 +78,9 @@ class Dataset(ABC):
         try:
             self.options = self.Options(**settings.options)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r}"
-                for e in error.errors()
-            )
+            problems = [f"{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
             raise DatasetError(
-                f"dataset.options of data set {settings.name!r}: {problems}. Allowed: "
+                f"dataset.options of data set {settings.name!r}: {'; '.join(problems)}. Allowed: "
                 f"{', '.join(self.Options.model_fields) or 'none'}."
             ) from None
         self.settings = settings

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from eeglib.datasets import METADATA, Dataset, DatasetError, Recording
 from eeglib.datasets import Options as BaseOptions
-from eeglib.datasets.images import can_open, report_missing
+from eeglib.datasets.images import COLUMNS, usable_pictures
 from eeglib.datasets.montage import place_channels
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ JOINT = r"(?i:(edge )?boundary|new segment/?)"
 NO_CLASS = r"(?i)(bad.*|edge.*|boundary|new segment/?|n/a|nan|)"
 """Values of the label column that never name a class."""
 
-
 NO_MATTER = "participants|Unable to map the following column"
 """Warnings of MNE-BIDS on what is known of the person; no chapter asks for that."""
 
@@ -42,16 +40,12 @@ NO_MATTER = "participants|Unable to map the following column"
 class Options(BaseOptions):
     """Which recordings and events of a BIDS data set are trials."""
 
-    task: str | None = Field(None, description="only this task; needed where there are several")
-    sessions: tuple[str, ...] | None = Field(None, description="only these, as in ses-<label>")
-    label_column: str = Field("trial_type", description="column of events.tsv that names classes")
-    trial_types: tuple[str, ...] | None = Field(
-        None, description="values that are classes, in the order of their labels; none: all"
-    )
-    image_column: str | None = Field(
-        "stim_file", description="column that names images; none: no images"
-    )
-    block_column: str = Field("block", description="column of integers that numbers blocks")
+    task: str | None = None  # only this one; needed where there are several
+    sessions: tuple[str, ...] | None = None  # only these, as in ses-<label>
+    label_column: str = "trial_type"  # of events.tsv, names the classes
+    trial_types: tuple[str, ...] | None = None  # the classes, in the order of their labels; or all
+    image_column: str = "stim_file"
+    block_column: str = "block"  # holds integers
 
 
 class Loader(Dataset):
@@ -76,7 +70,7 @@ class Loader(Dataset):
     def prepare(self) -> None:
         """Check that the profile's subjects are there and that their events name classes."""
         for subject in self.settings.subjects:
-            self._with_labels(self._read(subject)[1])
+            self._read(subject)
 
     @property
     def labels(self) -> dict[int, str]:
@@ -93,11 +87,7 @@ class Loader(Dataset):
         """Names of the classes: `trial_types`, or all values of the first subject, sorted."""
         if self.reading.trial_types:
             return list(self.reading.trial_types)
-        return sorted(self._read(self.settings.subjects[0])[1]["class_name"].unique())
-
-    @property
-    def _first_names_classes(self) -> bool:
-        return type(self).class_names is Loader.class_names and not self.reading.trial_types
+        return sorted(self._events(self.settings.subjects[0])[1]["class_name"].unique())
 
     def recordings(self, subject: int) -> list[Recording]:
         """Recordings of one subject; signals are read when they are first used.
@@ -105,39 +95,28 @@ class Loader(Dataset):
         MNE's annotations stay where they mark bad stretches and joints.
         """
         paths, events = self._read(subject)
-        events, recordings = self._with_labels(events), []
+        recordings = []
         for number, path in enumerate(paths):
             trials = events.loc[events["recording"] == number, ["onset", *METADATA]]
-            if trials.empty:
-                continue
-            raw = self._signals(path)
-            inside = (trials["onset"] >= 0) & (trials["onset"] < raw.n_times / raw.info["sfreq"])
-            if not inside.all():
-                self._note(
-                    f"{path.basename}: {(~inside).sum()} of {len(trials)} events lie outside the "
-                    "recording and are left out.",
-                    warn=True,
-                )
-            recordings.append(Recording(raw, trials[inside].reset_index(drop=True)))
+            if len(trials):
+                raw = self._open(path).pick("eeg", exclude=())
+                places = np.array([channel["loc"][:3] for channel in raw.info["chs"]])
+                if not (np.isfinite(places) & (places != 0)).any():
+                    place_channels(raw.info)
+                recordings.append(Recording(raw, trials.reset_index(drop=True)))
         return recordings
 
     def stimuli(self) -> pd.DataFrame:
         """Images of the profile's subjects that stand in the folder ``stimuli``."""
-        tables = [self._with_labels(self._read(s)[1]) for s in self.settings.subjects]
-        table = pd.concat(tables, ignore_index=True)
+        tables = [self._read(subject)[1] for subject in self.settings.subjects]
+        table = pd.concat(tables, ignore_index=True).sort_values("label", kind="stable")
         table = table[table["image"] != ""].drop_duplicates(["image", "label"])
-        table = table.assign(file=[self.folder / "stimuli" / f for f in table["file"]])
-        if not (self.folder / "stimuli").is_dir():
+        folder = self.folder / "stimuli"
+        table = table.assign(file=[folder / f for f in table["file"]])
+        if folder.is_dir() and table["image"].duplicated().any():
+            self._note("An image stands for more than one class: no pictures are used.", warn=True)
             table = table.iloc[:0]
-        if table["image"].duplicated().any():
-            self._note(
-                "Some images stand for more than one class, so no classifier of images can be "
-                "trained on them; the images are left out.",
-                warn=True,
-            )
-            table = table.iloc[:0]
-        table = table.sort_values("label", kind="stable")
-        return table[["image", "label", "class_name", "file"]].reset_index(drop=True)
+        return table.iloc[: None if folder.is_dir() else 0][COLUMNS].reset_index(drop=True)
 
     def files(self, subject: int | None = None) -> list[Path]:
         """The subject's folder; for all, the tables at the top and the pictures.
@@ -150,7 +129,8 @@ class Loader(Dataset):
             return self._below([p for p in tables if p.is_file() or p.name == "stimuli"])
         labels, first = self.labels, self.settings.subjects[0]
         tops = [self.folder / f"sub-{labels[subject]}"] if subject in labels else []
-        if subject != first and first in labels and self._first_names_classes:
+        by_first = type(self).class_names is Loader.class_names and not self.reading.trial_types
+        if subject != first and first in labels and by_first:
             tops += (self.folder / f"sub-{labels[first]}").rglob("*_events.tsv")
         return self._below(tops)
 
@@ -177,173 +157,121 @@ class Loader(Dataset):
 
     # --- tables -----------------------------------------------------------------------------
 
-    @cached_property
-    def events(self) -> dict[int, tuple[list[mne_bids.BIDSPath], pd.DataFrame]]:
-        """Recordings and events by subject, of those that were asked for."""
-        return {}
-
     def _read(self, subject: int) -> tuple[list[mne_bids.BIDSPath], pd.DataFrame]:
         """One subject's recordings and trials, before the signals are looked at."""
-        if subject not in self.events:
-            paths = self._paths(subject)
-            kind = "session" if any(path.session for path in paths) else "run"
-            sessions = _numbered([getattr(path, kind) or "1" for path in paths])
-            tables = [
-                self._table(path).assign(subject=subject, recording=number, session=session)
-                for number, (path, session) in enumerate(zip(paths, sessions, strict=True))
-            ]
-            events = pd.concat(tables, ignore_index=True)
-            if events.empty:
-                types = ", ".join(self.reading.trial_types or ())
-                raise DatasetError(
-                    f"No event of sub-{self._label(subject)} names a class in column "
-                    f"{self.reading.label_column!r}{types and f' among {types}'}. Set "
-                    "dataset.options.label_column and trial_types to what events.tsv holds."
-                )
-            events["image"] = self._image_names(events["file"])
-            events["order"] = range(len(events))
-            self.events[subject] = paths, self._with_pictures(events)
-        return self.events[subject]
+        (paths, events), names = self._events(subject), self.class_names
+        stray = sorted(set(events["class_name"]) - set(names))
+        if stray:
+            raise DatasetError(
+                f"Subject {subject} has events of classes that subject {self.settings.subjects[0]} "
+                f"does not have: {', '.join(stray)}. Name all classes, such as "
+                f"dataset.options.trial_types={sorted({*names, *stray})}."
+            )
+        return paths, events.assign(label=events["class_name"].map(names.index).astype(int))
+
+    @cache  # noqa: B019
+    def _events(self, subject: int) -> tuple[list[mne_bids.BIDSPath], pd.DataFrame]:
+        paths = self._paths(subject)
+        kind = "session" if any(path.session for path in paths) else "run"
+        labels = [getattr(path, kind) or "1" for path in paths]
+        present = sorted(set(labels), key=sort_key)
+        numbers = dict(zip(present, numbers_of(present), strict=True))
+        tables = [
+            self._table(path).assign(recording=number, session=numbers[label])
+            for number, (path, label) in enumerate(zip(paths, labels, strict=True))
+        ]
+        events = pd.concat(tables, ignore_index=True).assign(subject=subject)
+        if events.empty:
+            raise DatasetError(
+                f"No event of sub-{self.labels[subject]} names a class in column "
+                f"{self.reading.label_column!r}. Set dataset.options.label_column and trial_types "
+                f"(now {self.reading.trial_types}) to what events.tsv holds."
+            )
+        events["image"] = self._image_names(events["file"])
+        events["order"] = range(len(events))
+        folder, files = self.folder / "stimuli", sorted(set(events["file"]) - {""})
+        if folder.is_dir() and files:
+            usable = usable_pictures({f: folder / f for f in files}, folder, self._note)
+            events = events[events["file"].isin(["", *usable])]
+        return paths, events
 
     def _paths(self, subject: int) -> list[mne_bids.BIDSPath]:
         """Files of one subject's recordings, in the order of session and run."""
         import mne_bids
 
-        label = self._label(subject)
-        files = sorted((self.folder / f"sub-{label}").glob("**/eeg/[!.]*_eeg.*"))
-        there = [
-            mne_bids.get_bids_path_from_fname(file, check=False)
-            for file in files
-            if file.suffix.lower() in EXTENSIONS
-        ]
-        tasks = sorted({path.task for path in there if path.task})
-        task, sessions = self.reading.task, self.reading.sessions
-        if task is None and len(tasks) > 1:
+        labels, reading = self.labels, self.reading
+        if subject not in labels:
             raise DatasetError(
-                f"sub-{label} has several tasks: {', '.join(tasks)}. Name one in "
-                "dataset.options.task."
+                f"No subject {subject} in {self.folder}; there are: {self._who_is_who() or 'none'}."
+                " Change dataset.subjects, or set dataset.root to a folder of a BIDS data set, "
+                "which holds folders sub-<label>."
             )
+        # `mne_bids.find_matching_paths` would look into all subjects' folders.
+        files = sorted((self.folder / f"sub-{labels[subject]}").glob("**/eeg/[!.]*_eeg.*"))
+        files = [file for file in files if file.suffix.lower() in EXTENSIONS]
         paths = [
             path
-            for path in there
-            if task in (None, path.task) and (sessions is None or path.session in sessions)
+            for path in (mne_bids.get_bids_path_from_fname(file, check=False) for file in files)
+            if reading.task in (None, path.task)
+            and (reading.sessions is None or path.session in reading.sessions)
         ]
-        if not paths:
-            names = ", ".join(path.fpath.name for path in there) or "none"
+        if len({path.task for path in paths}) != 1:
             raise DatasetError(
-                f"sub-{label} has no EEG recording ({', '.join(EXTENSIONS)}) of task "
-                f"{task or 'any'} and session {sessions or 'any'}; found: {names}."
+                f"sub-{labels[subject]} needs EEG recordings ({', '.join(EXTENSIONS)}) of one "
+                f"task; found: {', '.join(file.name for file in files) or 'none'}. Choose by "
+                f"dataset.options.task (now {reading.task}) and sessions (now {reading.sessions})."
             )
         return sorted(paths, key=lambda path: (sort_key(path.session), sort_key(path.run)))
 
     def _table(self, path: mne_bids.BIDSPath) -> pd.DataFrame:
-        """Trials of one recording, from its ``events.tsv``; all columns as text.
+        """Trials of one recording, from its ``events.tsv``.
 
         `mne_bids.read_raw_bids` gives these as annotations, but always names them by the column
         ``trial_type``, and without the column ``value``.
         """
-        reading = self.reading
-        file = path.find_matching_sidecar("events", ".tsv", on_error="ignore")
-        if file is None:
-            raise DatasetError(
-                f"{path.basename} has no events.tsv, so that nobody knows what was shown when. "
-                "Write one with the columns onset, duration and trial_type."
-            )
-        try:
-            table = pd.read_csv(
-                file, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{file} is not a table of tab-separated text: {error}") from None
-        needed = ["onset", reading.label_column]
-        if "image_column" in reading.model_fields_set and reading.image_column:
+        reading, names = self.reading, self.reading.label_column
+        needed = ["onset", names]
+        if "image_column" in reading.model_fields_set:
             needed.append(reading.image_column)
-        for column in needed:
-            if column not in table:
-                raise DatasetError(
-                    f"{file} has no column {column!r}; it has: {', '.join(table.columns)}. Add it, "
-                    "or name another one in dataset.options."
-                )
-        names = table[reading.label_column].str.strip()
-        if reading.trial_types:
-            table = table[names.isin(reading.trial_types)]
-        else:
-            shown = [re.fullmatch(NO_CLASS, name) is None for name in names]
-            table = table[np.array(shown, bool)]
-        onsets = pd.to_numeric(table["onset"], errors="coerce")
-        wrong = table["onset"][onsets.isna() & ~table["onset"].str.lower().isin(["n/a", "nan", ""])]
-        if len(wrong):
+        file = path.find_matching_sidecar("events", ".tsv", on_error="ignore")
+        try:
+            if file is None:
+                raise ValueError("there is none, so that nobody knows what was shown when")
+            table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False).map(str.strip)
+            if missing := set(needed) - set(table):
+                raise ValueError(f"no column {missing.pop()!r}; it has: {', '.join(table)}")
+            if reading.trial_types:
+                table = table[table[names].isin(reading.trial_types)]
+            else:
+                table = table[~table[names].str.fullmatch(NO_CLASS)]
+            table["onset"] = pd.to_numeric(table["onset"].replace(["n/a", "nan", ""], None))
+        except ValueError as error:
             raise DatasetError(
-                f"{file}, row {wrong.index[0] + 1}: onset is {wrong.iloc[0]!r}; seconds or n/a "
-                "allowed."
-            )
-        timed = np.isfinite(onsets)
+                f"events.tsv of {path.basename}: {error}. It must be a table of tab-separated "
+                f"text with the columns {' and '.join(needed)}, onset in seconds or n/a; "
+                "dataset.options names other columns."
+            ) from None
+        timed = table["onset"].notna()
         if not timed.all():
-            self._note(
-                f"{Path(file).name}: {(~timed).sum()} events without an onset are left out.",
-                warn=True,
-            )
+            text = f"{file.name}: {(~timed).sum()} events without an onset are left out."
+            self._note(text, warn=True)
         files = table.get(reading.image_column, pd.Series("", table.index))
         blocks = table.get(reading.block_column, pd.Series("", table.index))
-        events = pd.DataFrame(
-            {
-                "onset": onsets,
-                "block": pd.to_numeric(blocks, errors="coerce").fillna(-1).astype(int),
-                "class_name": names[table.index],
-                "file": files.str.strip().replace({"n/a": "", "nan": ""}),
-            }
+        table = table[["onset"]].assign(
+            block=pd.to_numeric(blocks, errors="coerce").fillna(-1).astype(int),
+            class_name=table[names],
+            file=files.replace(["n/a", "nan"], ""),
         )
-        return events[timed].sort_values("onset", kind="stable")
+        return table[timed].sort_values("onset", kind="stable")
 
     def _image_names(self, files: pd.Series) -> pd.Series:
         """Name each image by its file without folder and extension, where that tells all apart."""
         folder = self.folder / "stimuli"
-        pictures = [path for path in folder.rglob("*") if path.is_file()]
-        everything = [path.relative_to(folder).as_posix() for path in pictures]
-        distinct = pd.Series(everything or files.unique(), dtype=str)
+        pictures = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        distinct = pd.Series(pictures or files.unique(), dtype=str)
         if not distinct.map(lambda file: Path(file).stem).duplicated().any():
             return files.map(lambda file: Path(file).stem)
         return files.map(lambda file: str(Path(file).with_suffix("")) if file else "")
-
-    def _with_pictures(self, events: pd.DataFrame) -> pd.DataFrame:
-        """Leave out trials whose picture is missing, where there is a folder of pictures."""
-        folder = self.folder / "stimuli"
-        files = [file for file in events["file"].unique() if file]
-        if not folder.is_dir() or not files:
-            return events
-        missing = [file for file in files if not can_open(folder / file)]
-        if len(missing) == len(files):
-            raise DatasetError(
-                f"None of the {len(files)} pictures that events.tsv names is in {folder}, such as "
-                f"{missing[0]}. Put them there, or remove the folder to go on without pictures."
-            )
-        report_missing(missing, folder, self._note)
-        return events[~events["file"].isin(missing)]
-
-    def _with_labels(self, events: pd.DataFrame) -> pd.DataFrame:
-        names = self.class_names
-        stray = sorted(set(events["class_name"]) - set(names))
-        if stray:
-            raise DatasetError(
-                f"Subject {events['subject'].iloc[0]} has events of classes that subject "
-                f"{self.settings.subjects[0]} does not have: {', '.join(stray)}. Name all classes, "
-                f"such as dataset.options.trial_types={sorted({*names, *stray})}."
-            )
-        return events.assign(label=events["class_name"].map(names.index).astype(int))
-
-    def _label(self, subject: int) -> str:
-        labels = self.labels
-        if not labels:
-            raise DatasetError(
-                f"{self.folder} is no BIDS data set: it has no folder sub-<label>. Set "
-                "dataset.root to the folder that holds dataset_description.json."
-            )
-        if subject not in labels:
-            raise DatasetError(
-                f"No subject {subject} in {self.folder}; there are: {self._who_is_who()}. Change "
-                "dataset.subjects."
-            )
-        return labels[subject]
 
     def _who_is_who(self) -> str:
         return ", ".join(
@@ -352,39 +280,17 @@ class Loader(Dataset):
 
     # --- signals ----------------------------------------------------------------------------
 
-    def _sidecar(self, path: mne_bids.BIDSPath) -> dict:
-        file = path.find_matching_sidecar("eeg", ".json", on_error="ignore")
-        return read_json(Path(file)) if file else {}
-
-    def _signals(self, path: mne_bids.BIDSPath) -> mne.io.BaseRaw:
-        """EEG channels of one recording, with positions, bad stretches and joints."""
-        raw = self._open(path)
-        if "eeg" not in raw.get_channel_types():
-            raise DatasetError(
-                f"{path.basename} has no EEG channel, only "
-                f"{', '.join(sorted(set(raw.get_channel_types())))}. Correct the column type of "
-                "its channels.tsv."
-            )
-        raw.pick("eeg", exclude=())
-        if all(np.isnan(c["loc"][:3]).any() or not c["loc"][:3].any() for c in raw.info["chs"]):
-            place_channels(raw.info)
-        return raw
-
     def _open(self, path: mne_bids.BIDSPath) -> mne.io.BaseRaw:
         """Open a file with what its tables say on its channels; MNE's warnings are reported."""
         import mne
         import mne_bids
 
         sidecar = self._sidecar(path)
-        length = sidecar.get("EpochLength") if sidecar.get("RecordingType") == "epoched" else 0
-        if not isinstance(length, int | float) or length < 0:
-            raise DatasetError(
-                f"{path.basename} is epoched, but its eeg.json has no EpochLength (s). Add it."
-            )
+        epoched = sidecar.get("RecordingType") == "epoched"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                if not length:
+                if not epoched:
                     raw = mne_bids.read_raw_bids(path, on_ch_mismatch="reorder", verbose="warning")
                 else:  # mne-bids cuts such files itself; filters want the stretches side by side
                     info = mne_bids.read_epochs_bids(path, verbose="warning").info
@@ -393,22 +299,26 @@ class Loader(Dataset):
                     raw.set_channel_types(types, on_unit_change="ignore")
                     raw.info["bads"] = list(info["bads"])
                     raw.set_montage(info.get_montage(), on_missing="ignore")
+                if "eeg" not in raw:
+                    raise ValueError("its channels.tsv gives no channel the type EEG")
             except Exception as error:  # whatever it stumbles over, the user must learn the file
                 raise DatasetError(f"{path.fpath.name} cannot be read: {error}") from None
         for text in (str(warning.message).strip().split("\n")[0] for warning in caught):
             if not re.search(NO_MATTER, text):
                 self._note(f"{path.fpath.name}: {text}")
-        stated = sidecar.get("SamplingFrequency")
-        if isinstance(stated, int | float) and not np.isclose(stated, raw.info["sfreq"], rtol=0.01):
-            raise DatasetError(
-                f"{path.fpath.name} is sampled at {raw.info['sfreq']:g} Hz, but its eeg.json "
-                f"states {stated:g} Hz. Correct the one that is wrong."
-            )
-        _keep_stretches(raw, length, self.reading.trial_types or ())
+        _keep_stretches(
+            raw, sidecar["EpochLength"] if epoched else None, self.reading.trial_types or ()
+        )
         return raw
 
+    def _sidecar(self, path: mne_bids.BIDSPath) -> dict:
+        file = path.find_matching_sidecar("eeg", ".json", on_error="ignore")
+        return read_json(file) if file else {}
 
-def _keep_stretches(raw: mne.io.BaseRaw, epoch_length: float, classes: tuple[str, ...]) -> None:
+
+def _keep_stretches(
+    raw: mne.io.BaseRaw, epoch_length: float | None, classes: tuple[str, ...]
+) -> None:
     """Keep the annotations of bad stretches and joints; joints get the name that MNE looks for.
 
     The others are trials, some of them perhaps of a class whose name MNE would take for a mark.
@@ -427,12 +337,9 @@ def _keep_stretches(raw: mne.io.BaseRaw, epoch_length: float, classes: tuple[str
 def read_json(file: Path) -> dict:
     """Read a sidecar; a missing one is empty."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise DatasetError(f"{file} must hold keys and values, got a {type(content).__name__}.")
-    return content
+        return json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}
+    except ValueError as error:
+        raise DatasetError(f"{file} is not valid JSON: {error}.") from None
 
 
 def numbers_of(labels: list[str]) -> list[int]:
@@ -442,12 +349,6 @@ def numbers_of(labels: list[str]) -> list[int]:
         if len(set(own)) == len(own) and min(own) > 0:
             return own
     return list(range(1, len(labels) + 1))
-
-
-def _numbered(labels: list[str]) -> list[int]:
-    present = sorted(set(labels), key=sort_key)
-    numbers = dict(zip(present, numbers_of(present), strict=True))
-    return [numbers[label] for label in labels]
 
 
 def sort_key(label: str | None) -> tuple:

@@ -1,29 +1,36 @@
 """EEG-ImageNet of Spampinato et al. (2017) and Palazzo et al. (2020): 6 subjects, 40 classes.
 
-Chapter 1. The file is a dict of trials (`eeglib.datasets.trial_dict`); the signals of one subject
-are read only when they are asked for.
+Chapter 1. The file is ``{"dataset": [{"eeg", "image", "label", "subject"}, ...], "labels": [...],
+"images": [...]}``; beside it lies a file of splits, lists of row numbers. It holds all subjects,
+and in its older form it cannot be mapped into memory. So it is converted once, into one file of
+float32 numbers a subject with a table of trials beside them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
-from functools import cached_property
+import shutil
+from functools import cache, cached_property
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import mne
 import numpy as np
 import pandas as pd
+import pooch
 from pydantic import Field, field_validator
 
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
+from eeglib.datasets.epochs import channel_info, usable_epochs
+from eeglib.datasets.files import cannot_write, load_torch, whole_folder, wrong_structure
 from eeglib.datasets.images import find_pictures
 from eeglib.datasets.montage import ACTICAP_128
 from eeglib.datasets.stimuli import CLASSES
-from eeglib.datasets.trial_dict import TrialFile, open_trials, read_split
-
-if TYPE_CHECKING:
-    import mne
 
 CHANNELS = list(ACTICAP_128)
 """The 128 electrodes of the cap, in the order of the file."""
@@ -31,39 +38,35 @@ CHANNELS = list(ACTICAP_128)
 MICROVOLTS_PER_COUNT = np.r_[np.full(32, 0.5), np.full(96, 0.1)]
 """Resolution of the amplifier, channel by channel, as inferred from the recordings' headers."""
 
-PLAUSIBLE = (0.5, 500.0)
-"""Standard deviation of an EEG channel, microvolts; outside it the unit is in doubt."""
-
 BLOCKS_PER_SESSION = 10
+LEAST_COVERAGE = 0.9
+"""A split that names a smaller share of the trials was made for something else."""
+
+PARTS = {"training": "train", "validation": "val", "test": "test"}
+"""Names of a split's parts here and in the published file."""
+
 WNIDS = {c.wnid: c.name for c in CLASSES}
+IMAGE_ORDER = "image_order.txt"
+WRONG_KIND = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What a file of another structure may cause."""
 
 
 class Options(datasets.Options):
     """Options of this data set."""
 
-    file: str = Field("eeg_signals_raw_with_mean_std.pth", description="name of the data file")
-    cut: tuple[int, int] = Field((20, 460), description="samples of a trial that are kept")
-    lengths: tuple[int, int] = Field(
-        (450, 600), description="trials of other lengths, in samples, are left out"
-    )
-    unit: Literal["counts", "microvolt", "none"] | None = Field(
-        None, description="of the numbers; empty: counts in the raw file, none in the others"
-    )
-    processed: tuple[str, ...] | None = Field(
-        None, description="what the signals have been through; empty: told by the file's name"
-    )
-    split_file: str = Field("block_splits_by_image_all.pth", description="published splits")
-    split_index: int = Field(0, ge=0, description="which of them")
-    image_order: str = Field("image_order.txt", description="images in the order of presentation")
-    images: str = Field("images", description="folder of the pictures")
-    sfreq: Annotated[float, Field(gt=0)] = Field(1000.0, description="hertz")
+    file: str = "eeg_signals_raw_with_mean_std.pth"
+    cut: tuple[int, int] = (20, 460)  # samples of a trial that are kept
+    unit: Literal["counts", "microvolt", "none"] | None = None  # empty: by `processed`
+    processed: tuple[str, ...] | None = None  # what was done already; empty: by the file's name
+    split_index: int = Field(0, ge=0)  # which of the published splits
+    sfreq: float = Field(1000.0, gt=0)  # hertz
 
-    @field_validator("cut", "lengths")
+    @field_validator("cut")
     @classmethod
-    def _ascend(cls, bounds: tuple[int, int]) -> tuple[int, int]:
-        if not 0 <= bounds[0] < bounds[1]:
+    def _ascend(cls, cut: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= cut[0] < cut[1]:
             raise ValueError("needs two ascending numbers of samples, from 0")
-        return bounds
+        return cut
 
 
 class Loader(Dataset):
@@ -71,32 +74,35 @@ class Loader(Dataset):
 
     Options = Options
     continuous: ClassVar[bool] = False
-    download_name: ClassVar[str] = "eeg_imagenet"
     channels: ClassVar[list[str] | None] = CHANNELS
-    resolution: ClassVar[np.ndarray | None] = MICROVOLTS_PER_COUNT
+    longest: ClassVar[float] = 600
+    """Trials of more samples are left out."""
+    split_file: ClassVar[str] = "block_splits_by_image_all.pth"
 
     def prepare(self) -> None:
         """Check that the files are there and undamaged, and look for known defects."""
-        download.verify(self._path("file"), self.folder)
-        for line in self._file.duplicates:
-            self._note(line, warn=True)
-        counts = self._file.rows["subject"].value_counts().sort_index()
+        table = self._table
+        download.verify(self.folder / self.options.file, self.folder)
+        twins = table[table["same_as"] > 0].groupby(["same_as", "subject"]).size()
+        for (first, second), n in twins.items():
+            text = f"{n} trials of subject {second} have the same signals as trials of subject "
+            self._note(f"{text}{first}.", warn=True)
+        counts = table["subject"].value_counts().sort_index()
         self._note("Trials by subject: " + ", ".join(f"{s}: {n}" for s, n in counts.items()) + ".")
-        images = self._table.drop_duplicates("image")["class_name"].value_counts()
-        images = images.reindex(self.class_names, fill_value=0)
-        fewer = ", ".join(f"{name} {n}" for name, n in images[images < images.max()].items())
-        self._note(f"Images of each class: {images.max()}{fewer and f', but {fewer}'}.")
+        images = table.drop_duplicates("image")["class_name"].value_counts()
+        fewer = "".join(f", {name} {n}" for name, n in images[images < images.max()].items())
+        self._note(f"Images of each class: {images.max()}{fewer and f', but {fewer[2:]}'}.")
         self.stimuli()
-        self.published_split(self._table)
+        self.published_split(table)
 
     def subjects(self) -> list[int]:
         """Subjects in the file, ascending."""
-        return sorted(int(s) for s in self._file.rows["subject"].unique())
+        return sorted(int(s) for s in self._table["subject"].unique())
 
     @property
     def class_names(self) -> list[str]:
         """Common names of the file's classes; a WordNet id that is not among the 40 stays."""
-        return [WNIDS.get(label, label) for label in self._file.labels]
+        return [WNIDS.get(label, label) for label in self._facts["labels"]]
 
     @property
     def processed(self) -> tuple[str, ...]:
@@ -114,109 +120,70 @@ class Loader(Dataset):
 
     def info(self, subject: int) -> mne.Info:
         """Channels with positions, and the sampling rate."""
-        from eeglib.datasets.file_epochs import channel_info
-
-        names = self.channels or [f"EEG{n + 1:03d}" for n in range(self._file.n_chans)]
+        names = self.channels or [f"EEG{n + 1:03d}" for n in range(self._facts["n_chans"])]
         return channel_info(list(names), self.options.sfreq, self._unit == "none")
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
         """Trials that can be used; volts in the raw file, unitless in the filtered ones."""
-        from eeglib.datasets.file_epochs import usable_epochs
-
-        if self._unit == "counts" and self.resolution is None:
-            raise DatasetError(
-                "The amplifier's resolution is not known for this data set. Set "
-                "dataset.options.unit to microvolt or none."
-            )
-        factor = {"microvolt": 1e-6, "none": 1.0}.get(self._unit)
-        factor = np.float32(self.resolution[:, None] * 1e-6 if factor is None else factor)
-        start, stop = self.options.cut
-        file, metadata = self._file, self._of(subject)
+        (start, stop), trials = self.options.cut, self._of(subject)
+        file, n_chans = self._converted / f"sub-{subject}.float32", self._facts["n_chans"]
+        volts = {"microvolt": 1e-6, "none": 1, "counts": MICROVOLTS_PER_COUNT[:, None] * 1e-6}
+        factor = np.float32(volts[self._unit])
 
         def read(row: int) -> np.ndarray:
-            return file.read(row)[:, start:stop] * factor
+            length, first = trials.at[row, "length"], trials.at[row, "start"]
+            numbers = np.fromfile(file, np.float32, n_chans * length, offset=4 * first)
+            return numbers.reshape(n_chans, length)[:, start:stop] * factor
 
-        with np.errstate(invalid="ignore"):
-            typical = 1e6 * np.nanmedian([read(row).std(axis=1) for row in metadata["row"][:50]])
-        if self._unit != "none" and not PLAUSIBLE[0] <= typical <= PLAUSIBLE[1]:
-            self._note(
-                f"Subject {subject}: the channels' standard deviation is {typical:.3g} microvolts, "
-                "which EEG never has: the unit is in doubt. Set dataset.options.unit.",
-                warn=True,
-            )
         tmin = start / self.options.sfreq
-        return usable_epochs(read, self.info(subject), metadata, tmin, stop - start, self._note)
+        return usable_epochs(read, self.info(subject), trials, tmin, self._note)
 
+    @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
         """Pictures that were found; empty where there is no folder of pictures."""
-        table = self._table.drop_duplicates("image").sort_values("image")
-        table = table.assign(file=table["image"].map(self._pictures or {}))
-        table = table[table["file"].notna()]
-        return table[["image", "label", "class_name", "file"]].reset_index(drop=True)
+        return find_pictures(self.folder / "images", self._table.sort_values("image"), self._note)
 
     def files(self, subject: int | None = None) -> list[Path]:
         """All subjects' signals lie in one file, so that they share what there is."""
         if subject is not None:
             return []
-        options = self.options
-        single = [self.folder / n for n in (options.file, options.split_file, options.image_order)]
-        pictures = (self.folder / options.images).rglob("*")
-        return [path for path in (*single, *sorted(pictures)) if path.is_file()]
+        names = (self.options.file, self.split_file, IMAGE_ORDER)
+        pictures = sorted((self.folder / "images").rglob("*"))
+        paths = [*(self.folder / name for name in names), *pictures]
+        return [path for path in paths if path.is_file()]
 
     def published_split(self, metadata: pd.DataFrame) -> dict[str, np.ndarray] | None:
-        """Parts of the file of splits, for these trials; None where there is no such file."""
-        path = self._path("split_file", optional=True)
-        if path is None:
+        """Parts of the file of splits, for these trials; None where there is no such file.
+
+        A split is refused that does not fit the file: trials that do not exist, an image in two
+        parts, or too few of the trials.
+        """
+        path, table = self.folder / self.split_file, self._table
+        if not path.is_file():
             return None
-        rows = self._file.rows
-        parts = read_split(path, self.options.split_index, rows)
+        try:
+            split = load_torch(path)["splits"][self.options.split_index]
+            named = [(index(row), part) for part, key in PARTS.items() for row in split[key]]
+            parts = pd.Series(dict(named))  # by row
+            by_image = parts.groupby(table["image"].loc[parts.index])
+        except WRONG_KIND as error:
+            allowed = "a dict with splits, each with rows of the data file for train, val and test"
+            raise wrong_structure(path, error, allowed) from None
+        whole = len(parts) >= LEAST_COVERAGE * len(table) and parts.nunique() == len(PARTS)
+        if not whole or len(parts) < len(named) or by_image.nunique().sum() > by_image.ngroups:
+            what = f"its split names {len(parts)} of {len(table)} trials, and some perhaps twice"
+            allowed = "each image in one part, as in block_splits_by_image_all.pth of EEG-ImageNet"
+            raise wrong_structure(path, what, allowed)
         # Within one subject an image was shown once, and a split by image treats all alike.
-        part_of = {
-            image: name for name, numbers in parts.items() for image in rows["image"].iloc[numbers]
-        }
-        unnamed = len(rows) - sum(map(len, parts.values()))
-        if unnamed:
-            self._note(f"{unnamed} trials are in no part of {path.name}.", warn=True)
-        parts_here = metadata["image"].map(part_of).to_numpy()
-        return {name: np.flatnonzero(parts_here == name) for name in parts}
+        parts_here = metadata["image"].map(by_image.first())
+        return {part: np.flatnonzero(parts_here == part) for part in PARTS}
 
     def card(self) -> dict[str, str]:
         """Facts for the data card."""
-        unit = {
-            "counts": "volts, from counts by the amplifier's resolution (inferred)",
-            "microvolt": "volts",
-            "none": "standard deviations",
-        }[self._unit]
+        counts = "volts, from counts by the amplifier's resolution (inferred)"
+        unit = {"counts": counts, "microvolt": "volts", "none": "standard deviations"}[self._unit]
         processed = "; ".join(self.processed) or "nothing"
-        return download.CARDS[self.download_name] | {"unit": unit, "processed": processed}
-
-    @cached_property
-    def _file(self) -> TrialFile:
-        file = open_trials(self._path("file"))
-        if self.channels is not None and file.n_chans != len(self.channels):
-            raise DatasetError(
-                f"{self.options.file} has {file.n_chans} channels; this data set has "
-                f"{len(self.channels)}. Check that it is the file you meant."
-            )
-        return file
-
-    @cached_property
-    def _table(self) -> pd.DataFrame:
-        """Metadata of all trials of the file, with ``row`` and ``length``."""
-        table = self._file.rows.assign(row=range(len(self._file.rows)), session=-1, block=-1)
-        table["class_name"] = np.array(self.class_names, dtype=object)[table["label"]]
-        order = self._presentation()
-        table["order"] = table["image"].map(order["order"]).fillna(-1).astype(int)
-        for column in ("block", "session"):
-            table[column] = table["image"].map(order[column]).fillna(-1).astype(int)
-        return table
-
-    @cached_property
-    def _pictures(self) -> dict[str, Path] | None:
-        if "images" in self.options.model_fields_set:
-            self._path("images")
-        folder = self.folder / self.options.images
-        return find_pictures(folder, self._file.rows["image"], self._note)
+        return download.CARDS[self.settings.name] | {"unit": unit, "processed": processed}
 
     @property
     def _unit(self) -> str:
@@ -224,33 +191,45 @@ class Loader(Dataset):
             return self.options.unit
         return "none" if "standardize" in self.processed else "counts"
 
-    def _path(self, option: str, optional: bool = False) -> Path | None:
-        """The file that an option names; None where it is optional and was not asked for."""
-        name = getattr(self.options, option)
-        path = self.folder / name
-        if path.is_file() or (option == "images" and path.is_dir()):
-            return path
-        if optional and option not in self.options.model_fields_set:
-            return None
-        raise DatasetError(download.how_to_get(self.download_name, self.folder, name))
+    @cached_property
+    def _converted(self) -> Path:
+        path = self.folder / self.options.file
+        if not path.is_file():
+            raise download.how_to_get(self.settings.name, self.folder, path.name)
+        return converted(path)
 
-    def _presentation(self) -> pd.DataFrame:
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        facts = json.loads((self._converted / "facts.json").read_text(encoding="utf-8"))
+        if self.channels is not None and facts["n_chans"] != len(self.channels):
+            raise DatasetError(
+                f"{self.options.file} has {facts['n_chans']} channels; this data set has "
+                f"{len(self.channels)}. Check that it is the file you meant."
+            )
+        return facts
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        """All trials of the file: `METADATA`, ``row``, and what `convert` wrote of each."""
+        table = pd.read_csv(
+            self._converted / "trials.csv", dtype={"image": str}, keep_default_na=False
+        )
+        table["class_name"] = np.array(self.class_names, dtype=object)[table["label"]]
+        order = self._presentation(table["image"])
+        for column in ("order", "block", "session"):
+            table[column] = table["image"].map(order[column]).fillna(-1).astype(int)
+        return table.assign(row=table.index)
+
+    def _presentation(self, images: pd.Series) -> pd.DataFrame:
         """Order, block and session of each image, by name; empty where they are not known."""
-        path = self._path("image_order", optional=True)
-        if path is None:
-            name = self.options.image_order
-            self._note(f"The order of presentation is not known: there is no {name}.")
+        path = self.folder / IMAGE_ORDER
+        if not path.is_file():
+            self._note(f"The order of presentation is not known: there is no {IMAGE_ORDER}.")
             return pd.DataFrame(columns=["order", "block", "session"])
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split()
-        except UnicodeDecodeError:
-            raise DatasetError(f"{path.name} is not a text file. Download it again.") from None
-        names = pd.Series([re.split(r"[\\/]", line)[-1].split(".")[0] for line in lines], dtype=str)
-        names = names[~names.duplicated()].reset_index(drop=True)
-        classes = names.str.split("_").str[0]
-        block = (classes != classes.shift()).cumsum() - 1
-        unknown = int((~self._file.rows["image"].isin(names)).sum())
-        if unknown == len(self._file.rows):
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").split()
+        names = pd.Series(list(dict.fromkeys(map(image_name, lines))), dtype=str)
+        unknown = int((~images.isin(names)).sum())
+        if unknown == len(images):
             raise DatasetError(
                 f"{path.name} names none of the images in {self.options.file}. Use the list that "
                 "belongs to this data set, or remove it."
@@ -258,38 +237,108 @@ class Loader(Dataset):
         if unknown:
             self._note(f"{unknown} trials show images that {path.name} does not list.", warn=True)
         self._note(f"Order, blocks and sessions are those of {path.name}, for all subjects alike.")
-        session = block // BLOCKS_PER_SESSION
-        table = pd.DataFrame({"order": range(len(names)), "block": block, "session": session})
-        return table.set_index(names)
+        classes = names.str.split("_").str[0]
+        block = (classes != classes.shift()).cumsum() - 1
+        columns = {"order": names.index, "block": block, "session": block // BLOCKS_PER_SESSION}
+        return pd.DataFrame(columns).set_index(names)
 
     def _of(self, subject: int) -> pd.DataFrame:
         """Trials of one subject that can be cut, in the order of presentation if known."""
         table = self._table[self._table["subject"] == subject]
-        if table.empty:
-            raise DatasetError(
-                f"{self.options.file} has no trials of subject {subject}; it has subjects "
-                f"{', '.join(map(str, self.subjects()))}. Set dataset.subjects."
-            )
-        low, high = max(self.options.lengths[0], self.options.cut[1]), self.options.lengths[1]
-        fits = table["length"].between(low, high)
+        fits = table["length"].between(self.options.cut[1], self.longest)
+        allowed = f"{self.options.cut[1]} to {self.longest} samples"
         if not fits.any():
             raise DatasetError(
-                f"No trial of subject {subject} has {low} to {high} samples; they have "
-                f"{table['length'].min()} to {table['length'].max()}. Change "
-                "dataset.options.cut or lengths."
+                f"{self.options.file} has no trials of subject {subject} with {allowed}; it has "
+                f"subjects {', '.join(map(str, self.subjects()))}. Change dataset.subjects or "
+                "dataset.options.cut."
             )
-        if not fits.all():
-            self._note(
-                f"Subject {subject}: {(~fits).sum()} trials left out, their length is not {low} to "
-                f"{high} samples.",
-                warn=True,
-            )
+        if n_others := (~fits).sum():
+            text = f"Subject {subject}: {n_others} trials left out, their length is not {allowed}."
+            self._note(text, warn=True)
         table = table[fits]
-        if self._pictures is not None:
-            table = table[table["image"].isin(list(self._pictures))]
-        if table.empty:
-            raise DatasetError(
-                f"None of subject {subject}'s images has a picture in {self.options.images}. "
-                "Put the pictures there, or remove the folder to go on without pictures."
-            )
+        if len(self.stimuli()):
+            table = table[table["image"].isin(self.stimuli()["image"])]
         return table.sort_values(["order", "row"])
+
+
+def converted(path: Path) -> Path:
+    """Folder with the signals of a data file; made at first use, and anew if the file changes."""
+    place = path.parent
+    if not os.access(place, os.W_OK):
+        place = Path(pooch.os_cache("eeglib"))
+    state = path.stat()
+    folder = place / f".{path.name}.{state.st_size}-{state.st_mtime_ns}"
+    if not folder.is_dir():
+        try:
+            with whole_folder(folder) as partial:
+                convert(path, partial)
+        except OSError as error:
+            if not folder.is_dir():  # else another job was quicker
+                raise cannot_write(place, error) from None
+        for old in set(place.glob(f".{path.name}.*")) - {folder}:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def convert(path: Path, folder: Path) -> None:
+    """Check a data file and write each subject's signals into a file of its own.
+
+    ``trials.csv`` has a row per trial, in the order of the file: ``subject``, ``label``, ``image``
+    (name), ``length`` in samples, ``start``, numbers before it in its subject's file, and
+    ``same_as``, a subject who has a trial with the very same signals, or 0.
+    """
+    table, signals, labels = _read(path)
+    n_chans = signals[0].shape[0]
+    table["length"] = [signal.shape[1] for signal in signals]
+    table["start"] = (table.groupby("subject")["length"].cumsum() - table["length"]) * n_chans
+    table["same_as"], seen = 0, {}
+    for subject, rows in table.groupby("subject").groups.items():
+        with open(folder / f"sub-{subject}.float32", "wb") as file:
+            for row in rows:
+                numbers = signals[row].float().contiguous().numpy()
+                file.write(numbers)
+                digest = hashlib.blake2b(numbers, digest_size=16).digest()
+                if seen.setdefault(digest, row) != row:
+                    table.loc[row, "same_as"] = table.loc[seen[digest], "subject"]
+    table.to_csv(folder / "trials.csv", index=False)
+    facts = json.dumps({"labels": labels, "n_chans": n_chans})
+    (folder / "facts.json").write_text(facts, encoding="utf-8")
+
+
+def _read(path: Path) -> tuple[pd.DataFrame, list, list[str]]:
+    """Subject, label and image of each trial, the signals, and the names of the labels."""
+    import torch
+
+    content = load_torch(path)
+    try:
+        labels, images = (dict(enumerate(map(str, content[key]))) for key in ("labels", "images"))
+        trials = content["dataset"]
+        shown = [t["image"] for t in trials]
+        table = pd.DataFrame(
+            {
+                "subject": [index(trial["subject"]) for trial in trials],
+                "label": [index(trial["label"]) for trial in trials],
+                "image": [image_name(i if isinstance(i, str) else images[index(i)]) for i in shown],
+            }
+        )
+        signals = [torch.as_tensor(trial["eeg"]) for trial in trials]
+        n_chans = {n_chans for n_chans, length in (signal.shape for signal in signals)}
+        if len(n_chans) != 1:
+            raise ValueError(f"trials of {sorted(n_chans)} channels")
+        if (table["subject"] < 1).any() or not table["label"].isin(list(labels)).all():
+            raise ValueError("a subject or label that is not there")
+        if len(set(labels.values())) < len(labels):
+            raise ValueError("a label's name twice")
+    except WRONG_KIND as error:
+        what = f"{type(error).__name__} {error}"
+        allowed = (
+            "a dict with dataset (a list of dicts: eeg, image, label, subject), labels, images"
+        )
+        raise wrong_structure(path, what, allowed) from None
+    return table, signals, list(labels.values())
+
+
+def image_name(image: str) -> str:
+    """Name without folder and the extension of a picture; other dots belong to the name."""
+    return re.sub(r"(?i)\.(jpe?g|png)$", "", re.split(r"[\\/]", image)[-1])

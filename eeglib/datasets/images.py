@@ -2,66 +2,57 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from eeglib.datasets import DatasetError
 
 EXTENSIONS = (".jpeg", ".jpg", ".png")
+COLUMNS = ["image", "label", "class_name", "file"]
+"""What `Dataset.stimuli` gives of each picture."""
 
 
-def find_pictures(
-    folder: Path, names: Iterable[str], note: Callable[..., None]
-) -> dict[str, Path] | None:
-    """Find pictures by name, in a flat folder or in folders of classes, at any depth.
+def find_pictures(folder: Path, table: pd.DataFrame, note: Callable[..., None]) -> pd.DataFrame:
+    """Rows of the pictures that can be opened, with `COLUMNS`; none where there is no folder.
 
-    Returns the path by name of the pictures that can be opened; ``note`` (`Dataset._note`) is told
-    which are missing. None where there is no such folder. Where a name occurs more than once, a
-    file in a folder whose name begins like the image's counts first, then the first in
-    alphabetical order.
+    They are found by the name ``image``, in a flat folder or in folders of classes, at any depth.
+    Where a name occurs more than once, a file in a folder whose name begins like the image's counts
+    first, then the first in alphabetical order. ``note`` (`Dataset._note`) gets what is missing.
     """
-    if not folder.is_dir():
+    paths: dict[str, Path] = {}
+    if folder.is_dir():
+        found = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS]
+        for path in sorted(found, key=lambda p: (not p.stem.startswith(p.parent.name), p)):
+            paths.setdefault(path.stem, path)
+        names = table["image"].unique()
+        paths = usable_pictures({n: paths.get(n, folder / n) for n in names}, folder, note)
+    else:
         note(f"No pictures in {folder}: chapters 4 and 7 will end early.")
-        return None
+    table = table[table["image"].isin(list(paths))].drop_duplicates("image")
+    return table.assign(file=table["image"].map(paths))[COLUMNS].reset_index(drop=True)
 
-    def refuse(error: OSError) -> None:
-        raise DatasetError(f"{error.filename} cannot be read: {error.strerror}.") from None
 
-    paths: dict[str, list[Path]] = {}
-    for place, _, files in os.walk(folder, onerror=refuse):
-        for file in files:
-            stem, extension = os.path.splitext(file)
-            if extension.lower() in EXTENSIONS:
-                paths.setdefault(stem, []).append(Path(place, file))
-    if not paths:
+def usable_pictures(
+    paths: dict[str, Path], folder: Path, note: Callable[..., None]
+) -> dict[str, Path]:
+    """Those of some pictures, path by name, that can be opened; ``note`` gets the others."""
+    usable = {name: path for name, path in paths.items() if can_open(path)}
+    missing = [name for name in paths if name not in usable]
+    if missing and not usable:
         raise DatasetError(
-            f"{folder} holds no picture ({', '.join(EXTENSIONS)}). Unpack the pictures there, or "
-            "remove the folder to go on without them."
+            f"None of the {len(paths)} pictures can be opened in {folder}, such as {missing[0]}. "
+            "Put them there, or remove the folder to go on without pictures."
         )
-    pictures, missing = {}, []
-    for name in dict.fromkeys(names):
-        candidates = sorted(
-            paths.get(name, ()), key=lambda p, n=name: (not n.startswith(p.parent.name), str(p))
-        )
-        if candidates and can_open(candidates[0]):
-            pictures[name] = candidates[0]
-        else:
-            missing.append(name)
-    report_missing(missing, folder, note)
-    return pictures
-
-
-def report_missing(missing: list[str], folder: Path, note: Callable[..., None]) -> None:
-    """Say which pictures are missing, if any."""
     if missing:
         note(
             f"{len(missing)} pictures are missing in {folder} or cannot be opened; trials of these "
             f"images are left out: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
             warn=True,
         )
+    return usable
 
 
 def can_open(path: Path) -> bool:

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -24,6 +21,7 @@ from pydantic import Field, field_validator
 
 from eeglib.datasets import DatasetError, bids
 from eeglib.datasets import Options as BaseOptions
+from eeglib.datasets.files import whole_folder, write_whole
 from eeglib.datasets.montage import ACTICAP_128
 from eeglib.datasets.stimuli import CLASSES, each, visual_features, write_stimuli
 
@@ -85,7 +83,7 @@ def simulate(
             print(f"Simulated subject {subject}")
     people = sorted(p.name for p in folder.glob("sub-*"))
     table = ["participant_id\tage\tsex", *(f"{name}\tn/a\tn/a" for name in people), ""]
-    _write(folder / "participants.tsv", "\n".join(table))
+    write_whole(folder / "participants.tsv", "\n".join(table))
     return folder
 
 
@@ -93,7 +91,7 @@ def draw_stimuli(folder: Path, options: Options) -> tuple[pandas.DataFrame, np.n
     """Draw a simulation's pictures, if they are not there; their table and `visual_features`."""
     target = folder / "stimuli"
     if not target.is_dir():
-        with _whole(target) as partial:
+        with whole_folder(target) as partial:
             drawn = write_stimuli(partial, options.labels(), options.images_per_class, options.seed)
             drawn.to_csv(partial / "stimuli.tsv", sep="\t", index=False, lineterminator="\n")
     table = pandas.read_csv(target / "stimuli.tsv", sep="\t")
@@ -119,9 +117,11 @@ def _claim(folder: Path, options: Options, replace: bool) -> None:
         print(f"Simulating again, because the options changed: {changed}.")
         shutil.rmtree(folder)
     note.parent.mkdir(parents=True, exist_ok=True)
-    _write(note, json.dumps(ours, indent=2) + "\n")
-    _write(folder / "dataset_description.json", json.dumps(FACTS["description"], indent=2) + "\n")
-    _write(folder / "README", FACTS["readme"])
+    write_whole(note, json.dumps(ours, indent=2) + "\n")
+    write_whole(
+        folder / "dataset_description.json", json.dumps(FACTS["description"], indent=2) + "\n"
+    )
+    write_whole(folder / "README", FACTS["readme"])
 
 
 def _simulate_subject(
@@ -136,7 +136,7 @@ def _simulate_subject(
     simulated = SimulatedSubject(options, subject, stimuli, features)
     pictures = stimuli.rename(columns={"class_name": "trial_type", "file": "stim_file"})
     columns = FACTS["columns"]
-    with _whole(folder / f"sub-{subject:02d}") as partial:
+    with whole_folder(folder / f"sub-{subject:02d}") as partial:
         for session in range(simulated.n_sessions):
             path = BIDSPath(f"{subject:02d}", f"{session + 1:02d}", TASK, root=partial.parent)
             trials = simulated.trials(session)
@@ -147,33 +147,6 @@ def _simulate_subject(
             descriptions = columns, FACTS["sidecar"]
             write_recording(path, signals, names, options.sfreq, events, *descriptions)
     return subject
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A folder to write that gets its name when it is complete; it is hidden until then."""
-    hidden = f".{target.name}-"
-    with tempfile.TemporaryDirectory(
-        prefix=hidden, dir=target.parent, ignore_cleanup_errors=True
-    ) as temporary:
-        partial = Path(temporary) / target.name
-        partial.mkdir()
-        yield partial
-        try:
-            partial.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was quicker
-                raise
-    for left in target.parent.glob(f"{hidden}*"):  # by one that was killed
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file whole, unless it holds this text already."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
 
 
 class Loader(bids.Loader):
@@ -189,7 +162,6 @@ class Loader(bids.Loader):
         # A folder that the user named may serve others as well: a changed option deletes none.
         replace = self.settings.root is None
         simulate(self.folder, self.options, self.settings.subjects, replace)
-        vars(self).pop("events", None)
 
     @cached_property
     def class_names(self) -> list[str]:

@@ -8,24 +8,22 @@ channels at 100 Hz, that of NICE and ATM 63 channels at 250 Hz; both are read, w
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import mne
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
-from eeglib.datasets.files import StoredArray, load_numpy
+from eeglib.datasets.epochs import channel_info, usable_epochs
+from eeglib.datasets.files import load_numpy, wrong_structure
 from eeglib.datasets.images import find_pictures
-from eeglib.datasets.trial_dict import wrong_structure
 
-if TYPE_CHECKING:
-    import mne
-
-KEYS = ("preprocessed_eeg_data", "ch_names", "times")
+LISTS = "image_metadata.npy"
 SFREQS = (10.0, 2000.0)
 """Sampling rates that can be true, hertz."""
 
@@ -33,15 +31,10 @@ SFREQS = (10.0, 2000.0)
 class Options(datasets.Options):
     """Options of this data set."""
 
-    part: Literal["training", "test"] = Field("training", description="which of the two files")
-    n_concepts: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="use so many concepts, spread over the alphabet; empty: all"
-    )
-    concepts: tuple[str, ...] | None = Field(None, description="use these concepts")
-    repetitions: Literal["separate", "average"] = Field(
-        "separate", description="each presentation is a trial, or the average over an image's"
-    )
-    metadata: str = Field("image_metadata.npy", description="names of the images and concepts")
+    part: Literal["training", "test"] = "training"
+    n_concepts: int | None = Field(None, ge=2)  # so many, spread over the alphabet; empty: all
+    concepts: tuple[str, ...] | None = None  # these
+    repetitions: Literal["separate", "average"] = "separate"
 
 
 class Loader(Dataset):
@@ -53,16 +46,9 @@ class Loader(Dataset):
     def prepare(self) -> None:
         """Check that the files of the profile's subjects are there and undamaged."""
         for subject in self.settings.subjects:
-            path = self._path(subject)
-            name = path.relative_to(self.folder).as_posix()
-            # Preprocessed anew, the same file may rightly differ: then it is recorded, not refused.
-            published = download.known_sha256("things_eeg2", name)
-            if download.verify(path, self.folder) != published:
-                self._note(
-                    f"{name} is not the file of the public mirror: another preprocessing, or "
-                    "damage. Its checksum is recorded now."
-                )
-            self._content(subject)
+            # Preprocessed anew, a file may rightly differ from the one that can be downloaded.
+            download.verify(self._path(self._name(subject)), self.folder)
+            self._metadata(subject)
         self.stimuli()
 
     def subjects(self) -> list[int]:
@@ -73,7 +59,17 @@ class Loader(Dataset):
     @cached_property
     def class_names(self) -> list[str]:
         """Concepts that are used, in alphabetical order of their numbered folders."""
-        return [_plain(folder) for folder in self._folders]
+        concepts, options = list(self._lists["concept"].unique()), self.options
+        n_concepts = options.n_concepts or len(concepts)
+        spread = np.linspace(0, len(concepts) - 1, n_concepts).round().astype(int)
+        wanted = options.concepts or {concepts[i] for i in spread}
+        chosen = [concept for concept in concepts if concept in wanted]
+        if len(chosen) < len(options.concepts or spread):
+            raise DatasetError(
+                f"The {options.part} part has {len(concepts)} concepts, such as "
+                f"{', '.join(concepts[:3])}. Change dataset.options.concepts or n_concepts."
+            )
+        return chosen
 
     @property
     def processed(self) -> tuple[str, ...]:
@@ -90,38 +86,24 @@ class Loader(Dataset):
 
     def info(self, subject: int) -> mne.Info:
         """Channels with positions, and the sampling rate."""
-        from eeglib.datasets.file_epochs import channel_info
-
         content = self._content(subject)
         return channel_info(content["ch_names"], content["sfreq"], unitless=True)
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
         """Trials that can be used; unitless, whitened by multivariate noise normalisation."""
-        from eeglib.datasets.file_epochs import usable_epochs
-
-        content, average = self._content(subject), self.options.repetitions == "average"
-        eeg = content["eeg"]
-        n_repetitions = eeg.shape[1]
-
-        @lru_cache(maxsize=1)
-        def image(number: int) -> np.ndarray:
-            rows = number, number + 1
-            block = eeg.read(*rows) if isinstance(eeg, StoredArray) else eeg[slice(*rows)]
-            return block[0].astype(np.float32)
+        content, metadata = self._content(subject), self._metadata(subject)
+        eeg, average = content["eeg"], self.options.repetitions == "average"
 
         def read(row: int) -> np.ndarray:
-            if average:
-                return image(row).mean(axis=0)
-            return image(row // n_repetitions)[row % n_repetitions].copy()
+            trial = eeg[row].mean(axis=0) if average else eeg[divmod(row, eeg.shape[1])]
+            return trial.astype(np.float32)
 
-        info, metadata = self.info(subject), self._metadata(subject)
-        return usable_epochs(read, info, metadata, content["tmin"], eeg.shape[3], self._note)
+        return usable_epochs(read, self.info(subject), metadata, content["tmin"], self._note)
 
+    @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
         """Pictures that were found; empty where there is no folder of pictures."""
-        table = self._images.assign(file=self._images["image"].map(self._pictures or {}))
-        table = table[table["file"].notna()]
-        return table[["image", "label", "class_name", "file"]].reset_index(drop=True)
+        return find_pictures(self.folder / f"{self.options.part}_images", self._images, self._note)
 
     def files(self, subject: int | None = None) -> list[Path]:
         """The subject's file of the chosen part; for all, the lists and the part's pictures."""
@@ -129,7 +111,7 @@ class Loader(Dataset):
             paths = [self.folder / self._name(subject)]
         else:
             pictures = (self.folder / f"{self.options.part}_images").rglob("*")
-            paths = [self.folder / self.options.metadata, *sorted(pictures)]
+            paths = [self.folder / LISTS, *sorted(pictures)]
         return [path for path in paths if path.is_file()]
 
     def card(self) -> dict[str, str]:
@@ -138,135 +120,82 @@ class Loader(Dataset):
 
     @cached_property
     def _lists(self) -> pd.DataFrame:
-        """All images of the part, in the order of the signals: image, folder."""
-        name, part = self.options.metadata, self.options.part.removesuffix("ing")
-        path = self.folder / name
-        if not path.is_file():
-            raise DatasetError(download.how_to_get("things_eeg2", self.folder, name))
-        content, keys = load_numpy(path), [f"{part}_img_files", f"{part}_img_concepts"]
-        files, folders = (_listed(content[key]) if _has(content, keys) else [] for key in keys)
-        odd = [v for v in (*files, *folders) if not isinstance(v, str) or not v.strip()]
-        images = [Path(file).stem for file in files] if not odd else []
-        if odd or not images or len(folders) != len(images) or len(set(images)) < len(images):
-            what = f"it holds {odd[0]!r}" if odd else "its lists lack, differ in length, or repeat"
-            raise wrong_structure(path, what, f"{' and '.join(keys)}: a name for each image")
-        return pd.DataFrame({"image": images, "folder": folders})
-
-    @cached_property
-    def _folders(self) -> list[str]:
-        """Numbered names of the concepts that are used."""
-        folders = sorted(self._lists["folder"].unique())
-        wanted = self.options.concepts
-        if wanted is not None:
-            unknown = sorted(set(wanted) - {_plain(f) for f in folders})
-            if unknown:
-                raise DatasetError(
-                    f"dataset.options.concepts: {unknown[0]!r} is no concept of the "
-                    f"{self.options.part} part; concepts are such as "
-                    f"{', '.join(_plain(f) for f in folders[:3])}."
-                )
-            return [folder for folder in folders if _plain(folder) in wanted]
-        n_concepts = self.options.n_concepts or len(folders)
-        if n_concepts > len(folders):
-            raise DatasetError(
-                f"dataset.options.n_concepts is {n_concepts}, the {self.options.part} part has "
-                f"{len(folders)}."
-            )
-        spread = np.linspace(0, len(folders) - 1, n_concepts).round().astype(int)
-        return [folders[i] for i in spread]
+        """All images of the part, sorted by concept: image, concept, number in the signals."""
+        path, part = self._path(LISTS), self.options.part.removesuffix("ing")
+        content, keys = load_numpy(path), (f"{part}_img_files", f"{part}_img_concepts")
+        try:
+            files, folders = (list(content[key]) for key in keys)
+            table = pd.DataFrame({"image": [Path(f).stem for f in files], "folder": folders})
+            table["concept"] = table["folder"].map(_plain)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            allowed = f"a dict with {' and '.join(keys)}, a name for each image"
+            raise wrong_structure(path, error, allowed) from None
+        if table.empty or table["image"].duplicated().any():
+            raise wrong_structure(path, "no image, or one twice", "each image once")
+        return table.assign(number=table.index).sort_values("folder", kind="stable")
 
     @cached_property
     def _images(self) -> pd.DataFrame:
         """Images that are used: image, label, class_name, number (position in the signals)."""
-        label_of = {folder: label for label, folder in enumerate(self._folders)}
-        table = self._lists.assign(number=range(len(self._lists)))
-        table = table[table["folder"].isin(list(label_of))]
-        labels = table["folder"].map(label_of)
-        names = [self.class_names[label] for label in labels]
-        return table.assign(label=labels, class_name=names).reset_index(drop=True)
-
-    @cached_property
-    def _pictures(self) -> dict[str, Path] | None:
-        folder = self.folder / f"{self.options.part}_images"
-        return find_pictures(folder, self._images["image"], self._note)
+        table = self._lists.rename(columns={"concept": "class_name"}).sort_values("number")
+        table = table[table["class_name"].isin(self.class_names)].reset_index(drop=True)
+        return table.assign(label=table["class_name"].map(self.class_names.index).astype(int))
 
     def _metadata(self, subject: int) -> pd.DataFrame:
         """One row per trial, with ``row``: the image, or the image's presentation."""
         n_images, n_repetitions = self._content(subject)["eeg"].shape[:2]
         if n_images != len(self._lists):
             raise DatasetError(
-                f"{self._path(subject)} has {n_images} images, {self.options.metadata} lists "
-                f"{len(self._lists)} for the {self.options.part} part. Use files that belong "
-                "together."
+                f"{self._name(subject)} has {n_images} images, {LISTS} lists {len(self._lists)} "
+                f"for the {self.options.part} part. Use files that belong together."
             )
-        images = self._images
-        if self._pictures is not None:
-            images = images[images["image"].isin(list(self._pictures))]
-        if self.options.repetitions == "average":
-            table = images.assign(row=images["number"])
-        else:
-            table = images.loc[images.index.repeat(n_repetitions)]
-            within = np.tile(np.arange(n_repetitions), len(images))
-            table = table.assign(row=table["number"] * n_repetitions + within)
-        return table.assign(subject=subject, session=-1, block=-1, order=-1).reset_index(drop=True)
+        table = self._images
+        if len(self.stimuli()):
+            table = table[table["image"].isin(self.stimuli()["image"])]
+        n_trials = 1 if self.options.repetitions == "average" else n_repetitions
+        rows = np.add.outer(table["number"].to_numpy() * n_trials, np.arange(n_trials)).ravel()
+        table = table.loc[table.index.repeat(n_trials)].reset_index(drop=True)
+        return table.assign(row=rows, subject=subject, session=-1, block=-1, order=-1)
 
     def _name(self, subject: int) -> str:
         return f"sub-{subject:02d}/preprocessed_eeg_{self.options.part}.npy"
 
-    def _path(self, subject: int) -> Path:
-        path = self.folder / self._name(subject)
-        if not path.is_file():
-            message = download.how_to_get("things_eeg2", self.folder, self._name(subject))
-            raise DatasetError(message)
-        return path
+    def _path(self, name: str) -> Path:
+        if not (self.folder / name).is_file():
+            raise download.how_to_get("things_eeg2", self.folder, name)
+        return self.folder / name
 
     def _content(self, subject: int) -> dict[str, Any]:
-        """Signals (in the file), channel names, sampling rate and first time of one subject."""
-        return read_things(self._path(subject))
+        return read_things(self._path(self._name(subject)))
 
 
 def read_things(path: Path) -> dict[str, Any]:
     """Open one file and check its structure.
 
-    Returns ``eeg`` (StoredArray or array, shape (n_images, n_repetitions, n_chans, n_times)),
+    Returns ``eeg`` (mapped into memory, shape (n_images, n_repetitions, n_chans, n_times)),
     ``ch_names`` (list of str), ``sfreq`` (hertz) and ``tmin`` (s after the onset). The form of NICE
     and ATM cuts the signals from -0.2 to 0 s off but leaves ``times`` whole: its last entries hold.
     """
     content = load_numpy(path)
-    if not _has(content, KEYS):
-        keys = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise wrong_structure(path, f"it holds {keys}", f"a dict with {', '.join(KEYS)}")
-    eeg, ch_names = content["preprocessed_eeg_data"], list(map(str, _listed(content["ch_names"])))
-    shape, dtype = getattr(eeg, "shape", ()), getattr(eeg, "dtype", np.dtype(object))
-    if len(shape) != 4 or 0 in shape or dtype.kind != "f":
-        what = f"its signals have shape {shape} and dtype {dtype}"
-        raise wrong_structure(path, what, "four axes of floating-point numbers, none empty")
-    if len(ch_names) != shape[2] or len(set(ch_names)) < len(ch_names):
-        what = f"it names {len(set(ch_names))} channels for {shape[2]}"
-        raise wrong_structure(path, what, "each channel once")
     try:
-        times = np.array(_listed(content["times"]), dtype=float)
+        eeg, ch_names = content["preprocessed_eeg_data"], list(map(str, content["ch_names"]))
+        times = np.array(content["times"], dtype=float)
         steps = np.diff(times)
-        enough = times.ndim == 1 and len(times) >= max(2, shape[3])
-        sfreq = 1 / steps.mean() if enough and steps.mean() > 0 else 0.0
-        wrong = not SFREQS[0] <= sfreq <= SFREQS[1] or np.ptp(steps) > 0.1 * steps.mean()
-    except (TypeError, ValueError):
-        wrong = True
-    if wrong:
-        allowed = f"seconds that rise by equal steps, at least {shape[3]}"
-        raise wrong_structure(path, f"its times are {content['times']!r:.80}", allowed)
-    tmin = float(times[-shape[3]])
-    return {"eeg": eeg, "ch_names": ch_names, "sfreq": float(round(sfreq, 3)), "tmin": tmin}
-
-
-def _has(content: Any, keys: list[str] | tuple[str, ...]) -> bool:
-    return isinstance(content, dict) and set(keys) <= set(content)
-
-
-def _listed(values: Any) -> list:
-    if isinstance(values, StoredArray):
-        values = values.read(0, values.shape[0])
-    return list(values) if isinstance(values, (list, tuple, np.ndarray)) else []
+        sfreq = float(round(1 / steps.mean(), 3))
+        if eeg.dtype.kind != "f" or eeg.ndim != 4 or 0 in eeg.shape:
+            raise ValueError(f"signals of shape {eeg.shape} and type {eeg.dtype}")
+        if len(ch_names) != eeg.shape[2] or len(set(ch_names)) < len(ch_names):
+            raise ValueError(f"{len(set(ch_names))} names for {eeg.shape[2]} channels")
+        equal = np.ptp(steps) < 0.1 * steps.mean()
+        if not (equal and SFREQS[0] <= sfreq <= SFREQS[1] and len(times) >= eeg.shape[3]):
+            raise ValueError(f"{len(times)} times from {times[0]:g} to {times[-1]:g}")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        allowed = (
+            "a dict with preprocessed_eeg_data (floating-point numbers: images, repetitions, "
+            "channels, times), ch_names (each once) and times (seconds in equal steps)"
+        )
+        raise wrong_structure(path, error, allowed) from None
+    return {"eeg": eeg, "ch_names": ch_names, "sfreq": sfreq, "tmin": float(times[-eeg.shape[3]])}
 
 
 def _plain(folder: str) -> str:

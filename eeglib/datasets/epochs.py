@@ -1,4 +1,4 @@
-"""Trials that stay in their file until they are used, and the search for bad ones (chapter 1)."""
+"""Epochs of trials that are distributed already cut, without the bad ones (chapter 1)."""
 
 from __future__ import annotations
 
@@ -23,57 +23,18 @@ DEAD_SHARE = 0.5
 FAULTS = ("not finite", "a flat channel", "a saturated channel")
 
 
-class FileEpochs(mne.BaseEpochs):
-    """MNE epochs whose trials are read one at a time, in single precision.
-
-    `mne.EpochsArray` would hold all of them in double precision. ``read(row)`` gives a float32
-    array of shape (n_chans, n_times); ``metadata`` has `METADATA` and the column ``row``.
-    """
-
-    def __init__(
-        self,
-        read: Callable[[int], np.ndarray],
-        info: mne.Info,
-        metadata: pd.DataFrame,
-        tmin: float,
-        n_times: int,
-    ):
-        self._read, self._rows = read, metadata["row"].to_numpy()
-        labels = metadata["label"].to_numpy()
-        classes = metadata.drop_duplicates("label")
-        names = classes["class_name"].where(~classes["class_name"].duplicated(keep=False))
-        names = names.fillna(classes["label"].astype(str))
-        super().__init__(
-            info,
-            None,
-            np.column_stack([np.arange(len(labels)), np.zeros_like(labels), labels]).astype(int),
-            dict(zip(names, classes["label"].astype(int), strict=True)),
-            tmin=tmin,
-            tmax=tmin + (n_times - 1) / info["sfreq"],
-            baseline=None,
-            metadata=metadata[list(METADATA)].reset_index(drop=True),
-            proj=False,
-            verbose="error",
-        )
-        self.drop_bad(verbose="error")
-
-    def _get_epoch_from_raw(self, idx: int, verbose: object = None) -> np.ndarray:
-        # Trials may have been taken out since; the event's sample is the trial's first number.
-        return self._read(int(self._rows[self.events[idx, 0]]))
-
-
 def usable_epochs(
     read: Callable[[int], np.ndarray],
     info: mne.Info,
     metadata: pd.DataFrame,
     tmin: float,
-    n_times: int,
     note: Callable[..., None],
-) -> FileEpochs:
+) -> mne.BaseEpochs:
     """Epochs without the trials that cannot be used; each reason goes to ``note`` with its count.
 
     That are values that are no numbers, flat and saturated channels. A channel that is bad in more
-    than half of the trials does not cost them: it is marked as bad and set to zero.
+    than half of the trials does not cost them: it is marked as bad and set to zero. ``read(row)``
+    gives a trial, float32 of shape (n_chans, n_times); ``metadata`` has `METADATA` and ``row``.
     """
     subject = f"Subject {metadata['subject'].iloc[0]}"
     faults = np.array([_faults(read(row)) for row in metadata["row"]])
@@ -82,26 +43,37 @@ def usable_epochs(
     if dead.size:
         info["bads"] = [info["ch_names"][channel] for channel in dead]
         note(f"{subject}: channels set to zero as bad: {', '.join(info['bads'])}.", warn=True)
-
-    def read_without_dead(row: int) -> np.ndarray:
-        trial = read(row)
-        # A bad channel may hold values that are no numbers; zeros pass through every filter.
-        trial[dead] = 0
-        return trial
-
-    epochs = FileEpochs(read_without_dead, info, metadata, tmin, n_times)
     kinds = faults.any(axis=2)
+    bad = kinds.any(axis=1)
     for number, reason in enumerate(FAULTS):
-        first = kinds[:, number] & ~kinds[:, :number].any(axis=1)
-        if first.any():
-            epochs.drop(np.flatnonzero(first[epochs.selection]), reason, verbose="error")
-            note(f"{subject}: {first.sum()} trials left out for {reason}.", warn=True)
-    if not len(epochs):
+        if n := (bad & (kinds.argmax(axis=1) == number)).sum():
+            note(f"{subject}: {n} trials left out for {reason}.", warn=True)
+    if bad.all():
         raise DatasetError(
-            f"None of the {len(metadata)} trials of {subject.lower()} can be used: values that are "
+            f"None of the {len(bad)} trials of {subject.lower()} can be used: values that are "
             "no numbers, flat or saturated channels. Look at the signals; the file may be damaged."
         )
-    return epochs
+    metadata = metadata[~bad].reset_index(drop=True)
+    rows, labels = metadata["row"], metadata["label"]
+    data = np.empty((len(rows), *read(rows[0]).shape), np.float32)
+    for trial, row in zip(data, rows, strict=True):
+        trial[:] = read(row)
+        # A bad channel may hold values that are no numbers; zeros pass through every filter.
+        trial[dead] = 0
+    # `mne.EpochsArray` would hold the trials in double precision.
+    epochs = mne.BaseEpochs(
+        info,
+        data,
+        np.column_stack([np.arange(len(rows)), np.zeros_like(labels), labels]),
+        dict(zip(metadata["class_name"], labels, strict=True)),
+        tmin=tmin,
+        tmax=tmin + (data.shape[2] - 1) / info["sfreq"],
+        baseline=None,
+        metadata=metadata[list(METADATA)],
+        proj=False,
+        verbose="error",
+    )
+    return epochs.drop_bad(verbose="error")
 
 
 def _faults(trial: np.ndarray) -> np.ndarray:
