@@ -94,9 +94,9 @@ def _block(_: float, seed: int) -> list[dict]:
                 "kind": found.kind,
                 "flagged": found.flagged,
                 "decoded": card.accuracy.p_value < 0.05,
-                "share": share and share.estimate,
-                "low": share and share.low,
-                "high": share and share.high,
+                "share": share.estimate,
+                "low": share.low,
+                "high": share.high,
             }
         )
     truth = {
@@ -137,7 +137,7 @@ def _drift(strength: float, seed: int) -> list[dict]:
     """Which controls see a drift of a strength, in block design and without stimulus."""
     trials, _ = simulations.simulate_trials(0.0, strength, seed=seed)
     card = run_audit(trials, 1, controls=("clock",), seed=seed)
-    found = {"accuracy": card.accuracy} | {c.name: c for c in card.controls}
+    found = {c.name: c for c in card.controls}
     found["power_and_mean"] = controls.power_and_mean(trials, seed)
     found["time_windows"] = controls.time_windows(trials, seed)
     seen = {n: bool(found[n].p_value < 0.05) for n in SEEN_BY if n != "flagged"}

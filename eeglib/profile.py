@@ -183,11 +183,6 @@ class AuditSettings(Settings):
     features: Literal["power", "amplitude"] = Field(
         "power", description="what the refitted decoder sees of each channel"
     )
-    reference: Path | None = Field(
-        None,
-        description="audit_trials.npz that chapter 8 made of a randomised recording, for "
-        "controls 2 and 11",
-    )
 
 
 class EvaluationSettings(Settings):
@@ -265,8 +260,8 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
     Returns
     -------
     Profile
-        The checked profile. A relative ``dataset.root`` or ``audit.reference`` counts from the
-        YAML file's folder or, where it is one of ``overrides``, from the current folder.
+        The checked profile. A relative ``dataset.root`` counts from the YAML file's folder or,
+        where it is one of ``overrides``, from the current folder.
 
     Raises
     ------
@@ -287,14 +282,11 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
         profile = Profile(**content)
     except ValidationError as error:
         raise ProfileError(_explain(error, path)) from None
-    for section, key in (("dataset", "root"), ("audit", "reference")):
-        settings = getattr(profile, section)
-        if (place := getattr(settings, key)) is not None:
-            given = f"{section}.{key}" in (overrides or {})
-            base = Path.cwd() if given else path.parent.resolve()
-            # A shell leaves the ~ of --set dataset.root=~/data as it is.
-            update = {section: settings.model_copy(update={key: base / place.expanduser()})}
-            profile = profile.model_copy(update=update)
+    if (root := profile.dataset.root) is not None:
+        base = Path.cwd() if "dataset.root" in (overrides or {}) else path.parent.resolve()
+        # A shell leaves the ~ of --set dataset.root=~/data as it is.
+        dataset = profile.dataset.model_copy(update={"root": base / root.expanduser()})
+        profile = profile.model_copy(update={"dataset": dataset})
     return profile
 
 

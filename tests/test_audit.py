@@ -13,7 +13,7 @@ from scipy import stats
 from eeglib import plotting
 from eeglib.audit import controls, decoders, features, share, simulations
 from eeglib.audit.card import AuditCard, conclude, read_cards, report, run_audit
-from eeglib.audit.features import AuditError, AuditTrials, audit_trials, phantom_trials
+from eeglib.audit.features import AuditTrials, audit_trials, phantom_trials
 
 
 def make_trials(labels, blocks=None, order=None, features=None, session=0, images=None, seed=0):
@@ -24,16 +24,14 @@ def make_trials(labels, blocks=None, order=None, features=None, session=0, image
         features = np.random.default_rng(seed).standard_normal((n, 10))
     metadata = pandas.DataFrame(
         {
-            "subject": 1,
             "session": session,
             "block": -1 if blocks is None else blocks,
             "order": np.arange(n) if order is None else order,
             "image": [f"i{k}" for k in range(n)] if images is None else images,
             "label": labels,
-            "class_name": [f"c{k}" for k in labels],
         }
     )
-    return AuditTrials(features, metadata, int(labels.max()) + 1)
+    return AuditTrials(features, metadata)
 
 
 def in_blocks(n_classes=8, size=20, **options):
@@ -73,8 +71,7 @@ def test_the_share_holds_the_truth_for_each_cause(four_causes):
         found = cards[cause].share
         assert found.low <= true <= found.high, cause
     assert cards["drift only"].share.high < cards["stimulus only"].share.estimate
-    assert cards["neither"].share is None
-    assert "chance" in cards["neither"].share_reason
+    assert "chance" in cards["neither"].share.reason
 
 
 def test_the_share_covers_the_truth_over_many_simulations():
@@ -166,14 +163,6 @@ def test_blocks_and_sessions_are_left_out_whole():
     assert "no class is in two" in controls.leave_session_out(in_blocks()).reason
 
 
-def test_matched_folds_train_on_as_many_trials():
-    trials = in_blocks(4, 20)
-    folds = decoders.contiguous_folds(trials, gap=3)
-    for (train, _), (other, test) in zip(folds, decoders.matched_folds(trials, folds), strict=True):
-        assert (np.bincount(trials.labels[train]) == np.bincount(trials.labels[other])).all()
-        assert not set(other) & set(test)
-
-
 def test_less_training_does_not_pass_for_a_clock():
     rng = np.random.default_rng(0)
     centres = 0.6 * rng.standard_normal((8, 40)).repeat(20, axis=0)
@@ -189,8 +178,6 @@ def test_seeds_decide_the_random_split():
     one, same, other = (decoders.random_folds(trials, seed=s)[0][1] for s in (1, 1, 2))
     assert list(one) == list(same)
     assert list(one) != list(other)
-    with pytest.raises(AuditError, match="one image only"):
-        decoders.random_folds(make_trials([0, 0, 1, 1], images=["a", "b", "c", "c"]))
 
 
 # --- single controls ------------------------------------------------------------------------
@@ -268,14 +255,6 @@ def test_errors_on_neighbours_show_a_clock():
     assert not controls.confusion_distance(in_random_order(), random[:120, :4]).available
 
 
-def test_confusion_is_fair_to_a_decoder_without_a_clock():
-    trials, p_values = in_blocks(), []
-    for seed in range(40):
-        random = np.random.default_rng(seed).dirichlet(np.ones(8), len(trials.labels))
-        p_values.append(controls.confusion_distance(trials, random, seed).p_value)
-    assert stats.kstest(p_values, "uniform").pvalue > 0.01
-
-
 def test_a_perfect_clock_knows_the_class_in_blocks_only():
     assert controls.label_from_clock(in_blocks()).estimate > 0.9
     p_values = [controls.label_from_clock(in_random_order(seed=s), s).p_value for s in range(40)]
@@ -286,12 +265,9 @@ def test_a_perfect_clock_knows_the_class_in_blocks_only():
 
 def test_invented_blocks_follow_the_order_alone():
     trials = in_random_order()
-    invented = phantom_trials(trials, 6)
+    invented = phantom_trials(trials)
     assert (np.diff(invented.labels[np.argsort(trials.position)]) >= 0).all()
-    assert invented.n_classes == 6
-    assert invented.design == "block"
-    with pytest.raises(AuditError, match="at most 24"):
-        phantom_trials(trials, 40)
+    assert (invented.n_classes, invented.design) == (4, "block")
 
 
 def test_invented_blocks_are_decoded_where_there_is_drift_only():
@@ -306,22 +282,13 @@ def test_invented_blocks_are_decoded_where_there_is_drift_only():
 
 
 def test_what_people_share_carries_over_and_a_clock_does_not():
-    rng = np.random.default_rng(0)
-    shared = rng.standard_normal((8, 10)).repeat(20, axis=0)
-
-    def group(common):
-        return {
-            s: in_blocks(
-                features=rng.standard_normal((160, 10))
-                + (shared if common else rng.standard_normal((8, 10)).repeat(20, axis=0))
-            )
-            for s in (1, 2, 3)
-        }
-
-    same, apart = group(True), group(False)
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(8), 20)
+    shared, *own = rng.standard_normal((4, 8, 10))
+    same = {s: (shared[labels] + rng.standard_normal((160, 10)), labels) for s in (1, 2, 3)}
+    apart = {s: (own[s - 1][labels] + rng.standard_normal((160, 10)), labels) for s in (1, 2, 3)}
     assert all(controls.across_subjects(same, s).estimate > 0.4 for s in same)
     assert controls.across_subjects(apart, 2).estimate < 0.35
-    assert "one subject" in controls.across_subjects({1: in_blocks()}, 1).reason
+    assert "one subject" in controls.across_subjects({1: same[1]}, 1).reason
 
 
 def test_permuting_within_blocks_needs_mixed_blocks():
@@ -378,26 +345,16 @@ def test_power_is_found_in_the_band_of_a_sinusoid():
     assert power[1] - np.delete(power, 1).max() > 5
 
 
-def test_features_say_what_is_wrong_with_their_input():
-    metadata = in_blocks().metadata
-    with pytest.raises(AuditError, match="trials x channels x times"):
-        audit_trials(np.zeros((3, 2, 50)), 100.0, metadata, 8)
-    data = np.random.default_rng(0).standard_normal((160, 2, 50))
-    data[0] = np.nan
-    with pytest.raises(AuditError, match="not finite"):
-        audit_trials(data, 100.0, metadata, 8)
-
-
 def test_windows_count_from_the_image_and_not_from_the_start_of_the_trial():
     data = np.random.default_rng(0).standard_normal((160, 2, 440))
     metadata = in_blocks().metadata
-    late = audit_trials(data, 1000.0, metadata, 8, tmin=0.02)
+    late = audit_trials(data, 1000.0, metadata, tmin=0.02)
     assert list(late.windows)[:3] == ["20", "50", "100"]
     first = np.log(np.mean(data[:, :, :30] ** 2, axis=2))
     np.testing.assert_allclose(late.windows["20"], first, atol=1e-5)
     assert controls.time_windows(late).title == "accuracy from 20 to 50 ms"
-    assert list(audit_trials(data, 1000.0, metadata, 8).windows)[:2] == ["0", "50"]
-    after = audit_trials(data, 1000.0, metadata, 8, tmin=0.1)
+    assert list(audit_trials(data, 1000.0, metadata).windows)[:2] == ["0", "50"]
+    after = audit_trials(data, 1000.0, metadata, tmin=0.1)
     assert "50 ms after the image" in controls.time_windows(after).reason
 
 
@@ -411,7 +368,7 @@ def test_the_onset_becomes_the_time_of_a_trial_where_the_order_is_known():
 
 @pytest.fixture(scope="module")
 def full_card():
-    trials, looks = simulations.simulate_trials(2.0, 2.0, seed=0, broadband=True)
+    trials, looks = simulations.simulate_trials(2.0, 2.0, seed=0)
     rows = np.arange(0, 400, 5)
     answers = np.exp(-np.abs(trials.labels[rows][:, None] - np.arange(10)))
     return trials, run_audit(trials, 7, image_features=looks, network=(rows, answers))
@@ -423,7 +380,7 @@ def test_the_card_survives_json(full_card):
     again = AuditCard.from_facts(facts)
     assert conclude(again) == conclude(card)
     pandas.testing.assert_frame_equal(again.table(), card.table())
-    assert {c.number for c in card.controls} == {0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12}
+    assert {c.number for c in card.controls} == {0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12}
     for control in card.controls:
         assert control.verdict.startswith("not available") != control.available
 
@@ -437,7 +394,8 @@ def test_a_row_and_the_conclusion_never_contradict_each_other(full_card):
             replace(card.control(name), p_value=0.5)
             for name in ("pseudo_class", "temporal_distance", "student_confusion")
         ]
-        return conclude(replace(card, controls=[errors, *quiet]))
+        rest = [card.accuracy, card.control("label_from_clock")]
+        return conclude(replace(card, controls=[errors, *quiet, *rest]))
 
     seen, sign, none = with_p(0.001), with_p(0.005), with_p(0.06)
     assert (seen.kind, seen.flagged) == ("confounded", True)
@@ -446,7 +404,7 @@ def test_a_row_and_the_conclusion_never_contradict_each_other(full_card):
     assert "a sign of a clock was seen" in sign.sentence
     assert "0.005 (correlation of confusion" in sign.sentence
     assert "below 0.05 it is a sign, below 0.0025 a clock" in sign.sentence
-    low, high = (controls.judged(controls.Control(p_value=p), "x", "y") for p in (0.049, 0.051))
+    low, high = (controls.Control(p_value=p).judged("x", "y") for p in (0.049, 0.051))
     assert (low.verdict, high.verdict) == ("x", "y")
 
 
@@ -454,7 +412,7 @@ def test_every_available_control_has_a_figure(full_card):
     import matplotlib.pyplot as plt
 
     card = full_card[1]
-    for control in [card.accuracy, *card.controls]:
+    for control in card.controls:
         if control.available:
             assert plotting.plot_control(control).axes[0].get_title() == control.title
         else:
@@ -481,27 +439,12 @@ def test_without_an_order_nobody_can_tell():
     card = run_audit(trials, 1, controls=("clock", "comparisons", "share"))
     assert conclude(card).kind == "unknown"
     assert "nobody can say" in conclude(card).sentence
-    assert not card.control("pseudo_class")
-
-
-def test_trials_survive_their_file(full_card, tmp_path):
-    trials = full_card[0]
-    features.save_trials(trials, tmp_path / "t.npz")
-    again = features.load_trials(tmp_path / "t.npz")
-    assert (again.features == trials.features).all()
-    assert again.n_classes == 10
-    assert list(again.spectra) == list(trials.spectra)
-    assert list(again.windows) == list(trials.windows)
-    assert (again.metadata["image"] == trials.metadata["image"]).all()
-    (tmp_path / "broken.npz").write_bytes((tmp_path / "t.npz").read_bytes()[:1000])
-    for name in ("broken.npz", "none.npz"):
-        with pytest.raises(AuditError, match="cannot be read"):
-            features.load_trials(tmp_path / name)
+    assert not card.control("pseudo_class").available
 
 
 def test_the_subjects_of_a_data_set_are_read_together(full_card, tmp_path):
     trials, card = full_card
-    features.save_trials(trials, tmp_path / "t.npz")
+    np.savez(tmp_path / "t.npz", features=trials.features, labels=trials.labels)
     facts = json.loads(json.dumps(card.facts()))
     cards = read_cards(
         {s: facts | {"subject": s} for s in (1, 2)}, dict.fromkeys((1, 2), tmp_path / "t.npz")
@@ -512,14 +455,6 @@ def test_the_subjects_of_a_data_set_are_read_together(full_card, tmp_path):
     assert "trained on the other subjects" in text
     assert text.count("| verdict") == 2
     assert "run chapter 8" in report([])
-
-
-def test_answers_of_the_network_find_their_trials():
-    metadata = in_blocks().metadata
-    subset = metadata.iloc[[5, 90, 33]].reset_index(drop=True)
-    assert list(features.rows_of(subset, metadata)) == [5, 90, 33]
-    with pytest.raises(AuditError, match="chapter 5"):
-        features.rows_of(subset.assign(image="x"), metadata)
 
 
 def test_the_network_is_audited_by_its_answers(full_card):

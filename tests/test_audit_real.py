@@ -39,7 +39,7 @@ def test_the_accuracy_on_randomised_trials_survives_and_invented_blocks_are_repo
         )
         data = arrays["X"][own][:, eeg]
         data = data - data[:, :, :15].mean(axis=2, keepdims=True)
-        trials = audit_trials(data, 256.0, metadata, 3, kind="amplitude")
+        trials = audit_trials(data, 256.0, metadata, kind="amplitude")
         card = run_audit(trials, subject, controls=("clock", "comparisons"))
         assert conclude(card).kind == "independent of time"
         assert {r["labels"] for r in card.control("phantom_blocks").rows} == {"real", "phantom"}
@@ -73,7 +73,7 @@ def test_blocks_invented_in_a_continuous_recording_are_decoded():
             "time": onsets,
         }
     )
-    trials = audit_trials(epochs.get_data(picks="eeg") * 1e6, raw.info["sfreq"], metadata, 6)
+    trials = audit_trials(epochs.get_data(picks="eeg") * 1e6, raw.info["sfreq"], metadata)
     found = controls.accuracy(trials, controls.predict(trials)[1])
     assert found.p_value < 0.01  # nobody was shown six classes
-    assert not controls.randomized_reference(trials).available
+    assert not controls.phantom_blocks(trials).available

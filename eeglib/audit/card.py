@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from html import escape
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 
 from eeglib.audit import controls as control
-from eeglib.audit.controls import Control
-from eeglib.audit.decoders import Decoder, discriminant, one_thread
-from eeglib.audit.features import (
-    RANDOMIZED,
-    UNKNOWN,
-    AuditError,
-    AuditTrials,
-    load_trials,
-    phantom_trials,
-)
-from eeglib.audit.share import ASSUMPTION, Share, stimulus_share
+from eeglib.audit.controls import SIGN, Control
+from eeglib.audit.decoders import one_thread
+from eeglib.audit.features import UNKNOWN, AuditTrials
+from eeglib.audit.share import ASSUMPTION, stimulus_share
 from eeglib.evaluation import summarize_methods
 
 GROUPS = ("clock", "signals", "pictures", "comparisons", "share")
 CLOCK_CONTROLS = ("pseudo_class", "temporal_distance", "confusion_distance", "student_confusion")
 """Those that look for a clock; the step from a sign to a clock is taken for all together."""
-ALPHA, SIGN = 0.01, 0.05
+ALPHA = 0.01
 
 NOTHING, OPEN, INDEPENDENT = "nothing decoded", "unknown", "independent of time"
 CONFOUNDED = {
@@ -41,69 +33,57 @@ CONFOUNDED = {
     "a sign of a clock": "possibly confounded",
     "no sign of a clock": "confounded by design",
 }
+REMEDY = {
+    "a clock": "The accuracy is no measure of what was seen.",
+    "a sign of a clock": "Only classes in random order can tell.",
+    "no sign of a clock": "A clock slower than the blocks would go unnoticed; only classes in "
+    "random order can tell.",
+}
 NO_AUDIT = "No subject of this run was audited, so its accuracies cannot be read: run chapter 8."
 
 
 @dataclass(frozen=True)
 class AuditCard:
-    """All that was found about one subject; ``share_reason`` says why there is no share."""
+    """All that was found about one subject: the accuracy, the controls, and the share."""
 
     subject: int
     design: str
-    n_classes: int
-    accuracy: Control
-    label_from_clock: Control
-    controls: list[Control] = field(default_factory=list)
-    share: Share | None = None
-    share_reason: str = ""
+    controls: list[Control]
+    share: Control
 
-    def control(self, name: str) -> Control | None:
-        """The control of that name, if the data support it."""
-        return next((c for c in self.controls if c.name == name and c.available), None)
+    def control(self, name: str) -> Control:
+        """The control of that name; one without figures if it was not run."""
+        none = Control(reason=f"{name} was not run.", name=name)
+        return next((c for c in self.controls if c.name == name), none)
 
-    def with_control(self, new: Control) -> AuditCard:
-        """The card with a control added, in the place of one of the same name."""
-        return replace(self, controls=[*(c for c in self.controls if c.name != new.name), new])
+    @property
+    def accuracy(self) -> Control:
+        """The figure that is audited."""
+        return self.control("accuracy")
 
     def table(self) -> pandas.DataFrame:
         """One row per control: what was done, the figure with chance, interval and n, in words."""
-        ordered = sorted(self.controls, key=lambda c: c.number)
-        return control_table([self.accuracy, self.label_from_clock, *ordered])
+        return control_table(sorted(self.controls, key=lambda c: c.number))
 
     def scores(self) -> pandas.DataFrame:
         """The available controls, as `eeglib.chapter.Chapter.finish` takes them."""
         columns = ["name", "estimate", "chance", "low", "high", "n", "p_value"]
-        every = [self.accuracy, self.label_from_clock, *self.controls]
-        table = pandas.DataFrame([asdict(c) for c in every if c.available])[columns]
+        table = pandas.DataFrame([asdict(c) for c in self.controls if c.available])[columns]
         table = table.rename(columns={"name": "metric", "estimate": "value"})
         return table.assign(method="audit")
 
     def facts(self) -> dict[str, Any]:
         """Everything, for ``metrics.json``; `from_facts` reads it."""
-        return asdict(self) | asdict(conclude(self))
+        return asdict(self) | conclude(self)._asdict()
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> AuditCard:
-        """The card that `facts` described."""
-
-        def read(values: dict) -> Control:
-            numbers = ("estimate", "chance", "low", "high", "p_value")
-            return Control(**values | {k: math.nan for k in numbers if values[k] is None})
-
-        return cls(
-            facts["subject"],
-            facts["design"],
-            facts["n_classes"],
-            read(facts["accuracy"]),
-            read(facts["label_from_clock"]),
-            [read(values) for values in facts["controls"]],
-            facts["share"] and Share(**facts["share"]),
-            facts["share_reason"],
-        )
-
-    def _repr_html_(self) -> str:
-        table = self.table().to_html(index=False, na_rep="", float_format="{:.3f}".format)
-        return f"<p>Subject {self.subject}. {escape(conclude(self).sentence)}</p>{table}"
+        """The card that `facts` described; what is not a number is null in a file."""
+        read = [
+            Control(**{name: value for name, value in values.items() if value is not None})
+            for values in (facts["share"], *facts["controls"])
+        ]
+        return cls(facts["subject"], facts["design"], read[1:], read[0])
 
 
 def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
@@ -122,10 +102,8 @@ def run_audit(
     trials: AuditTrials,
     subject: int,
     controls: Sequence[str] = GROUPS,
-    decoder: Decoder = discriminant,
     image_features: np.ndarray | None = None,
     network: tuple[np.ndarray, np.ndarray] | None = None,
-    reference: AuditTrials | None = None,
     seed: int = 0,
 ) -> AuditCard:
     """Run the controls that the data support.
@@ -137,80 +115,59 @@ def run_audit(
     subject : int
     controls : sequence of str
         Which of `GROUPS`.
-    decoder : Decoder
-        The classifier under audit, for ``trials.features``.
     image_features : array, shape (n_trials, n_image_features) | None
         What each trial's image looks like, such as the teacher's features.
     network : tuple of arrays, shapes (n_test,) and (n_test, n_classes) | None
         Rows of the test trials of the network of chapter 5, and its probabilities.
-    reference : AuditTrials | None
-        A randomised recording.
     seed : int
-
-    Raises
-    ------
-    AuditError
-        If the trials are too few for the accuracy.
     """
-    _, probabilities = control.predict(trials, decoder=decoder, seed=seed)
+    _, probabilities = control.predict(trials, seed=seed)
     accuracy = control.accuracy(trials, probabilities)
-    found = []
+    results = [accuracy, control.label_from_clock(trials, seed)]
     if network is not None:
         rows, answers = network
         right = control.accuracy(trials, answers, rows)
         errors = control.confusion_distance(trials, answers, seed, rows)
         title = "correlation of the network's confusion with distance in time"
-        found += [
+        results += [
             replace(right, name="student", title="accuracy of the network of chapter 5"),
             replace(errors, name="student_confusion", title=title),
         ]
     if "comparisons" in controls:
-        randomized, phantom = reference, None
-        if trials.design == RANDOMIZED:
-            randomized = reference or trials
-        elif reference is not None:
-            phantom = phantom_trials(reference, trials.n_classes)
-        found += [
-            control.across_subjects({subject: trials}, subject),
-            control.phantom_blocks(trials, decoder, phantom, seed),
-            control.randomized_reference(randomized, decoder, seed),
-            control.permutation_within_blocks(trials, decoder, seed=seed),
+        results += [
+            control.across_subjects({subject: (trials.features, trials.labels)}, subject),
+            control.phantom_blocks(trials, seed),
+            control.permutation_within_blocks(trials, seed=seed),
         ]
     if "clock" in controls:
-        found += [
+        results += [
             control.pseudo_class(trials),
-            control.temporal_distance(trials, decoder, seed),
-            control.leave_block_out(trials, decoder),
-            control.leave_session_out(trials, decoder),
+            control.temporal_distance(trials, seed),
+            control.leave_block_out(trials),
+            control.leave_session_out(trials),
             control.confusion_distance(trials, probabilities, seed),
         ]
     if "pictures" in controls:
         predicted = probabilities.argmax(axis=1)
-        found += [
+        results += [
             control.image_identification(trials, image_features, seed),
             control.generation_controls(trials, image_features, predicted),
         ]
     if "signals" in controls:
-        found += [control.power_and_mean(trials, seed), control.time_windows(trials, seed)]
-    share, reason = None, "the share was not asked for."
-    if "share" in controls:
-        try:
-            if accuracy.p_value >= SIGN:
-                raise AuditError("the accuracy is at chance: there is nothing to share out.")
-            share, reason = stimulus_share(trials, seed=seed), ""
-        except AuditError as error:
-            reason = str(error)
-    clock = control.label_from_clock(trials, seed)
-    return AuditCard(
-        subject, trials.design, trials.n_classes, accuracy, clock, found, share, reason
-    )
+        results += [control.power_and_mean(trials, seed), control.time_windows(trials, seed)]
+    if "share" not in controls:
+        share = Control(reason="the share was not asked for.")
+    elif accuracy.p_value >= SIGN:
+        share = Control(reason="the accuracy is at chance: there is nothing to share out.")
+    else:
+        share = stimulus_share(trials, seed=seed)
+    return AuditCard(subject, trials.design, results, share)
 
 
 # --- what may be said -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Conclusion:
+class Conclusion(NamedTuple):
     """What may be said.
 
     ``kind`` is ``nothing decoded``; ``confounded``, ``possibly confounded``, ``confounded by
@@ -234,7 +191,7 @@ def conclude(card: AuditCard) -> Conclusion:
     `ALPHA`. Only a design in which the time does not tell the class is called independent of it.
     """
     step, evidence = _clock(card)
-    follows = card.label_from_clock.p_value < ALPHA
+    follows = card.control("label_from_clock").p_value < ALPHA
     flagged = step == "a clock" and follows
     score, decoded = _score(card)
     if not decoded:
@@ -257,15 +214,9 @@ def conclude(card: AuditCard) -> Conclusion:
         )
     else:
         kind = CONFOUNDED[step]
-        end = {
-            "a clock": "The accuracy is no measure of what was seen.",
-            "a sign of a clock": "Only classes in random order can tell.",
-            "no sign of a clock": "A clock slower than the blocks would go unnoticed; only classes "
-            "in random order can tell.",
-        }[step]
         text = (
             f"{score}, but class and time go together in this design, and {step} was seen. "
-            f"{evidence} {_room(card)} {end}"
+            f"{evidence} {_room(card.share)} {REMEDY[step]}"
         )
     return Conclusion(kind, flagged, text)
 
@@ -274,37 +225,35 @@ def _score(card: AuditCard) -> tuple[str, bool]:
     """The accuracies in words, and whether one of them is above chance (Bonferroni)."""
     own, network = card.accuracy, card.control("student")
     text = f"The accuracy is {own.estimate:.3f} (chance {own.chance:.3f}, n = {own.n})"
-    p_values = [own.p_value]
-    if network is not None:
-        text += f"; that of the network of chapter 5 is {network.estimate:.3f} (n = {network.n})"
-        p_values.append(network.p_value)
-    return text, min(p_values) * len(p_values) < SIGN
+    if not network.available:
+        return text, own.p_value < SIGN
+    text += f"; that of the network of chapter 5 is {network.estimate:.3f} (n = {network.n})"
+    return text, min(own.p_value, network.p_value) * 2 < SIGN
 
 
 def _clock(card: AuditCard) -> tuple[str, str]:
     """How sure a clock is, and by which p-value."""
-    found = [c for c in map(card.control, CLOCK_CONTROLS) if c is not None]
-    if not found:
+    run = [c for c in map(card.control, CLOCK_CONTROLS) if c.available]
+    if not run:
         return "no sign of a clock", "No control that looks for a clock could be run."
-    least = min(found, key=lambda c: c.p_value)
-    limit = ALPHA / len(found)
+    least = min(run, key=lambda c: c.p_value)
+    limit = ALPHA / len(run)
     step = "a clock" if least.p_value < limit else "a sign of a clock"
     step = step if least.p_value < SIGN else "no sign of a clock"
     return step, (
-        f"The smallest p-value of the {len(found)} controls that look for one is "
+        f"The smallest p-value of the {len(run)} controls that look for one is "
         f"{least.p_value:.2g} ({least.title}); below {SIGN:g} it is a sign, below {limit:.2g} "
         "a clock."
     )
 
 
-def _room(card: AuditCard) -> str:
+def _room(share: Control) -> str:
     """What the share leaves to the stimulus, in words."""
-    if card.share is None:
-        return f"How much is driven by the stimulus cannot be estimated: {card.share_reason}"
-    low, high = card.share.low, card.share.high
+    if not share.available:
+        return f"How much is driven by the stimulus cannot be estimated: {share.reason}"
     return (
-        f"Between {100 * low:.0f}% and {100 * high:.0f}% of what separates the classes is left "
-        f"for the stimulus (95% interval); this assumes that {ASSUMPTION}"
+        f"Between {100 * share.low:.0f}% and {100 * share.high:.0f}% of what separates the classes "
+        f"is left for the stimulus (95% interval); this assumes that {ASSUMPTION}"
     )
 
 
@@ -316,11 +265,17 @@ def read_cards(
 ) -> list[AuditCard]:
     """Cards that chapter 8 left in a run, with control 1 where there are several subjects.
 
-    By subject: the fact ``audit`` of ``metrics.json``, and the file that `save_trials` wrote.
+    By subject: the fact ``audit`` of ``metrics.json``, and the file with its features and labels.
     """
-    cards = [AuditCard.from_facts(own) for own in facts.values()]
-    trials = {subject: load_trials(files[subject]) for subject in facts}
-    return [card.with_control(control.across_subjects(trials, card.subject)) for card in cards]
+    subjects, cards = {}, []
+    for subject, file in files.items():
+        with np.load(file, allow_pickle=False) as arrays:
+            subjects[subject] = arrays["features"], arrays["labels"]
+    for card in map(AuditCard.from_facts, facts.values()):
+        across = control.across_subjects(subjects, card.subject)
+        rest = [across if c.name == across.name else c for c in card.controls]
+        cards.append(replace(card, controls=rest))
+    return cards
 
 
 def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
@@ -342,9 +297,9 @@ def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
     table = own[["value", "chance", "n"]].rename(columns={"value": "accuracy"})
     values = scores.pivot(index="subject", columns="metric", values="value")
     table = table.join(values.reindex(columns=list(columns)).rename(columns=columns))
-    shares = [card.share for card in cards]
     table["stimulus-driven share"] = [
-        "not known" if share is None else f"{share.low:.2f} to {share.high:.2f}" for share in shares
+        f"{share.low:.2f} to {share.high:.2f}" if share.available else "not known"
+        for share in (card.share for card in cards)
     ]
     return table.assign(conclusion=[conclude(card).kind for card in cards])
 

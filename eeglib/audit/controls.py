@@ -15,10 +15,10 @@ import pandas
 from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 
 from eeglib.audit import decoders
-from eeglib.audit.decoders import Decoder, Folds, cross_validate, discriminant, one_thread, whitener
+from eeglib.audit.decoders import Folds, cross_validate, discriminant, one_thread, whitener
 from eeglib.audit.features import (
     BLOCK,
     RANDOMIZED,
@@ -31,8 +31,8 @@ from eeglib.audit.features import (
 from eeglib.reconstruction.identification import identify_within_class
 
 N_PERMUTATIONS = 5000
-ALPHA = 0.05
-"""Of the words about a single control; see `eeglib.audit.card.conclude` for all together."""
+SIGN = 0.05
+"""p-value below which the words about a control change; see `eeglib.audit.card.conclude`."""
 NO_IMAGES = "which image was shown, or what it looks like, is not known in this data set."
 
 
@@ -50,7 +50,7 @@ class Control:
     reason : str
         Why the data do not support it, and what would be needed; empty if they do.
     number : int
-        As in the list of chapter 8; 0 for the accuracy that is audited.
+        Of the control on the card; 0 for the accuracy that is audited.
     """
 
     estimate: float = math.nan
@@ -71,6 +71,10 @@ class Control:
         """Whether the data support this control."""
         return not self.reason
 
+    def judged(self, above: str, at: str) -> Control:
+        """With its verdict: one rule for all, whether the p-value is below `SIGN`."""
+        return replace(self, verdict=above if self.p_value < SIGN else at)
+
 
 def control(number: int, title: str) -> Callable:
     """Put number, name and title on what a function finds; an `AuditError` becomes the reason."""
@@ -88,11 +92,6 @@ def control(number: int, title: str) -> Callable:
         return named
 
     return decorate
-
-
-def judged(result: Control, above: str, at: str) -> Control:
-    """The control with its verdict: one rule for all, whether its p-value is below `ALPHA`."""
-    return replace(result, verdict=above if result.p_value < ALPHA else at)
 
 
 def accuracy_of(
@@ -129,7 +128,7 @@ def difference_of(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> 
 def predict(
     trials: AuditTrials,
     folds: Folds | None = None,
-    decoder: Decoder = discriminant,
+    decoder: decoders.Decoder = discriminant,
     features: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -150,8 +149,7 @@ def _hits(trials: AuditTrials, *args, **kwargs) -> np.ndarray:
 @control(0, "accuracy on a random split by image")
 def accuracy(trials: AuditTrials, probabilities: np.ndarray, rows=slice(None)) -> Control:
     """The figure that is audited, from the probabilities that `predict` gives."""
-    return judged(
-        accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]),
+    return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]).judged(
         "above chance: recordings of different classes differ, for whatever reason",
         "at chance: there is nothing to explain",
     )
@@ -172,8 +170,7 @@ def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
             ahead = position[row] - position[pool]
             ahead = np.where(ahead > 0, ahead, np.abs(ahead) + len(labels))
             predicted[row] = labels[pool[ahead.argmin()]]
-    return judged(
-        accuracy_of(predicted, labels),
+    return accuracy_of(predicted, labels).judged(
         "the class can be told from the time alone: every score in this design is open to a clock",
         "the time says nothing about the class: a clock cannot help",
     )
@@ -204,35 +201,27 @@ def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Contr
     halves, predicted, rows = [], [], []
     for block in np.unique(blocks):
         members = np.flatnonzero(blocks == block)
-        members = members[np.argsort(position[members])]
         if len(members) < 4 * n_folds:
             continue
-        half = (np.arange(len(members)) >= len(members) / 2).astype(int)
-        part = replace(
-            trials,
-            features=space[members],
-            metadata=trials.metadata.iloc[members].assign(label=half),
-        )
+        rank = position[members].argsort().argsort()
+        half = (rank >= len(members) / 2).astype(int)
+        metadata = trials.metadata.iloc[members].assign(label=half)
+        part = AuditTrials(space[members], metadata)
         folds = decoders.contiguous_folds(part, n_folds, guard)
-        named = predict(part, folds, decoders.nearest_mean)[1].argmax(axis=1)
         halves.append(half)
-        predicted.append(named)
-        rows.append(
-            {"block": int(block), "accuracy": float((named == half).mean()), "n": len(half)}
-        )
+        predicted.append(predict(part, folds, decoders.nearest_mean)[1].argmax(axis=1))
+        right = float((predicted[-1] == half).mean())
+        rows.append({"block": int(block), "accuracy": right, "n": len(half)})
     if not rows:
         raise AuditError(f"blocks hold fewer than {4 * n_folds} trials; longer ones are needed.")
-    return judged(
-        accuracy_of(np.concatenate(predicted), np.concatenate(halves), 0.5, rows),
+    return accuracy_of(np.concatenate(predicted), np.concatenate(halves), 0.5, rows).judged(
         "above chance: within seconds, time changes what the decoder looks at",
         "at chance: no clock was seen within blocks; a slower one may exist",
     )
 
 
 @control(4, "random split minus contiguous stretches with a gap")
-def temporal_distance(
-    trials: AuditTrials, decoder: Decoder = discriminant, seed: int = 0
-) -> Control:
+def temporal_distance(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 4: what is lost when training trials near in time are left out.
 
     Each class is tested in contiguous stretches, with wider and wider gaps to the training
@@ -250,36 +239,35 @@ def temporal_distance(
         folds = decoders.contiguous_folds(trials, gap=gap)
         if any(len(np.unique(trials.labels[train])) < n_classes for train, _ in folds):
             break
-        by_gap[gap] = folds, _hits(trials, folds, decoder)
+        by_gap[gap] = folds, _hits(trials, folds)
         rows.append(_distance_row(trials, f"gap {gap}", by_gap[gap][1], folds))
     if not by_gap:
         raise AuditError("a contiguous stretch leaves a class without training.")
     folds, hits = by_gap[max(gap for gap in by_gap if gap <= 4)]
     matched = [decoders.matched_folds(trials, folds, seed + k) for k in range(3)]
-    random_hits = np.mean([_hits(trials, m, decoder) for m in matched], axis=0)
+    random_hits = np.mean([_hits(trials, m) for m in matched], axis=0)
     rows.insert(0, _distance_row(trials, "random", random_hits, matched[0]))
     tested = np.sort(np.concatenate([test for _, test in folds]))
     result = difference_of(random_hits[tested], hits, position[tested] // 10)
-    return judged(
-        replace(result, rows=rows),
+    return replace(result, rows=rows).judged(
         "accuracy falls with the distance in time: part of it came from neighbours",
         "no loss seen when neighbours in time are left out",
     )
 
 
 @control(4, "accuracy when whole blocks are left out")
-def leave_block_out(trials: AuditTrials, decoder: Decoder = discriminant) -> Control:
+def leave_block_out(trials: AuditTrials) -> Control:
     """Control 4 where a class has several blocks: the n-th blocks of all classes are left out."""
     if trials.design != REPEATED:
         raise AuditError(f"it takes several blocks of each class; this design is: {trials.design}.")
     rank = pandas.Series(trials.blocks).groupby(trials.labels).rank("dense")
-    return _left_out(trials, decoder, rank.to_numpy())
+    return _left_out(trials, rank.to_numpy())
 
 
 @control(4, "accuracy when a session is left out")
-def leave_session_out(trials: AuditTrials, decoder: Decoder = discriminant) -> Control:
+def leave_session_out(trials: AuditTrials) -> Control:
     """Control 4 where a class is in several sessions; other classes are not tested."""
-    return _left_out(trials, decoder, trials.session)
+    return _left_out(trials, trials.session)
 
 
 @control(5, "correlation of confusion with distance in time")
@@ -331,8 +319,7 @@ def confusion_distance(
     p_value = float((1 + np.sum(np.array(drawn) <= value + 1e-12)) / (1 + N_PERMUTATIONS))
     low, high = np.clip(value + np.percentile(drawn, [2.5, 97.5]), -1, 1)
     rows = pandas.DataFrame({"distance": distance, "confusion": confusion[a, b]}).to_dict("records")
-    return judged(
-        Control(value, 0.0, float(low), float(high), len(a), p_value, rows=rows),
+    return Control(value, 0.0, float(low), float(high), len(a), p_value, rows=rows).judged(
         "errors fall on classes presented nearby, as those of a clock would",
         "confusions show no relation to the distance in time",
     )
@@ -347,16 +334,13 @@ def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
 
     The table adds each band by discriminant analysis: a band-pass does not cure a drift of power.
     """
-    if not trials.spectra:
-        raise AuditError("power and mean per channel were not computed.")
     predicted, rows = {}, []
     for name, values in trials.spectra.items():
         decoder = decoders.logistic if name in ("power", "mean") else discriminant
         predicted[name] = predict(trials, None, decoder, values, seed)[1].argmax(axis=1)
         right = float((predicted[name] == trials.labels).mean())
         rows.append({"features": name, "accuracy": right, "n": len(trials.labels)})
-    return judged(
-        accuracy_of(predicted["power"], trials.labels, rows=rows),
+    return accuracy_of(predicted["power"], trials.labels, rows=rows).judged(
         "above chance: one number per channel tells the classes apart",
         "power per channel alone does not tell the classes apart",
     )
@@ -379,7 +363,7 @@ def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
     else:
         above += "the clock, or the answer to the image before, which had the same class"
     result = accuracy_of(predicted[first], trials.labels, rows=rows)
-    result = judged(result, above, "nothing before cortex can answer")
+    result = result.judged(above, "nothing before cortex can answer")
     return replace(result, title="" if first == "0" else f"accuracy from {first} to 50 ms")
 
 
@@ -387,21 +371,21 @@ def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
 
 
 @control(1, "accuracy when trained on the other subjects")
-def across_subjects(
-    subjects: Mapping[int, AuditTrials], subject: int, decoder: Decoder = discriminant
-) -> Control:
-    """Control 1: train on the other subjects, test on this one; always read beside `accuracy`."""
+def across_subjects(subjects: Mapping[int, tuple[np.ndarray, np.ndarray]], subject: int) -> Control:
+    """Control 1: train on the other subjects, test on this one; always read beside `accuracy`.
+
+    ``subjects`` holds the features and the labels of each.
+    """
     if len(subjects) < 2:
         raise AuditError("only one subject is at hand; the group page has it for several.")
-    if len({trials.features.shape[1] for trials in subjects.values()}) > 1:
+    if len({features.shape[1] for features, _ in subjects.values()}) > 1:
         raise AuditError("subjects have different numbers of features.")
-    X = {s: StandardScaler().fit_transform(t.features) for s, t in subjects.items()}
+    X = {s: StandardScaler().fit_transform(features) for s, (features, _) in subjects.items()}
     others = [s for s in subjects if s != subject]
-    y = np.concatenate([subjects[s].labels for s in others])
-    probabilities = decoder(np.concatenate([X[s] for s in others]), y, X[subject])
+    y = np.concatenate([subjects[s][1] for s in others])
+    probabilities = discriminant(np.concatenate([X[s] for s in others]), y, X[subject])
     predicted = np.unique(y)[probabilities.argmax(axis=1)]
-    return judged(
-        accuracy_of(predicted, subjects[subject].labels),
+    return accuracy_of(predicted, subjects[subject][1]).judged(
         "above chance: something is shared between people; their clocks are not, unless all saw "
         "the classes in one order",
         "at chance: what is decoded within this subject does not carry over to others",
@@ -409,25 +393,14 @@ def across_subjects(
 
 
 @control(2, "accuracy on the real classes minus on invented blocks")
-def phantom_blocks(
-    trials: AuditTrials,
-    decoder: Decoder = discriminant,
-    phantom: AuditTrials | None = None,
-    seed: int = 0,
-) -> Control:
-    """Control 2: accuracy on real classes minus accuracy on invented blocks.
-
-    ``phantom`` holds trials of another recording with invented labels; left out, the trials
-    themselves are relabelled, if their design is randomised.
-    """
-    if phantom is None:
-        if trials.design != RANDOMIZED:
-            raise AuditError(
-                "in a block design every stretch of time belongs to a class; give a continuous or "
-                "randomised recording to invent blocks in."
-            )
-        phantom = phantom_trials(trials)
-    real, invented = (_hits(t, None, decoder, seed=seed) for t in (trials, phantom))
+def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
+    """Control 2: accuracy on real classes minus accuracy on the same trials in invented blocks."""
+    if trials.design != RANDOMIZED:
+        raise AuditError(
+            "in a block design every stretch of time belongs to a class; it takes a randomised "
+            "recording to invent blocks in."
+        )
+    real, invented = (_hits(t, seed=seed) for t in (trials, phantom_trials(trials)))
     rows = [
         {"labels": name, "accuracy": float(hits.mean()), "n": len(hits)}
         for name, hits in (("real", real), ("phantom", invented))
@@ -435,37 +408,17 @@ def phantom_blocks(
     value = float(real.mean() - invented.mean())
     spread = np.sqrt(real.var() / len(real) + invented.var() / len(invented))
     p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
-    clock = judged(
-        accuracy_of(invented, np.ones(len(invented)), 1 / phantom.n_classes),
+    low, high = value - 1.96 * spread, value + 1.96 * spread
+    clock = accuracy_of(invented, np.ones(len(invented)), 1 / trials.n_classes).judged(
         "phantom classes are decoded: with these trials a clock can pass for a class",
         "phantom classes are at chance: no clock was seen in these trials",
     )
-    low, high = value - 1.96 * spread, value + 1.96 * spread
     return Control(value, 0.0, low, high, len(real), p_value, clock.verdict, rows)
-
-
-@control(11, "accuracy of the same code on a randomised recording")
-def randomized_reference(
-    reference: AuditTrials | None, decoder: Decoder = discriminant, seed: int = 0
-) -> Control:
-    """Control 11: the same code on a recording with classes in random order."""
-    if reference is None:
-        raise AuditError(
-            "this data set holds no randomised recording; give one as audit.reference."
-        )
-    if reference.design != RANDOMIZED:
-        raise AuditError(f"the reference is not randomised but: {reference.design}.")
-    rows, probabilities = predict(reference, None, decoder, seed=seed)
-    return judged(
-        accuracy_of(probabilities.argmax(axis=1), reference.labels[rows]),
-        "above chance where no clock can help: this decoder can read stimuli",
-        "at chance where no clock can help: what it reads elsewhere may be the clock",
-    )
 
 
 @control(12, "accuracy minus that of labels permuted in blocks")
 def permutation_within_blocks(
-    trials: AuditTrials, decoder: Decoder = discriminant, n_permutations: int = 40, seed: int = 0
+    trials: AuditTrials, n_permutations: int = 40, seed: int = 0
 ) -> Control:
     """Control 12: permute the labels within blocks, train and test again; two folds, for speed.
 
@@ -485,7 +438,7 @@ def permutation_within_blocks(
     folds = decoders.random_folds(trials, seed=seed)[:2]
     rng, draws, labels = np.random.default_rng(seed), [], trials.labels
     for _ in range(n_permutations + 1):
-        rows, probabilities = cross_validate(decoder, trials.features, labels, folds)
+        rows, probabilities = cross_validate(discriminant, trials.features, labels, folds)
         draws.append((probabilities.argmax(axis=1) == labels[rows]).mean())
         labels = trials.labels.copy()
         for block in np.unique(blocks):
@@ -494,8 +447,7 @@ def permutation_within_blocks(
     value = unpermuted - permuted.mean()
     low, high = value + np.percentile(permuted - permuted.mean(), [2.5, 97.5])
     p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + n_permutations))
-    return judged(
-        Control(float(value), 0.0, float(low), float(high), len(rows), p_value),
+    return Control(float(value), 0.0, float(low), float(high), len(rows), p_value).judged(
         "better than labels permuted within blocks: not the block alone is decoded",
         "no better than labels permuted within blocks",
     )
@@ -539,8 +491,7 @@ def image_identification(
     names = decoders.image_names(trials)
     table = identify_within_class(predicted, target, labels, names, seed=seed)
     rank = table.set_index("metric").loc["within-class two-way"]
-    return judged(
-        Control(rank.value, 0.5, rank.low, rank.high, int(rank.n), rank.p_value),
+    return Control(rank.value, 0.5, rank.low, rank.high, int(rank.n), rank.p_value).judged(
         "above chance: part of what is decoded follows the image shown",
         "at chance: no sign that the image itself is decoded, at this number of trials",
     )
@@ -548,18 +499,11 @@ def image_identification(
 
 @control(10, "two-way identification beyond what accuracy predicts")
 def generation_controls(
-    trials: AuditTrials,
-    image_features: np.ndarray | None,
-    predicted: np.ndarray,
+    trials: AuditTrials, image_features: np.ndarray | None, predicted: np.ndarray
 ) -> Control:
     """Control 10: what do image metrics say when only the class is drawn?
 
-    Parameters
-    ----------
-    trials : AuditTrials
-    image_features : array, shape (n_trials, n_image_features) | None
-    predicted : array of int, shape (n_trials,)
-        Classes that the decoder named; each is drawn as the mean of its images.
+    Each of the classes that the decoder named, ``predicted``, is drawn as the mean of its images.
 
     Notes
     -----
@@ -575,7 +519,7 @@ def generation_controls(
     drawings = np.zeros((trials.n_classes, centred.shape[1]))
     for label in classes:
         drawings[label] = centred[labels == label].mean(axis=0)
-    similarity = _unit(centred) @ _unit(drawings).T
+    similarity = normalize(centred) @ normalize(drawings).T
     table, every = np.empty_like(similarity), np.arange(len(labels))
     for label in classes:
         own, others = labels == label, np.sort(similarity[labels != label], axis=0)
@@ -596,10 +540,9 @@ def generation_controls(
 # --- pieces ---------------------------------------------------------------------------------
 
 
-def _left_out(trials: AuditTrials, decoder: Decoder, groups: np.ndarray) -> Control:
-    rows, probabilities = predict(trials, decoders.group_folds(trials, groups), decoder)
-    return judged(
-        accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]),
+def _left_out(trials: AuditTrials, groups: np.ndarray) -> Control:
+    rows, probabilities = predict(trials, decoders.group_folds(trials, groups))
+    return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]).judged(
         "above chance with no training trial nearby in time",
         "at chance once no training trial is nearby in time",
     )
@@ -630,7 +573,3 @@ def _detrended(values: np.ndarray, labels: np.ndarray, order: np.ndarray) -> np.
         basis = np.c_[np.ones(rows.sum()), order[rows] - order[rows].mean()]
         residual[rows] -= basis @ np.linalg.lstsq(basis, residual[rows], rcond=None)[0]
     return residual
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -6,10 +6,10 @@ number of classes in ``y``), the classes in ascending order. It never meets a te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
-from scipy import special
+from scipy import ndimage, special
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -69,26 +69,19 @@ def nearest_mean(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray
 
 @one_thread
 def cross_validate(
-    decoder: Decoder, features: np.ndarray, labels: np.ndarray, folds: Iterable
+    decoder: Decoder, features: np.ndarray, labels: np.ndarray, folds: Folds
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict every trial that some fold tests; a trial is tested at most once.
 
-    Returns
-    -------
-    rows : array of int, shape (n_tested,)
-        Ascending.
-    probabilities : array, shape (n_tested, n_classes)
-        Up to the largest label; classes absent from the training get 0.
+    Returns the rows tested, ascending, and their probabilities, shape (n_tested, n_classes), in
+    which classes absent from the training get 0.
     """
     probabilities = np.zeros((len(labels), labels.max() + 1))
-    tested = np.zeros(len(labels), dtype=bool)
     for train, test in folds:
-        columns = np.unique(labels[train])
-        probabilities[np.ix_(test, columns)] = decoder(
-            features[train], labels[train], features[test]
-        )
-        tested[test] = True
-    return np.flatnonzero(tested), probabilities[tested]
+        columns = np.ix_(test, np.unique(labels[train]))
+        probabilities[columns] = decoder(features[train], labels[train], features[test])
+    tested = np.unique(np.concatenate([test for _, test in folds]))
+    return tested, probabilities[tested]
 
 
 # --- splits ---------------------------------------------------------------------------------
@@ -102,13 +95,9 @@ def random_folds(trials: AuditTrials, n_folds: int = 5, seed: int = 0) -> Folds:
     """
     names, labels = image_names(trials), trials.labels
     fewest = min(len(np.unique(names[labels == label])) for label in np.unique(labels))
-    if fewest < 2:
-        raise AuditError(
-            "A class has one image only, which cannot be in training and test. Leave it out."
-        )
     n_folds = min(n_folds, fewest)
     fold = _image_parts(names, labels, n_folds, seed)
-    return [_fold(fold != k, fold == k) for k in range(n_folds)]
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n_folds)]
 
 
 def matched_folds(trials: AuditTrials, folds: Folds, seed: int = 0) -> Folds:
@@ -135,18 +124,17 @@ def contiguous_folds(trials: AuditTrials, n_folds: int = 5, gap: int = 2) -> Fol
 
     ``gap`` trials of any class, before and after a tested one, are left out of the training.
     """
-    position = trials.position
+    position, labels = trials.position, trials.labels
     fold = np.empty(len(position), dtype=int)
-    for label in np.unique(trials.labels):
-        rows = np.flatnonzero(trials.labels == label)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
         for k, part in enumerate(np.array_split(rows[np.argsort(position[rows])], n_folds)):
             fold[part] = k
     folds = []
     for k in range(n_folds):
-        tested = np.zeros(len(position))
-        tested[position[fold == k]] = 1
-        near = np.convolve(tested, np.ones(2 * gap + 1))[gap : gap + len(position)] > 0.5
-        folds.append(_fold(~near[position], fold == k))
+        tested = np.isin(np.arange(len(position)), position[fold == k]).astype(int)
+        near = ndimage.maximum_filter1d(tested, 2 * gap + 1, mode="constant")[position]
+        folds.append((np.flatnonzero(near == 0), np.flatnonzero(fold == k)))
     return _without_shared_images(trials, folds)
 
 
@@ -157,7 +145,7 @@ def group_folds(trials: AuditTrials, groups: np.ndarray) -> Folds:
         train = groups != group
         test = ~train & np.isin(labels, labels[train])
         if test.any():
-            folds.append(_fold(train, test))
+            folds.append((np.flatnonzero(train), np.flatnonzero(test)))
     if not folds:
         raise AuditError("no class is in two of them, so that none can be left out.")
     return _without_shared_images(trials, folds)
@@ -191,7 +179,3 @@ def _without_shared_images(trials: AuditTrials, folds: Folds) -> Folds:
         pairs = [(train[part[train] != k], test[part[test] == k]) for k in range(5)]
         apart += [(a, b) for a, b in pairs if len(a) and len(b)]
     return apart
-
-
-def _fold(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.flatnonzero(train), np.flatnonzero(test)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -42,7 +40,6 @@ class AuditTrials:
     metadata : pandas.DataFrame
         One row per trial: `eeglib.datasets.METADATA`, and ``time`` (s, within its session) where
         it is known.
-    n_classes : int
     spectra : dict of str to float array, shape (n_trials, n_chans)
         ``power`` (log of the average square), ``mean``, and log-power by band.
     windows : dict of str to float array, shape (n_trials, n_chans)
@@ -52,18 +49,18 @@ class AuditTrials:
 
     features: np.ndarray
     metadata: pandas.DataFrame
-    n_classes: int
     spectra: dict[str, np.ndarray] = field(default_factory=dict)
     windows: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self):
-        if not np.isfinite(self.features).all():
-            raise AuditError("features holds values that are not finite. Leave those trials out.")
 
     @property
     def labels(self) -> np.ndarray:
         """Class of each trial."""
         return self.metadata["label"].to_numpy(dtype=int)
+
+    @property
+    def n_classes(self) -> int:
+        """One more than the largest label."""
+        return int(self.labels.max()) + 1
 
     @property
     def session(self) -> np.ndarray:
@@ -132,7 +129,6 @@ def audit_trials(
     data: np.ndarray,
     sfreq: float,
     metadata: pandas.DataFrame,
-    n_classes: int,
     broadband: np.ndarray | None = None,
     band: tuple[float, float] | None = None,
     tmin: float = 0.0,
@@ -149,7 +145,6 @@ def audit_trials(
         Hertz.
     metadata : pandas.DataFrame
         One row per trial.
-    n_classes : int
     broadband : array, shape (n_trials, n_chans, n_times) | None
         The same trials without the band-pass, for the table by band and the mean.
     band : tuple of float | None
@@ -165,15 +160,14 @@ def audit_trials(
     Raises
     ------
     AuditError
-        If the arrays do not belong together or hold values that are not finite.
+        If the arrays do not hold the same number of trials.
     """
     data = np.asarray(data, dtype=np.float32)
     broadband = data if broadband is None else np.asarray(broadband, dtype=np.float32)
-    if data.ndim != 3 or not len(data) == len(metadata) == len(broadband):
+    if not len(data) == len(metadata) == len(broadband):
         raise AuditError(
-            f"data and broadband must be trials x channels x times with {len(metadata)} trials, "
-            f"got {data.shape} and {broadband.shape}. If the data have changed since, run chapter "
-            "2 again."
+            f"There are {len(metadata)} trials, but data of {len(data)} and broadband data of "
+            f"{len(broadband)}. If the data have changed since, run chapter 2 again."
         )
 
     def measured(values: np.ndarray) -> np.ndarray:
@@ -188,24 +182,22 @@ def audit_trials(
     order = np.random.default_rng(seed).random((len(data), data.shape[2])).argsort(axis=1)
     shuffled = measured(np.take_along_axis(data, order[:, None, :], axis=2))
     spectra = {"power": _log(np.mean(data**2, axis=2)), "mean": broadband.mean(axis=2)}
-    for name, limits in bands_within(sfreq, None).items():
-        spectra[name] = log_power(broadband, sfreq, {name: limits})[..., 0]
+    bands = bands_within(sfreq)
+    spectra |= zip(bands, np.moveaxis(log_power(broadband, sfreq, bands), 2, 0), strict=True)
     windows = _windows(data, sfreq, tmin, kind) | {SHUFFLED: shuffled}
-    metadata = metadata.reset_index(drop=True)
-    return AuditTrials(measured(data), metadata, n_classes, spectra, windows)
+    return AuditTrials(measured(data), metadata.reset_index(drop=True), spectra, windows)
 
 
-def bands_within(sfreq: float, band: tuple[float, float] | None) -> dict[str, tuple[float, float]]:
+def bands_within(
+    sfreq: float, band: tuple[float, float] | None = None
+) -> dict[str, tuple[float, float]]:
     """Parts of `BANDS` inside a band and below half the sampling rate; none narrower than 2 Hz."""
     low, high = band or (0.0, np.inf)
-    high = min(high, sfreq / 2)
-    inside = {n: (max(a, low), min(b, high)) for n, (a, b) in BANDS.items()}
+    inside = {n: (max(a, low), min(b, high, sfreq / 2)) for n, (a, b) in BANDS.items()}
     return {n: (a, b) for n, (a, b) in inside.items() if b - a >= 2}
 
 
-def log_power(
-    data: np.ndarray, sfreq: float, bands: Mapping[str, tuple[float, float]]
-) -> np.ndarray:
+def log_power(data: np.ndarray, sfreq: float, bands: dict[str, tuple[float, float]]) -> np.ndarray:
     """Log-power per trial, channel and band, float32, shape (n_trials, n_chans, n_bands).
 
     Sum of the squared Fourier coefficients of the Hann-tapered trial, its mean removed. A band
@@ -215,14 +207,14 @@ def log_power(
     frequencies = np.fft.rfftfreq(n_times, 1 / sfreq)
     taper = np.hanning(n_times).astype(np.float32)
     power = np.empty((*data.shape[:2], len(bands)), np.float32)
-    for rows in np.array_split(np.arange(len(data)), max(1, data.nbytes // 2**27)):
-        part = data[rows] - data[rows].mean(axis=2, keepdims=True)
-        square = np.abs(np.fft.rfft(part * taper, axis=2)) ** 2
+    for trial, values in enumerate(data):
+        centred = values - values.mean(axis=1, keepdims=True)
+        square = np.abs(np.fft.rfft(centred * taper)) ** 2
         for index, (low, high) in enumerate(bands.values()):
             inside = (frequencies >= low) & (frequencies < high)
             if not inside.any():
                 inside[np.abs(frequencies - (low + high) / 2).argmin()] = True
-            power[rows, :, index] = square[..., inside].sum(axis=2)
+            power[trial, :, index] = square[:, inside].sum(axis=1)
     return _log(power)
 
 
@@ -237,65 +229,16 @@ def with_time(metadata: pandas.DataFrame, trials: pandas.DataFrame) -> pandas.Da
     return metadata.assign(time=onset.reindex(metadata["order"]).to_numpy())
 
 
-def rows_of(subset: pandas.DataFrame, metadata: pandas.DataFrame) -> np.ndarray:
-    """Rows of ``metadata`` that the trials of ``subset`` are; an `AuditError` if one is missing."""
-    keys = ["session", "block", "order", "image", "label"]
-    # Trials that look alike, without order and image, are counted: any of them will do.
-    numbered = [t[keys].assign(number=t.groupby(keys).cumcount()) for t in (metadata, subset)]
-    index, wanted = (pandas.MultiIndex.from_frame(t) for t in numbered)
-    rows = index.get_indexer(wanted)
-    if (rows < 0).any():
-        raise AuditError(
-            "The test trials of chapter 5 are not among the trials of chapter 2. Run chapter 5 "
-            "again."
-        )
-    return rows
-
-
-def phantom_trials(trials: AuditTrials, n_classes: int | None = None) -> AuditTrials:
+def phantom_trials(trials: AuditTrials) -> AuditTrials:
     """The same trials, labelled by when they were recorded: classes that nobody was shown.
 
-    Labels and blocks become equal runs of consecutive trials, ``n_classes`` of them, or as many as
-    there are real classes; the design must be randomised, so that each run holds all classes alike.
+    Labels and blocks become equal runs of consecutive trials, as many as there are real classes;
+    the design must be randomised, so that each run holds all classes alike.
     """
-    n_classes, n_trials = n_classes or trials.n_classes, len(trials.labels)
-    if n_trials < 5 * n_classes:
-        raise AuditError(
-            f"{n_trials} trials are too few for {n_classes} phantom classes; ask for at most "
-            f"{n_trials // 5}."
-        )
-    runs = np.empty(n_trials, dtype=int)
-    for label, rows in enumerate(np.array_split(np.argsort(trials.position), n_classes)):
+    runs = np.empty(len(trials.labels), dtype=int)
+    for label, rows in enumerate(np.array_split(np.argsort(trials.position), trials.n_classes)):
         runs[rows] = label
-    names = [f"phantom {label}" for label in runs]
-    metadata = trials.metadata.assign(label=runs, block=runs, image="", class_name=names)
-    return replace(trials, metadata=metadata, n_classes=n_classes)
-
-
-def save_trials(trials: AuditTrials, path: Path) -> None:
-    """Write trials to an npz file; read it with `load_trials`."""
-    arrays = {"features": trials.features, "n_classes": np.array(trials.n_classes)}
-    text = {"image": str, "class_name": str}
-    columns = {n: trials.metadata[n].to_numpy(text.get(n)) for n in trials.metadata}
-    parts = {"spectra": trials.spectra, "windows": trials.windows, "metadata": columns}
-    for part, values in parts.items():
-        arrays |= {f"{part}/{name}": array for name, array in values.items()}
-    np.savez_compressed(path, **arrays)
-
-
-def load_trials(path: Path) -> AuditTrials:
-    """Read what `save_trials` wrote; an `AuditError` if the file is missing or damaged."""
-    parts: dict[str, dict] = {"": {}, "spectra": {}, "windows": {}, "metadata": {}}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                part, _, name = key.rpartition("/")
-                parts[part][name] = file[key]
-        features, n_classes = parts[""]["features"], int(parts[""]["n_classes"])
-        metadata = pandas.DataFrame(parts["metadata"])
-        return AuditTrials(features, metadata, n_classes, parts["spectra"], parts["windows"])
-    except Exception as error:  # a damaged archive fails in many ways, all of them final
-        raise AuditError(f"{path} cannot be read ({error!r}). Run chapter 8 again.") from None
+    return replace(trials, metadata=trials.metadata.assign(label=runs, block=runs, image=""))
 
 
 def _windows(data: np.ndarray, sfreq: float, tmin: float, kind: str) -> dict[str, np.ndarray]:

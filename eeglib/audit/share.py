@@ -9,11 +9,9 @@ curves, time cannot explain.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 
+from eeglib.audit.controls import Control, control
 from eeglib.audit.decoders import one_thread, whitener
 from eeglib.audit.features import BLOCK, AuditError, AuditTrials
 
@@ -26,21 +24,12 @@ ASSUMPTION = (
 )
 
 
-@dataclass(frozen=True)
-class Share:
-    """What `stimulus_share` found: the share, and its 95% interval within 0 and 1."""
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-
-
+@control(0, "share of the separation between classes that no clock explains")
 @one_thread
-def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) -> Share:
+def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) -> Control:
     """Estimate which share of the separation between classes is not explained by a clock.
 
-    For a block design, one block per class; an `AuditError` says why there is none.
+    For a block design, one block per class.
 
     Notes
     -----
@@ -74,11 +63,12 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
     weights = np.random.default_rng(seed).multinomial(
         len(sizes), np.full(len(sizes), 1 / len(sizes)), n_bootstrap
     )
-    estimate, *draws = _ratio(count, total, np.concatenate([np.ones((1, len(sizes))), weights]))
-    if not math.isfinite(estimate):
+    estimate, *draws = _ratio(count, total, np.vstack([np.ones(len(sizes)), weights]))
+    if not np.isfinite(estimate):
         raise AuditError("no pair within a block is as far apart in time as a pair across blocks.")
     low, high = np.nanpercentile(np.clip(draws, 0, 1), [2.5, 97.5])
-    return Share(float(np.clip(estimate, 0, 1)), float(low), float(high), len(block))
+    value = float(np.clip(estimate, 0, 1))
+    return Control(value, low=float(low), high=float(high), n=len(block))
 
 
 def similarity_by_lag(trials: AuditTrials, edges: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import pandas
 from eeglib.audit.decoders import one_thread, whitener
 from eeglib.audit.features import AuditTrials, audit_trials
 
+N_CLASSES, IMAGES_PER_CLASS = 10, 40
 N_CHANS, SFREQ, BAND = 64, 200, (14.0, 70.0)
 STIMULUS_STRENGTH = DRIFT_STRENGTH = 2.0
 """Realistic: in the full protocol, 40 classes and 128 channels, such a drift alone gives an
@@ -29,25 +30,16 @@ CAUSES = {  # stimulus strength, drift strength
 
 @one_thread
 def simulate_trials(
-    stimulus_strength: float,
-    drift_strength: float,
-    design: str = "block",
-    n_classes: int = 10,
-    images_per_class: int = 40,
-    seed: int = 0,
-    broadband: bool = False,
+    stimulus_strength: float, drift_strength: float, design: str = "block", seed: int = 0
 ) -> tuple[AuditTrials, np.ndarray]:
-    """Simulate one small subject, in memory: 64 channels at 200 Hz, one session.
+    """Simulate one small subject, in memory: 10 classes of 40 images, 64 channels, 200 Hz.
 
     Parameters
     ----------
     stimulus_strength, drift_strength : float
     design : "block" | "randomized"
-    n_classes, images_per_class : int
     seed : int
         Of noise, drift, responses and order; they do not depend on the strengths.
-    broadband : bool
-        Whether to keep the trials' full band for the table by band.
 
     Returns
     -------
@@ -61,47 +53,43 @@ def simulate_trials(
     from eeglib.preprocessing import filter_signals
 
     settings = Options(
-        n_classes=n_classes,
-        images_per_class=images_per_class,
+        n_classes=N_CLASSES,
+        images_per_class=IMAGES_PER_CLASS,
         design=design,
         stimulus_strength=stimulus_strength,
         drift_strength=drift_strength,
         seed=seed,
         sfreq=SFREQ,
         channels=ACTICAP_128[:N_CHANS],
-        classes_per_session=n_classes,
+        classes_per_session=N_CLASSES,
     )
     rng = np.random.default_rng([seed, 1])
-    labels = np.repeat(np.arange(n_classes), images_per_class)
-    features = rng.standard_normal((n_classes, 20))[labels]
+    labels = np.repeat(np.arange(N_CLASSES), IMAGES_PER_CLASS)
+    features = rng.standard_normal((N_CLASSES, 20))[labels]
     features += 0.7 * rng.standard_normal(features.shape)
     images = np.array([f"image{k:05d}" for k in range(len(labels))])
     stimuli = pandas.DataFrame({"image": images, "label": labels})
     subject = SimulatedSubject(settings, 1, stimuli, features)
     n_times = round(settings.image_duration * SFREQ)
-    narrow, wide = [], []
-    for session in range(subject.n_sessions):
-        signal = subject.signals(session)
-        starts = np.round(subject.trials(session)["onset"].to_numpy() * SFREQ).astype(int)
-        filtered = filter_signals(signal.astype(float), SFREQ, notch=None, band=BAND)
-        narrow += [filtered[:, start : start + n_times] for start in starts]
-        wide += [signal[:, start : start + n_times] for start in starts] if broadband else []
-    shown = subject.schedule["stimulus"].to_numpy()
-    metadata = pandas.DataFrame(
-        {
-            "subject": 1,
-            "session": subject.schedule["session"],
-            "block": subject.schedule["block"],
-            "order": np.arange(len(shown)),
-            "image": images[shown],
-            "label": labels[shown],
-            "class_name": [f"class {label}" for label in labels[shown]],
-            "time": subject.schedule["onset"],
-        }
+    signal = subject.signals(0)
+    filtered = filter_signals(signal.astype(float), SFREQ, notch=None, band=BAND)
+    starts = np.round(subject.schedule["onset"].to_numpy() * SFREQ).astype(int)
+    narrow, wide = (
+        np.stack([values[:, start : start + n_times] for start in starts])
+        for values in (filtered, signal)
     )
-    full = np.stack(wide) if broadband else None
-    trials = audit_trials(np.stack(narrow), SFREQ, metadata, n_classes, full, BAND)
-    return trials, features[shown]
+    order = subject.schedule["stimulus"].to_numpy()
+    metadata = (
+        stimuli.loc[order]
+        .reset_index(drop=True)
+        .assign(
+            session=0,
+            block=subject.schedule["block"].to_numpy(),
+            order=np.arange(len(order)),
+            time=subject.schedule["onset"].to_numpy(),
+        )
+    )
+    return audit_trials(narrow, SFREQ, metadata, wide, BAND), features[order]
 
 
 @one_thread
@@ -115,7 +103,7 @@ def true_share(both: AuditTrials, drift: AuditTrials, stimulus: AuditTrials) -> 
     white = whitener(both.features, both.blocks)
     of_class = _separation((both.features - drift.features) @ white, both)
     of_clock = _separation((both.features - stimulus.features) @ white, both)
-    return of_class / (of_class + of_clock) if of_class + of_clock > 0 else float("nan")
+    return of_class / (of_class + of_clock)
 
 
 def benchmark_tables() -> tuple[dict[str, pandas.DataFrame], str]:
@@ -125,12 +113,10 @@ def benchmark_tables() -> tuple[dict[str, pandas.DataFrame], str]:
 
 
 def _separation(effect: np.ndarray, trials: AuditTrials) -> float:
-    """Mean squared distance between the means of two blocks of one session, without their noise."""
-    blocks, first = np.unique(trials.blocks, return_index=True)
-    means = np.stack([effect[trials.blocks == b].mean(axis=0) for b in blocks])
-    session = trials.session[first]
-    square = ((means[:, None] - means) ** 2).sum(axis=2)
-    pairs = (session[:, None] == session) & ~np.eye(len(blocks), dtype=bool)
-    noise = [effect[trials.blocks == b].var(axis=0, ddof=1).sum() for b in blocks]
-    of_means = np.array(noise) / np.bincount(trials.blocks)
-    return max(0.0, float((square - of_means[:, None] - of_means)[pairs].mean()))
+    """Mean squared distance between the means of two blocks, without their noise."""
+    blocks, sizes = np.unique(trials.blocks, return_counts=True)
+    of_block = [effect[trials.blocks == b] for b in blocks]
+    means = np.stack([values.mean(axis=0) for values in of_block])
+    noise = np.array([values.var(axis=0, ddof=1).sum() for values in of_block]) / sizes
+    square = ((means[:, None] - means) ** 2).sum(axis=2) - noise[:, None] - noise
+    return max(0.0, float(square[~np.eye(len(blocks), dtype=bool)].mean()))

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from eeglib.audit.card import AuditCard
     from eeglib.audit.controls import Control
-    from eeglib.audit.share import Share
 
 
 def plot_control(control: Control) -> Figure:
@@ -38,8 +37,7 @@ def plot_control(control: Control) -> Figure:
 
 def plot_card(card: AuditCard) -> Figure:
     """All available controls with interval and chance: accuracies above, differences below."""
-    known = [card.accuracy, card.label_from_clock, *card.controls]
-    known = [c for c in known if c.available and np.isfinite(c.chance)]
+    known = [c for c in card.controls if c.available and np.isfinite(c.chance)]
     sides = [[c for c in known if c.chance > 0], [c for c in known if c.chance == 0]]
     sizes = [max(1, len(side)) for side in sides]
     figure, axes = new_figure(1.8 + 0.32 * sum(sizes), 2, 1, height_ratios=sizes)
@@ -66,7 +64,7 @@ def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
     return figure
 
 
-def plot_share(shares: Mapping[str, Share], truths: Mapping[str, float] | None = None) -> Figure:
+def plot_share(shares: Mapping[str, Control], truths: Mapping[str, float] | None = None) -> Figure:
     """The stimulus-driven share with its interval, and the truth where it is known."""
     figure, axes = new_figure(1.0 + 0.4 * len(shares))
     ax = axes[0, 0]
