@@ -144,7 +144,6 @@ def run_audit(
             control.pseudo_class(trials),
             control.temporal_distance(trials, seed),
             control.leave_block_out(trials),
-            control.leave_session_out(trials),
             control.confusion_distance(trials, probabilities, seed),
         ]
     if "pictures" in controls:

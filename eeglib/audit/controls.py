@@ -40,17 +40,9 @@ NO_IMAGES = "which image was shown, or what it looks like, is not known in this 
 class Control:
     """What one control found; never a "pass": the verdict says what was seen.
 
-    Attributes
-    ----------
-    estimate, chance, low, high, n, p_value
-        The figure, what it would be by chance, its interval, trials (or pairs) behind it, and the
-        test against chance; NaN where unavailable.
-    rows : list of dict
-        Details, for a table or a figure.
-    reason : str
-        Why the data do not support it, and what would be needed; empty if they do.
-    number : int
-        Of the control on the card; 0 for the accuracy that is audited.
+    The figure with what it would be by chance, its interval, the trials (or pairs) behind it and
+    the test against chance; ``rows`` are details for a figure; ``number`` is 0 for the accuracy
+    that is audited; ``reason`` says why the data do not support the control, where they do not.
     """
 
     estimate: float = math.nan
@@ -226,18 +218,14 @@ def temporal_distance(trials: AuditTrials, seed: int = 0) -> Control:
 
     Each class is tested in contiguous stretches, with wider and wider gaps to the training
     trials; the estimate is the accuracy on random splits minus that on stretches with a gap of
-    4 trials, on the same trials.
-
-    Notes
-    -----
-    The random splits (three draws) train on no more trials of a class than the stretches leave,
-    else the smaller training would pass for a clock. Bootstrap over stretches of ten trials.
+    4 trials, on the same trials. The random splits (three draws) train on no more trials of a class
+    than the stretches leave, else the smaller training would pass for a clock. Bootstrap over
+    stretches of ten trials.
     """
     position, by_gap, rows = trials.position, {}, []
-    n_classes = len(np.unique(trials.labels))
     for gap in (0, 2, 4, 8, 16):
         folds = decoders.contiguous_folds(trials, gap=gap)
-        if any(len(np.unique(trials.labels[train])) < n_classes for train, _ in folds):
+        if any(set(trials.labels[train]) < set(trials.labels) for train, _ in folds):
             break
         by_gap[gap] = folds, _hits(trials, folds)
         rows.append(_distance_row(trials, f"gap {gap}", by_gap[gap][1], folds))
@@ -255,19 +243,17 @@ def temporal_distance(trials: AuditTrials, seed: int = 0) -> Control:
     )
 
 
-@control(4, "accuracy when whole blocks are left out")
+@control(4, "accuracy when whole blocks or sessions are left out")
 def leave_block_out(trials: AuditTrials) -> Control:
-    """Control 4 where a class has several blocks: the n-th blocks of all classes are left out."""
-    if trials.design != REPEATED:
-        raise AuditError(f"it takes several blocks of each class; this design is: {trials.design}.")
-    rank = pandas.Series(trials.blocks).groupby(trials.labels).rank("dense")
-    return _left_out(trials, rank.to_numpy())
-
-
-@control(4, "accuracy when a session is left out")
-def leave_session_out(trials: AuditTrials) -> Control:
-    """Control 4 where a class is in several sessions; other classes are not tested."""
-    return _left_out(trials, trials.session)
+    """Control 4 where classes come back: the n-th block of each is left out, or a session."""
+    groups = trials.session
+    if trials.design == REPEATED:
+        groups = pandas.Series(trials.blocks).groupby(trials.labels).rank("dense").to_numpy()
+    rows, probabilities = predict(trials, decoders.group_folds(trials, groups))
+    return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]).judged(
+        "above chance with no training trial nearby in time",
+        "at chance once no training trial is nearby in time",
+    )
 
 
 @control(5, "correlation of confusion with distance in time")
@@ -311,9 +297,9 @@ def confusion_distance(
     ranks[a, b] = ranks[b, a] = _standard_ranks(distance)
     target, rng = _standard_ranks(confusion[a, b]), np.random.default_rng(seed)
     value, moved, drawn = float(target @ ranks[a, b]), np.arange(len(classes)), []
+    sessions = [np.flatnonzero(session == s) for s in np.unique(session)]
     for _ in range(N_PERMUTATIONS):
-        for s in np.unique(session):
-            own = np.flatnonzero(session == s)
+        for own in sessions:
             moved[own] = rng.permutation(own)
         drawn.append(target @ ranks[moved[a], moved[b]])
     p_value = float((1 + np.sum(np.array(drawn) <= value + 1e-12)) / (1 + N_PERMUTATIONS))
@@ -334,13 +320,7 @@ def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
 
     The table adds each band by discriminant analysis: a band-pass does not cure a drift of power.
     """
-    predicted, rows = {}, []
-    for name, values in trials.spectra.items():
-        decoder = decoders.logistic if name in ("power", "mean") else discriminant
-        predicted[name] = predict(trials, None, decoder, values, seed)[1].argmax(axis=1)
-        right = float((predicted[name] == trials.labels).mean())
-        rows.append({"features": name, "accuracy": right, "n": len(trials.labels)})
-    return accuracy_of(predicted["power"], trials.labels, rows=rows).judged(
+    return _by_features(trials, trials.spectra, "features", "power", seed).judged(
         "above chance: one number per channel tells the classes apart",
         "power per channel alone does not tell the classes apart",
     )
@@ -349,22 +329,17 @@ def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
 @control(8, "accuracy from the first 50 ms after the image")
 def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 8: decode from 50 ms at a time; the first are over before visual cortex answers."""
-    first = next(iter(trials.windows), SHUFFLED)
+    first = next(iter(trials.windows))
     if first == SHUFFLED or float(first) >= 50:
         raise AuditError("no window was computed that ends 50 ms after the image or before.")
-    predicted, rows = {}, []
-    for name, values in trials.windows.items():
-        predicted[name] = predict(trials, features=values, seed=seed)[1].argmax(axis=1)
-        right = float((predicted[name] == trials.labels).mean())
-        rows.append({"window": name, "accuracy": right, "n": len(trials.labels)})
     above = "above chance before cortex can answer: "
     if trials.design == RANDOMIZED:
         above += "look for artefacts or a filter that smears"
     else:
         above += "the clock, or the answer to the image before, which had the same class"
-    result = accuracy_of(predicted[first], trials.labels, rows=rows)
-    result = result.judged(above, "nothing before cortex can answer")
-    return replace(result, title="" if first == "0" else f"accuracy from {first} to 50 ms")
+    result = _by_features(trials, trials.windows, "window", first, seed)
+    title = "" if first == "0" else f"accuracy from {first} to 50 ms"
+    return replace(result.judged(above, "nothing before cortex can answer"), title=title)
 
 
 # --- beside another accuracy ----------------------------------------------------------------
@@ -540,12 +515,17 @@ def generation_controls(
 # --- pieces ---------------------------------------------------------------------------------
 
 
-def _left_out(trials: AuditTrials, groups: np.ndarray) -> Control:
-    rows, probabilities = predict(trials, decoders.group_folds(trials, groups))
-    return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]).judged(
-        "above chance with no training trial nearby in time",
-        "at chance once no training trial is nearby in time",
-    )
+def _by_features(
+    trials: AuditTrials, features: dict[str, np.ndarray], column: str, audited: str, seed: int
+) -> Control:
+    """The accuracy from one set of features; those from the others in ``rows``."""
+    predicted, rows = {}, []
+    for name, values in features.items():
+        decoder = decoders.logistic if name in ("power", "mean") else discriminant
+        predicted[name] = predict(trials, None, decoder, values, seed)[1].argmax(axis=1)
+        right = float((predicted[name] == trials.labels).mean())
+        rows.append({column: name, "accuracy": right, "n": len(trials.labels)})
+    return accuracy_of(predicted[audited], trials.labels, rows=rows)
 
 
 def _distance_row(trials: AuditTrials, split: str, hits: np.ndarray, folds: Folds) -> dict:
