@@ -1,8 +1,7 @@
 """From a data set to one subject's clean trials: filters, z-scores, epochs (chapter 2).
 
 The steps are those of the paper (section 3.2): a notch at 49-51 Hz, a second-order Butterworth
-band-pass at 14-70 Hz, standardisation per channel, then trials cut around the images. MNE does
-the work; here is what is done to which data, and in which order.
+band-pass at 14-70 Hz, standardisation per channel, then trials cut around the images; by MNE.
 """
 
 from __future__ import annotations
@@ -16,36 +15,29 @@ import numpy as np
 from scipy import signal
 
 if TYPE_CHECKING:
-    from eeglib.datasets import Dataset, Recording
+    from eeglib.datasets import Dataset
 
 Band = tuple[float, float]
+Signals = mne.io.BaseRaw | mne.BaseEpochs
 
 
 class SignalError(ValueError):
-    """Signals that cannot be processed; the message says what came and what to do."""
+    """Filters or an epoch that do not fit, a channel that is not finite, or no trial left."""
 
 
 @dataclass(frozen=True)
 class Preprocessed:
     """One subject's trials, and what is needed to see how they came about.
 
-    Attributes
-    ----------
-    before, after : mne.io.BaseRaw | mne.BaseEpochs
-        The first recording, or the trials where no recording is distributed, before and after
-        filtering; volts.
-    evoked : mne.Evoked
-        Average of all filtered trials, volts.
-    epochs : mne.BaseEpochs
-        The trials that go into the models: filtered, and standardised (no unit) where asked for.
-        Their times count from the onset of the image; event codes are the labels; ``metadata``
-        holds `eeglib.datasets.METADATA`; ``drop_log`` says why a trial was left out.
-    report : list of str
-        What the data set found and what was done and left out, a line each.
+    ``before`` and ``after`` filtering are the first recording, or the trials where no recording is
+    distributed, ``evoked`` is the average of all filtered trials; volts. ``epochs`` go into the
+    models, standardised (no unit) where asked for: their times count from the onset of the image,
+    event codes are the labels, ``metadata`` holds `eeglib.datasets.METADATA`. ``report`` says what
+    the data set found, what was done and what was left out.
     """
 
-    before: mne.io.BaseRaw | mne.BaseEpochs
-    after: mne.io.BaseRaw | mne.BaseEpochs
+    before: Signals
+    after: Signals
     evoked: mne.Evoked
     epochs: mne.BaseEpochs
     report: list[str]
@@ -58,7 +50,7 @@ def preprocess(
     band: Band | None = (14.0, 70.0),
     order: int = 2,
     standardize: bool = True,
-    epoch: tuple[float, float] = (0.0, 0.5),
+    epoch: Band = (0.0, 0.5),
 ) -> Preprocessed:
     """Filter, standardise and cut the trials of one subject.
 
@@ -70,19 +62,12 @@ def preprocess(
     notch, band : tuple of float | None
         Edges of the stop band and of the pass band (-6 dB), hertz; None leaves the filter out.
     order : int
-        Order of both Butterworth filters. They run forwards and backwards: no delay, and the
-        gain is squared.
+        Of both Butterworth filters, which run forwards and backwards: no delay, gain squared.
     standardize : bool
         Give each channel zero mean and unit variance over its recording, or over all trials
         where no recording is distributed.
     epoch : tuple of float
         Start and end of a trial after the onset of its image, s; the end is not included.
-
-    Raises
-    ------
-    SignalError
-        If a filter or the epoch does not fit the data, a channel is not finite, or no trial is
-        left.
 
     Notes
     -----
@@ -91,15 +76,14 @@ def preprocess(
     are left out. Trials that are distributed already cut are filtered one by one.
     """
     steps = {"notch": notch, "band": band, "standardize": standardize}
-    filters = remaining_steps(steps, dataset.processed) | {"order": order}
-    standardize = filters.pop("standardize")
+    steps = remaining_steps(steps, dataset.processed) | {"order": order}
     prepare = _from_recordings if dataset.continuous else _from_trials
     with mne.use_log_level("error"):
-        before, after, evoked, epochs = prepare(dataset, subject, filters, standardize, epoch)
+        before, after, evoked, epochs = prepare(dataset, subject, epoch, **steps)
     report = dataset.report() + [f"Before it was distributed: {s}." for s in dataset.processed]
-    for title in _designs(epochs.info["sfreq"], **filters):
+    for title in _designs(epochs.info["sfreq"], steps["notch"], steps["band"], order):
         report.append(f"Butterworth {title}, order {order}, forwards and backwards.")
-    if standardize:
+    if steps["standardize"]:
         report.append("Each channel standardised to mean 0 and standard deviation 1.")
     report.append(f"Trials kept: {len(epochs)} of {len(dataset.trials(subject))}.")
     if left_out := _left_out(epochs.drop_log):
@@ -108,14 +92,10 @@ def preprocess(
 
 
 def remaining_steps(steps: dict, processed: tuple[str, ...]) -> dict:
-    """Steps, by the parameters of `preprocess`, without those that the data have been through.
-
-    The entries of `processed` begin with ``notch``, ``band`` or ``standardize``. Signals that
-    were standardised are standardised anew where a filter still runs on them: it takes away a
-    share of the variance that differs between channels.
-    """
+    """Steps, by the parameters of `preprocess`, without those that the data have been through."""
     done = {step.split()[0] for step in processed}
     left = steps | {name: None for name in ("notch", "band") if name in done}
+    # A filter takes another share of the variance from each channel, so standardise anew after it.
     if "standardize" in done and left["notch"] is None and left["band"] is None:
         left["standardize"] = False
     return left
@@ -133,11 +113,9 @@ def filter_signals(
 def filter_trials(
     trials: np.ndarray, sfreq: float, notch: Band | None, band: Band | None, order: int = 2
 ) -> None:
-    """`filter_signals` for many short trials, shape (n_trials, n_chans, n_times), in place.
-
-    Filters are linear, what they do at the ends included: filtered impulses make a matrix that
-    does to a trial at once what takes a recursion through each of its channels far longer.
-    """
+    """`filter_signals` for many short trials, shape (n_trials, n_chans, n_times), in place."""
+    # Filters are linear, at the ends too: what they make of impulses is a matrix, which does to a
+    # trial at once what takes a recursion through each of its channels far longer.
     matrix = filter_signals(np.eye(trials.shape[-1]), sfreq, notch, band, order)
     for trial in trials:
         trial[:] = trial @ matrix
@@ -146,10 +124,7 @@ def filter_trials(
 def filter_gains(
     frequencies: np.ndarray, sfreq: float, notch: Band | None, band: Band | None, order: int = 2
 ) -> dict[str, np.ndarray]:
-    """Gain of each filter as it is applied, forwards and backwards, by a title for the figure.
-
-    `frequencies`, shape (n_freqs,), and `sfreq` are in hertz; a gain of 1 leaves a wave as it is.
-    """
+    """Gain of each filter, forwards and backwards, at `frequencies` (hertz), by its title."""
     gains = {}
     for title, design in _designs(sfreq, notch, band, order).items():
         sos = mne.filter.create_filter(None, sfreq, **design, verbose="error")["sos"]
@@ -173,28 +148,22 @@ def posterior_channel(info: mne.Info) -> str:
 def _designs(sfreq: float, notch: Band | None, band: Band | None, order: int) -> dict[str, dict]:
     """How `mne.filter` is called for each filter; a stop band is one whose edges descend."""
     designs = {}
-    for name, bounds in (("notch", notch), ("band-pass", band)):
-        if bounds is None:
-            continue
-        low, high = bounds
+    how = {"method": "iir", "iir_params": {"order": order, "ftype": "butter", "output": "sos"}}
+    edges = {"notch": notch, "band-pass": band}
+    for name, (low, high) in ((name, pair) for name, pair in edges.items() if pair):
         if not 0 < low < high < sfreq / 2:
             raise SignalError(
-                f"The {name} {low:g}-{high:g} Hz does not fit: edges must ascend and lie between "
-                f"0 and half the sampling rate, {sfreq / 2:g} Hz. Change filtering.notch or "
-                "filtering.band."
+                f"filtering: the edges of the {name} {low:g}-{high:g} Hz must ascend and lie "
+                f"between 0 and half the sampling rate, {sfreq / 2:g} Hz."
             )
-        designs[f"{name} {low:g}–{high:g} Hz"] = {
-            "l_freq": high if name == "notch" else low,
-            "h_freq": low if name == "notch" else high,
-            "method": "iir",
-            "iir_params": {"order": order, "ftype": "butter", "output": "sos"},
-        }
+        l_freq, h_freq = (high, low) if name == "notch" else (low, high)
+        designs[f"{name} {low:g}–{high:g} Hz"] = {"l_freq": l_freq, "h_freq": h_freq, **how}
     return designs
 
 
 def _from_recordings(
-    dataset: Dataset, subject: int, filters: dict, standardize: bool, epoch: tuple[float, float]
-) -> tuple[mne.io.BaseRaw, mne.io.BaseRaw, mne.Evoked, mne.BaseEpochs]:
+    dataset: Dataset, subject: int, epoch: Band, standardize: bool, **filters
+) -> tuple[Signals, Signals, mne.Evoked, mne.BaseEpochs]:
     before = after = None
     evoked, parts = [], []
     for recording in dataset.recordings(subject):
@@ -203,70 +172,55 @@ def _from_recordings(
         for design in _designs(raw.info["sfreq"], **filters).values():
             raw.filter(**design, picks="all", skip_by_annotation="edge")
         after = after or raw.copy()
-        part = _cut(raw, recording, epoch)
+        trials, sfreq = recording.trials, raw.info["sfreq"]
+        start = ((trials["onset"] + epoch[0]) * sfreq).round() - round(epoch[0] * sfreq)
+        events = np.column_stack([start + raw.first_samp, 0 * start, trials["label"]]).astype(int)
+        event_id = dict(zip(trials["class_name"], trials["label"], strict=True))
+        further = {"baseline": None, "metadata": trials.drop(columns="onset"), "preload": True}
+        part = mne.Epochs(raw, events, event_id, *_limits(epoch, sfreq), **further)
         if len(part):
             evoked.append(part.average())
         if standardize:
-            part = _cut(raw.apply_function(_zscore, picks="all"), recording, epoch)
+            _standardize(part, raw)
         parts.append(part)
     if not evoked:
         left_out = _left_out(sum((part.drop_log for part in parts), ()))
-        raise SignalError(
-            f"No trial of subject {subject} is left: {left_out}. Check the onsets (seconds after "
-            "the start of the recording) and filtering.epoch."
-        )
+        problem = f"No trial of subject {subject} is left: {left_out}"
+        raise SignalError(f"{problem}. Check the trials' onsets and filtering.epoch.")
     epochs = mne.concatenate_epochs(parts)
     return before, after, mne.combine_evoked(evoked, weights="nave"), epochs
 
 
-def _cut(raw: mne.io.BaseRaw, recording: Recording, epoch: tuple[float, float]) -> mne.Epochs:
-    trials, sfreq = recording.trials, raw.info["sfreq"]
-    start = ((trials["onset"] + epoch[0]) * sfreq).round().astype(int) - round(epoch[0] * sfreq)
-    events = np.column_stack([start + raw.first_samp, np.zeros_like(start), trials["label"]])
-    return mne.Epochs(
-        raw,
-        events,
-        dict(zip(trials["class_name"], trials["label"], strict=True)),
-        *_first_and_last_time(epoch, sfreq),
-        baseline=None,
-        metadata=trials.drop(columns="onset"),
-        preload=True,
-    )
-
-
 def _from_trials(
-    dataset: Dataset, subject: int, filters: dict, standardize: bool, epoch: tuple[float, float]
-) -> tuple[mne.BaseEpochs, mne.BaseEpochs, mne.Evoked, mne.BaseEpochs]:
+    dataset: Dataset, subject: int, epoch: Band, standardize: bool, **filters
+) -> tuple[Signals, Signals, mne.Evoked, mne.BaseEpochs]:
     before = dataset.epochs(subject)
     after, sfreq = _eeg(before), before.info["sfreq"]
-    first, last = _first_and_last_time(epoch, sfreq)
+    first, last = _limits(epoch, sfreq)
     if first < after.tmin - 0.5 / sfreq or last > after.tmax + 0.5 / sfreq:
         raise SignalError(
             f"filtering.epoch is {list(epoch)} s, but the trials run from {after.tmin:g} to "
             f"{after.tmax + 1 / sfreq:g} s. Choose an epoch within them."
         )
     filter_trials(after.get_data(copy=False), sfreq, **filters)
-    after.crop(first, last)
-    epochs = after
+    epochs = after.crop(first, last)
     if standardize:
         epochs = after.copy()
-        for channel in epochs.get_data(copy=False).swapaxes(0, 1):
-            channel[:] = _zscore(channel)
+        _standardize(epochs, after)
     return before, after, after.average(), epochs
 
 
-def _first_and_last_time(epoch: tuple[float, float], sfreq: float) -> tuple[float, float]:
+def _limits(epoch: Band, sfreq: float) -> Band:  # times of the first and of the last sample
     return epoch[0], epoch[0] + (round((epoch[1] - epoch[0]) * sfreq) - 1) / sfreq
 
 
-def _eeg(signals: mne.io.BaseRaw | mne.BaseEpochs) -> mne.io.BaseRaw | mne.BaseEpochs:
+def _eeg(signals: Signals) -> Signals:
     """A copy in memory with the EEG channels alone; a joint is a place where no trial may lie."""
     signals = signals.copy().load_data().pick("eeg", exclude=())
     for name in signals.ch_names:
         if not np.isfinite(signals.get_data(picks=[name])).all():
             raise SignalError(
-                f"Channel {name} holds values that are not finite (NaN or infinite). Interpolate "
-                "or leave out the channel or the stretch before filtering."
+                f"Channel {name} holds values that are not finite. Interpolate it or leave it out."
             )
     for mark in list(signals.annotations or ()):
         if mark["description"].startswith("EDGE"):
@@ -274,10 +228,13 @@ def _eeg(signals: mne.io.BaseRaw | mne.BaseEpochs) -> mne.io.BaseRaw | mne.BaseE
     return signals
 
 
-def _zscore(values: np.ndarray) -> np.ndarray:
-    mean, scale = values.mean(), values.std()
-    flat = scale <= 10 * np.finfo(float).eps * abs(mean)
-    return (values - mean) / (1 if flat else scale)
+def _standardize(epochs: mne.BaseEpochs, signals: Signals) -> None:
+    """Subtract each channel's mean over `signals` and divide by its standard deviation there."""
+    for pick, channel in enumerate(epochs.get_data(copy=False).swapaxes(0, 1)):
+        values = signals.get_data(picks=[pick])
+        mean, scale = values.mean(), values.std()
+        is_flat = scale <= 10 * np.finfo(float).eps * abs(mean)
+        channel[:] = (channel - mean) / (1 if is_flat else scale)
 
 
 def _left_out(drop_log: tuple[tuple[str, ...], ...]) -> str:

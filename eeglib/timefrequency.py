@@ -6,8 +6,7 @@ import numpy as np
 import pywt
 from scipy import fft, signal
 
-CHUNK = 2**22
-"""Numbers transformed at a time: bounds the memory beyond the result."""
+CHUNK = 2**22  # numbers transformed at a time: bounds the memory beyond the result
 
 
 def spectrograms(
@@ -33,10 +32,9 @@ def spectrograms(
 
     Notes
     -----
-    Section 3.2 of the paper: windows of 40 ms moving by 20 ms. Equal to the magnitude of
-    ``scipy.signal.stft(trials, sfreq, nperseg=window, noverlap=window - step)``, at twice its
-    speed: a Hann window, half a window of zeros at both ends, and zeros after the end until the
-    last window is full. The frequencies are ``1 / window`` apart: 25 Hz for 40 ms.
+    Section 3.2 of the paper: windows of 40 ms moving by 20 ms. Equal to `scipy.signal.stft`, at
+    twice its speed: a Hann window, half a window of zeros at both ends, and zeros after the end
+    until the last window is full. The frequencies are ``1 / window`` apart: 25 Hz for 40 ms.
     """
     n_trials, n_chans, n_times = trials.shape
     length, hop, n_windows = _windows(n_times, sfreq, window, step)
@@ -56,23 +54,9 @@ def spectrograms(
 def spectrogram_axes(
     n_times: int, sfreq: float, window: float = 0.04, step: float = 0.02, tmin: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies and times of what `spectrograms` gives.
+    """Frequencies (hertz) and centres of the windows of what `spectrograms` gives.
 
-    Parameters
-    ----------
-    n_times : int
-        Times of a trial.
-    sfreq, window, step
-        As in `spectrograms`.
-    tmin : float
-        When a trial begins, seconds after the onset of the image: ``epochs.tmin``.
-
-    Returns
-    -------
-    frequencies : array, shape (n_freqs,)
-        Hertz.
-    times : array, shape (n_windows,)
-        Centres of the windows, seconds after the onset of the image.
+    In seconds after the onset of the image, where the trial begins at `tmin`, ``epochs.tmin``.
     """
     length, hop, n_windows = _windows(n_times, sfreq, window, step)
     return fft.rfftfreq(length, 1 / sfreq), tmin + np.arange(n_windows) * hop / sfreq
@@ -88,8 +72,7 @@ def wavelet_coefficients(trials: np.ndarray, wavelet: str = "db4", step: int = 1
     wavelet : str
         Name of a discrete wavelet of PyWavelets.
     step : int
-        Keep every `step`-th time only. What is lost are coefficients of the finest levels, which
-        are near zero if the signals were filtered far below half the sampling rate.
+        Keep every `step`-th time only. What is lost are coefficients of the finest levels.
 
     Returns
     -------
@@ -100,10 +83,9 @@ def wavelet_coefficients(trials: np.ndarray, wavelet: str = "db4", step: int = 1
 
     Notes
     -----
-    `pywt.wavedec` with symmetric continuation at the ends, down to the deepest level at which a
-    coefficient is not mere continuation (`pywt.dwt_max_level`): 5 for 440 times and db4. Level L
-    holds the frequencies from ``sfreq / 2**(L + 1)`` to ``sfreq / 2**L``. The paper names the
-    wavelet (section 3.6), not the level nor the layout; these are ours.
+    `pywt.wavedec` with symmetric continuation at the ends, down to `pywt.dwt_max_level`: 5 for 440
+    times and db4. Level L holds the frequencies from ``sfreq / 2**(L + 1)`` to ``sfreq / 2**L``.
+    The paper names the wavelet (section 3.6), not the level nor the layout; these are ours.
     """
     n_trials, n_chans, n_times = trials.shape
     level = pywt.dwt_max_level(n_times, wavelet)
@@ -117,10 +99,7 @@ def wavelet_coefficients(trials: np.ndarray, wavelet: str = "db4", step: int = 1
 
 
 def wavelet_bands(n_times: int, sfreq: float, wavelet: str = "db4") -> list[str]:
-    """Names of the levels of `wavelet_coefficients`: ``"A5: 0-16 Hz"``, ``"D5: 16-31 Hz"``, ...
-
-    `n_times` are the times of a trial, `sfreq` is in hertz.
-    """
+    """Names of the levels of `wavelet_coefficients`: ``"A5: 0-16 Hz"``, ``"D5: 16-31 Hz"``, ..."""
     level = pywt.dwt_max_level(n_times, wavelet)
     bands = [f"A{level}: 0-{sfreq / 2 ** (level + 1):.0f} Hz"]
     for depth in range(level, 0, -1):
@@ -153,9 +132,8 @@ def _windows(n_times: int, sfreq: float, window: float, step: float) -> tuple[in
 def _nearest_coefficients(wavelet: str, level: int, n_times: int) -> list[np.ndarray]:
     """For each level, which coefficient lies nearest to each time.
 
-    A coefficient lies at the centre of the energy of the piece of signal that it weighs. The
-    pieces are the transforms of impulses: filters shift by different amounts, so this is safer
-    than a rule for one family.
+    A coefficient lies at the centre of the energy of the piece of signal that it weighs: filters
+    shift by different amounts, so that no rule for one family would do.
     """
     times = np.arange(n_times)
     nearest = []
