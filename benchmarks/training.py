@@ -26,6 +26,7 @@ from collections.abc import Callable
 import numpy as np
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -179,6 +180,7 @@ def _dataloader(data, epochs: int, device: str) -> list[float]:
         max_epochs=epochs,
         accelerator="cpu" if device == "cpu" else "gpu",
         devices=1,
+        plugins=[LightningEnvironment()],
         gradient_clip_val=1.0,
         callbacks=[Clock()],
         logger=False,

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import signal
 
 import numpy as np
@@ -265,6 +266,22 @@ def test_training_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, batch)
     assert resumed.history["seconds"].is_monotonic_increasing
     np.testing.assert_array_equal(predict(resumed.network, IMAGES), predict(whole.network, IMAGES))
     assert not folder.exists()
+
+
+class Terminated(Interruptible):
+    """A network whose process is told to end in the first batch."""
+
+    def forward(self, inputs):
+        if self.training and self.n_batches == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(inputs)
+
+
+def test_a_process_that_is_told_to_end_does_end():
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        train(build=Terminated)
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_the_callers_random_numbers_stay():

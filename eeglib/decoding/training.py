@@ -19,6 +19,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional
@@ -302,6 +303,8 @@ def fit(
                 ckpt_path=str(last) if last.exists() else None,
                 weights_only=True,
             )
+        except SIGTERMException:
+            raise
         except SystemExit as stopped:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from stopped
         best = torch.load(Path(folder, "best.ckpt"), map_location="cpu", weights_only=True)
