@@ -69,15 +69,12 @@ def test_file_that_is_no_data_file(tmp_path, name):
     refused(tmp_path, match)
 
 
-def test_no_file(tmp_path):
-    error = refused(tmp_path, "There is no eeg_signals_raw_with_mean_std.pth")
-    for part in ("3.10 GB", "perceivelab", str(tmp_path / RAW), "dataset.root"):
-        assert part in str(error)
-
-
-def test_file_under_another_name_is_pointed_at(tmp_path, content):
+def test_no_file(tmp_path, content):
     twins.write_torch(tmp_path / "eeg_5_95_std.pth", content)
-    assert "in the folder now: eeg_5_95_std.pth" in str(refused(tmp_path, "There is no"))
+    error = refused(tmp_path, "There is no eeg_signals_raw_with_mean_std.pth")
+    here = "in the folder now: eeg_5_95_std.pth"
+    for part in ("3.10 GB", "perceivelab", str(tmp_path / RAW), "dataset.root", here):
+        assert part in str(error)
 
 
 def test_no_permission(tmp_path, content, monkeypatch):
@@ -87,39 +84,36 @@ def test_no_permission(tmp_path, content, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(DatasetError, match=r"may not be read|cannot be read"):
+    with pytest.raises(DatasetError, match=r"cannot be read"):
         loader(tmp_path).subjects()
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("share", [0.001, 0.3, 0.7, 0.999])
-def test_truncated(tmp_path, content, zipped, share):
-    path = twins.write_torch(tmp_path / RAW, content, zipped)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    refused(tmp_path, "is damaged|not a file that torch.save wrote|is empty")
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+@pytest.mark.parametrize("form", ["zip", "legacy", "npy"])
+def test_truncated(tmp_path, content, form, share):
+    if form == "npy":
+        path = twins.write_things(tmp_path / "file", twins.things(12), "numpy")
+        path = path.with_suffix(".npy")
+    else:
+        path = twins.write_torch(tmp_path / "file", content, form == "zip")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(DatasetError, match=r"is damaged|is empty"):
+        (load_numpy if form == "npy" else load_torch)(path)
 
 
 def change(key, value):
-    def apply(content):
-        content[key] = value
-
-    return apply
+    return lambda content: content.__setitem__(key, value)
 
 
-def change_trial(key, value, number=2):
-    def apply(content):
-        content["dataset"][number][key] = value
-
-    return apply
-
-
-def drop(key):
-    return lambda content: content.pop(key)
+def change_trial(key, value):
+    return lambda content: content["dataset"][2].__setitem__(key, value)
 
 
 STRUCTURES = {
-    "labels missing": (drop("labels"), "KeyError 'labels'; allowed: a dict with dataset"),
+    "labels missing": (
+        lambda c: c.pop("labels"),
+        "KeyError 'labels'; allowed: a dict with dataset",
+    ),
     "dataset empty": (change("dataset", []), r"trials of \[\] channels"),
     "trial no dict": (lambda c: c["dataset"].append(7), "'int' object"),
     "trial without subject": (lambda c: c["dataset"][2].pop("subject"), "KeyError 'subject'"),
@@ -178,9 +172,8 @@ def test_bad_trials_are_dropped_and_counted(tmp_path, content, name):
 def test_bad_channel_does_not_cost_the_trials(tmp_path, content):
     spoil(float("nan"), range(6), 7)(content)
     twins.write_torch(tmp_path / RAW, content)
-    dataset = loader(tmp_path)
     with pytest.warns(DatasetWarning, match="channels set to zero as bad: FC5"):
-        epochs = dataset.epochs(4)
+        epochs = loader(tmp_path).epochs(4)
     assert len(epochs) == 6
     assert epochs.info["bads"] == ["FC5"]
     assert not epochs.get_data()[:, 7].any()
@@ -204,15 +197,14 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.filterwarnings("ignore::eeglib.datasets.DatasetWarning")
 def test_wrong_option(tmp_path, content, name):
     options, match = OPTIONS[name]
     twins.write_torch(tmp_path / RAW, content)
     refused(tmp_path, match, **options)
 
 
-def change_split(part, value):
-    return lambda splits: splits["splits"][0].__setitem__(part, value)
+def to_split(part, *rows):
+    return lambda splits: splits["splits"][0][part].extend(rows)
 
 
 def same_image_twice(splits):
@@ -221,14 +213,15 @@ def same_image_twice(splits):
 
 
 SPLITS = {
-    "no list": (drop("splits"), "KeyError 'splits'"),
+    "no list": (lambda s: s.pop("splits"), "KeyError 'splits'"),
+    "too few": (lambda s: s.update(splits=[]), "list index out of range"),
     "part missing": (lambda s: s["splits"][0].pop("val"), "KeyError 'val'"),
     "parts overlap": (lambda s: s["splits"][0]["val"].append(s["splits"][0]["test"][0]), "twice"),
     "an image in two parts": (same_image_twice, "each image in one part"),
-    "row too high": (lambda s: s["splits"][0]["test"].append(99), "99"),
-    "row negative": (lambda s: s["splits"][0]["test"].append(-1), "-1"),
-    "part empty": (change_split("test", []), "names 8 of 12 trials"),
-    "fractions": (change_split("test", [0.5]), "'float' object"),
+    "row too high": (to_split("test", 99), "99"),
+    "row negative": (to_split("test", -1), "-1"),
+    "part empty": (lambda s: s["splits"][0].update(test=[]), "names 8 of 12 trials"),
+    "fractions": (to_split("test", 0.5), "'float' object"),
     "too few trials": (lambda s: s["splits"][0]["train"].__delitem__(slice(2)), "10 of 12 trials"),
 }
 
@@ -241,12 +234,6 @@ def test_split_that_does_not_fit(tmp_path, content, name):
     twins.write_torch(tmp_path / RAW, content)
     twins.write_torch(tmp_path / SPLIT, splits)
     refused(tmp_path, match)
-
-
-def test_split_index_too_high(tmp_path, content):
-    twins.write_torch(tmp_path / RAW, content)
-    twins.write_torch(tmp_path / SPLIT, twins.splits(content))
-    refused(tmp_path, "list index out of range", split_index=6)
 
 
 @pytest.mark.parametrize("order", [b"a_1.JPEG\nb_2.JPEG\n", b"\xff\xfe\x00\xd8\xff"])
@@ -271,45 +258,26 @@ def test_unicode_names(tmp_path, content):
     assert use(folder).shape == (6, 128, 440)
 
 
-def things_keys(*keys):
-    return lambda c: {key: c[key] for key in keys}
-
-
-def things_with(**changes):
-    return lambda c: c | changes
-
-
-RNG = np.random.default_rng(0)
-SIGNALS_OF = {
-    "three axes": RNG.random((2, 3, 4)),
-    "no image": np.empty((0, 4, 17, 100)),
-    "whole numbers": np.ones((2, 4, 17, 100), int),
-}
 THINGS_FILES = {
-    "keys": (things_keys("ch_names", "times"), "KeyError 'preprocessed_eeg_data'"),
-    **{k: (things_with(preprocessed_eeg_data=v), "of shape") for k, v in SIGNALS_OF.items()},
-    "channel named twice": (things_with(ch_names=["Cz"] * 17), "1 names for 17 channels"),
-    "too few times": (things_with(times=np.arange(5.0)), "5 times from 0 to 4"),
-    "times that fall": (things_with(times=np.arange(100.0)[::-1]), "equal steps"),
-    "times in milliseconds": (things_with(times=np.arange(100.0) * 10), "equal steps"),
-    "times no numbers": (things_with(times=["a"] * 100), "convert string"),
-    "times not finite": (things_with(times=np.full(100, np.nan)), "from nan"),
+    "three axes": ("preprocessed_eeg_data", np.ones((2, 3, 4)), "of shape"),
+    "no image": ("preprocessed_eeg_data", np.empty((0, 4, 17, 100)), "of shape"),
+    "whole numbers": ("preprocessed_eeg_data", np.ones((2, 4, 17, 100), int), "type int64"),
+    "channel named twice": ("ch_names", ["Cz"] * 17, "1 names for 17 channels"),
+    "too few times": ("times", np.arange(5.0), "5 times from 0 to 4"),
+    "times that fall": ("times", np.arange(100.0)[::-1], "equal steps"),
+    "times in milliseconds": ("times", np.arange(100.0) * 10, "equal steps"),
+    "times no numbers": ("times", ["a"] * 100, "convert string"),
+    "times not finite": ("times", np.full(100, np.nan), "from nan"),
+    "another file": ("train_img_files", ["a.jpg"], "KeyError 'preprocessed_eeg_data'"),
 }
 
 
 @pytest.mark.parametrize("name", THINGS_FILES)
 def test_wrong_things_file(tmp_path, name):
-    apply, match = THINGS_FILES[name]
-    twins.write_things(tmp_path / THINGS, apply(twins.things(12)))
+    key, value, match = THINGS_FILES[name]
+    kept = {} if name == "another file" else twins.things(12)
+    twins.write_things(tmp_path / THINGS, kept | {key: value})
     with pytest.raises(DatasetError, match=match):
-        loader(tmp_path, "things_eeg2").prepare()
-
-
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_truncated_things_file(tmp_path, share):
-    path = twins.write_things(tmp_path / THINGS, twins.things(12))
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(DatasetError, match="is damaged"):
         loader(tmp_path, "things_eeg2").prepare()
 
 

@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import json
 import threading
-import time
 from itertools import count
 
 import pytest
@@ -182,22 +181,6 @@ def test_ends_in_a_message_that_says_what_to_do(offer, tmp_path, kind, reason):
     assert finished(tmp_path) == []
 
 
-def test_a_stall_ends_in_time(offer, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "ATTEMPTS", 2)
-    offer("stalls")
-    started = time.monotonic()
-    with pytest.raises(DatasetError, match="stalled"):
-        fetch(tmp_path, timeout=0.3)
-    assert time.monotonic() - started < 5
-
-
-def test_unreachable_server(offer, tmp_path, server, monkeypatch):
-    file = RemoteFile(name="data.bin", url="http://127.0.0.1:9/x")
-    monkeypatch.setitem(FILES, "data", (file,))
-    with pytest.raises(DatasetError, match="cannot be reached"):
-        fetch(tmp_path)
-
-
 def test_sum_is_recorded_on_first_use_and_checked_ever_after(offer, tmp_path):
     offer("good")
     (path,) = fetch(tmp_path)
@@ -235,18 +218,6 @@ def test_folder_that_takes_no_file(offer, tmp_path, monkeypatch, function, error
     with pytest.raises(DatasetError, match=f"data cannot be written to: {error.strerror}"):
         fetch(tmp_path / "data")
     assert not (tmp_path / "data" / "data.bin").exists()
-
-
-def test_folder_is_a_file(offer, tmp_path):
-    (tmp_path / "data").write_text("x")
-    offer("good")
-    with pytest.raises(DatasetError, match="cannot be written to"):
-        fetch(tmp_path / "data")
-
-
-def test_unknown_name(tmp_path):
-    with pytest.raises(DatasetError, match="no download named 'eeg_imagnet'; available: eeg_i"):
-        download.fetch("eeg_imagnet", tmp_path)
 
 
 def test_files_that_only_a_person_can_get(tmp_path):
@@ -298,15 +269,6 @@ def test_command(server, offer, tmp_path, capsys):
     (tmp_path / "data.bin").write_bytes(b"other")
     assert command("data", tmp_path) == 2
     assert "another content than the published one" in capsys.readouterr().err
-
-
-def test_command_lists_what_it_cannot_get(offer, tmp_path, capsys):
-    offer("page", sha256=SHA256)
-    assert command("data", tmp_path) == 2
-    shown = capsys.readouterr().err
-    assert f"put it at: {tmp_path / 'data.bin'}" in shown
-    assert "HTML page" in shown
-    assert "Traceback" not in shown
 
 
 @pytest.mark.parametrize(
