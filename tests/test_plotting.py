@@ -4,10 +4,9 @@ import mne
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from eeglib import plotting
-from eeglib.datasets.file_epochs import channel_info
+from eeglib.datasets.epochs import channel_info
 from eeglib.datasets.montage import montage_1005
 
 
@@ -77,15 +76,3 @@ def test_signals_without_a_unit_are_not_shown_in_microvolts(unitless, factor, un
     # White noise of variance 1 has a density of 2 / sfreq.
     assert median == pytest.approx(10 * np.log10(factor**2 * 2 / 250), abs=1)
     assert ("µV²/Hz" in spectra.axes[0].get_ylabel()) != unitless
-
-
-@pytest.mark.parametrize(("n_subjects", "columns"), [(2, 3), (1000, 7)])
-def test_a_gallery_of_many_subjects_shows_the_first_and_says_so(tmp_path, n_subjects, columns):
-    picture = tmp_path / "cat.png"
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(picture)
-    row = {"image": "cat_01", "true": "cat", "predicted": "cat", "file": picture}
-    drawings = pd.DataFrame([{"subject": s, **row} for s in range(1, n_subjects + 1)])
-    stimuli = pd.DataFrame({"image": ["cat_01"], "file": [picture]})
-    figure = plotting.plot_gallery(drawings, stimuli)
-    assert len(figure.axes) == columns
-    assert (figure.get_suptitle() == "the first 6 of 1000 subjects") == (n_subjects == 1000)

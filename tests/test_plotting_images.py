@@ -57,6 +57,10 @@ def test_the_gallery_has_a_row_per_class_and_a_drawing_per_subject(tmp_path):
     assert titles(plotting.plot_gallery(drawings, stimuli)) == [
         "shown: banana", "subject 1, right: banana", "subject 2, wrong: iron",
     ]  # fmt: skip
+    many = pandas.concat([drawings.iloc[:1].assign(subject=s) for s in range(1, 1001)])
+    figure = plotting.plot_gallery(many, stimuli)
+    assert len(figure.axes) == 7
+    assert figure.get_suptitle() == "the first 6 of 1000 subjects"
 
 
 def test_scores_have_a_panel_each_with_every_set():

@@ -4,13 +4,7 @@ Every function takes arrays, tables or MNE objects, and returns the figure. Time
 frequencies in hertz, voltages in microvolts.
 """
 
-from eeglib.plotting.audit import (
-    plot_card,
-    plot_control,
-    plot_lags,
-    plot_sensitivity,
-    plot_share,
-)
+from eeglib.plotting.audit import plot_card, plot_control, plot_lags, plot_sensitivity, plot_share
 from eeglib.plotting.decoding import (
     plot_attribution,
     plot_confusion_by_group,
@@ -40,34 +34,3 @@ from eeglib.plotting.signals import (
     plot_traces,
     plot_wavelets,
 )
-
-__all__ = [
-    "plot_attribution",
-    "plot_card",
-    "plot_channels",
-    "plot_confusion_by_group",
-    "plot_control",
-    "plot_energy",
-    "plot_evoked",
-    "plot_filter_response",
-    "plot_gains",
-    "plot_gallery",
-    "plot_lags",
-    "plot_picture_scores",
-    "plot_recall",
-    "plot_reconstructions",
-    "plot_scores",
-    "plot_sensitivity",
-    "plot_sets",
-    "plot_share",
-    "plot_similarity",
-    "plot_soft_targets",
-    "plot_spectra",
-    "plot_spectrograms",
-    "plot_stimuli",
-    "plot_sweep",
-    "plot_timeline",
-    "plot_traces",
-    "plot_training",
-    "plot_wavelets",
-]

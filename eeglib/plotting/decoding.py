@@ -12,7 +12,6 @@ from eeglib.plotting.style import COLORS, WIDTH, new_figure, shorten
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -22,11 +21,8 @@ if TYPE_CHECKING:
 def plot_training(histories: Mapping[str, pandas.DataFrame]) -> Figure:
     """Training and validation loss against the epoch, one panel per network.
 
-    Parameters
-    ----------
-    histories : mapping of str to pandas.DataFrame
-        Columns ``epoch``, ``training_loss``, ``validation_loss``; the epoch with the lowest
-        validation loss, whose weights are kept, is marked.
+    The histories hold ``epoch``, ``training_loss``, ``validation_loss``; the epoch with the lowest
+    validation loss, whose weights are kept, is marked.
     """
     figure, axes = new_figure(2.8, 1, len(histories), sharex=True)
     for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
@@ -40,14 +36,7 @@ def plot_training(histories: Mapping[str, pandas.DataFrame]) -> Figure:
 
 
 def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figure:
-    """Bars with intervals, one per method, and the level of chance.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns ``method`` (title), ``value``, ``low``, ``high``, ``chance``.
-    xlabel : str
-    """
+    """Bars with intervals, and chance: columns ``method, value, low, high, chance``."""
     figure, axes = new_figure(0.9 + 0.36 * len(table))
     ax, places = axes[0, 0], np.arange(len(table))
     errors = _errors(table, "value")
@@ -62,13 +51,7 @@ def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figu
 
 
 def plot_gains(table: pandas.DataFrame) -> Figure:
-    """Gain over the labels alone under each teacher, with intervals.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From `eeglib.decoding.teacher_study.gains`, without the labels alone, whose gain is 0.
-    """
+    """Gain over the labels alone under each teacher: `eeglib.decoding.teacher_study.gains`."""
     figure, axes = new_figure(1.1 + 0.4 * len(table))
     ax, places = axes[0, 0], np.arange(len(table))
     errors = _errors(table, "gain")
@@ -82,13 +65,7 @@ def plot_gains(table: pandas.DataFrame) -> Figure:
 
 
 def plot_sweep(table: pandas.DataFrame) -> Figure:
-    """Validation accuracy against alpha and against T: a dot per seed, a line through the means.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From `eeglib.decoding.teacher_study.sweep`.
-    """
+    """Validation accuracy against alpha and against T: `eeglib.decoding.teacher_study.sweep`."""
     parts = dict(list(table.groupby("parameter", sort=False)))
     figure, axes = new_figure(2.8, 1, len(parts), sharey=True)
     for ax, (name, part) in zip(axes[0], parts.items(), strict=True):
@@ -123,12 +100,7 @@ def plot_confusion_by_group(
 ) -> Figure:
     """Which class was taken for which, classes of one semantic group side by side.
 
-    Parameters
-    ----------
-    counts : array of int, shape (n_classes, n_classes)
-        True class down, predicted class across.
-    class_names, groups : sequence of str, length n_classes
-        Name and group of each class.
+    `counts` has shape (n_classes, n_classes): true class down, predicted class across.
     """
     order = sorted(range(len(groups)), key=lambda c: (groups[c], c))
     ordered = np.asarray(counts)[np.ix_(order, order)]
@@ -145,13 +117,7 @@ def plot_confusion_by_group(
 
 
 def plot_recall(table: pandas.DataFrame) -> Figure:
-    """Share of each class's test trials that were named rightly, with intervals.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From `eeglib.evaluation.recall_by_class`; classes without a test trial are left out.
-    """
+    """Share of each class's test trials named rightly: `eeglib.evaluation.recall_by_class`."""
     table = table[table["n"] > 0].sort_values("recall", ascending=False)
     figure, axes = new_figure(3.2)
     ax, places = axes[0, 0], np.arange(len(table))
@@ -169,13 +135,8 @@ def plot_attribution(
 ) -> Figure:
     """What channels and time-frequency cells added to the logit of the true class.
 
-    Parameters
-    ----------
-    attribution : Attribution
-    info : mne.Info
-        Channels of the spectrograms, in their order; without positions they are drawn as bars.
-    frequencies, times : array
-        Axes of the spectrograms: hertz, and seconds after the onset of the image.
+    `info` describes the channels of the spectrograms; without positions they are drawn as bars.
+    `frequencies` and `times` are in hertz and in seconds after the onset of the image.
     """
     figure, axes = new_figure(3.2, 1, 2)
     head, map_ = axes[0]
@@ -203,29 +164,24 @@ def plot_soft_targets(
     probabilities: np.ndarray,
     labels: Sequence[int],
     class_names: Sequence[str],
-    n_bars: int = 5,
 ) -> Figure:
-    """Pictures and, under each, the teacher's largest probabilities; the true class in orange."""
+    """Pictures and, below, the teacher's five largest probabilities; the true class in orange."""
     figure, axes = new_figure(4.4, 2, len(pictures), height_ratios=[1, 1.2])
-    for column, picture in enumerate(pictures):
-        axes[0, column].imshow(picture)
-        axes[0, column].axis("off")
-        _plot_largest(axes[1, column], probabilities[column], labels[column], class_names, n_bars)
-    return figure
-
-
-def _plot_largest(
-    ax: Axes, probabilities: np.ndarray, label: int, class_names: Sequence[str], n_bars: int
-) -> None:
-    order = np.argsort(probabilities)[::-1][:n_bars]
-    colors = [COLORS[1] if c == label else COLORS[0] for c in order]
-    ax.barh(range(len(order)), probabilities[order], color=colors)
     box = {"facecolor": "white", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"}
-    for y, c in enumerate(order):
-        ax.text(0.03, y, shorten(class_names[c], 16), va="center", fontsize=8, bbox=box)
-    ax.set(xlim=(0, 1), xlabel="probability")
-    ax.set_yticks([])
-    ax.invert_yaxis()
+    for (above, ax), picture, shares, label in zip(
+        axes.T, pictures, probabilities, labels, strict=True
+    ):
+        above.imshow(picture)
+        above.axis("off")
+        order = np.argsort(shares)[:-6:-1]  # the five largest
+        colors = [COLORS[1] if c == label else COLORS[0] for c in order]
+        ax.barh(range(len(order)), shares[order], color=colors)
+        for y, c in enumerate(order):
+            ax.text(0.03, y, shorten(class_names[c], 16), va="center", fontsize=8, bbox=box)
+        ax.set(xlim=(0, 1), xlabel="probability")
+        ax.set_yticks([])
+        ax.invert_yaxis()
+    return figure
 
 
 def _errors(table: pandas.DataFrame, value: str) -> np.ndarray:

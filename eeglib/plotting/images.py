@@ -1,7 +1,4 @@
-"""Figures of chapters 7 and 9: pictures side by side, and their scores.
-
-What is right and what is wrong stands in words, so that nobody needs colours to tell.
-"""
+"""Figures of chapters 7 and 9: pictures, and their scores; right and wrong stand in words."""
 
 from __future__ import annotations
 
@@ -45,15 +42,7 @@ def plot_reconstructions(
 def plot_sets(
     sets: Mapping[str, Sequence[Image]], titles: Mapping[str, Sequence[str]] | None = None
 ) -> Figure:
-    """Sets of pictures below each other: a row per set, a column per trial.
-
-    Parameters
-    ----------
-    sets : mapping of str to sequence of PIL.Image.Image
-        All of one length.
-    titles : mapping of str to sequence of str | None
-        What stands above each picture, for the sets that have titles.
-    """
+    """Sets of pictures: a row per set, a column per trial, titles above where a set has them."""
     columns = len(next(iter(sets.values())))
     side = 0.85 * WIDTH / columns
     figure, axes = new_figure(side * len(sets) + 0.35 * (1 + len(titles or {})), len(sets), columns)
@@ -69,10 +58,7 @@ def plot_sets(
 
 
 def plot_picture_scores(table: pandas.DataFrame, columns: int = 3) -> Figure:
-    """Scores of sets of pictures with their intervals, a panel per score.
-
-    Takes the table of `eeglib.reconstruction.image_metrics.with_controls`.
-    """
+    """A panel per score, with intervals: `eeglib.reconstruction.image_metrics.with_controls`."""
     metrics, sets = (list(table[name].unique()) for name in ("metric", "pictures"))
     rows, place = -(-len(metrics) // columns), np.arange(len(sets))
     figure, axes = new_figure(0.4 + 1.7 * rows, rows, columns, sharey=True)
@@ -97,13 +83,8 @@ def plot_picture_scores(table: pandas.DataFrame, columns: int = 3) -> Figure:
 def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figure:
     """Figures 3 and 4 of the paper: a row per class; an image shown, then a drawing per subject.
 
-    Parameters
-    ----------
-    drawings : pandas.DataFrame
-        Columns ``subject, image, true, predicted, file``; each subject's first drawing of a class
-        is taken. Of more than 6 subjects the first 6 are shown, and the title says so.
-    stimuli : pandas.DataFrame
-        Columns ``image, file``.
+    `drawings` holds ``subject, image, true, predicted, file``, `stimuli` ``image, file``. Of more
+    than 6 subjects the first 6 are shown, and the title says so.
     """
     everybody = sorted(drawings["subject"].unique())
     subjects, classes = everybody[:6], list(drawings["true"].unique())

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def _unit(info: mne.Info) -> tuple[float, str]:
     """Factor and name of the unit in which signals are drawn."""
-    unitless = info["chs"][0]["unit"] == FIFF.FIFF_UNIT_NONE
-    return (1.0, "no unit") if unitless else (1e6, "µV")
+    is_none = info["chs"][0]["unit"] == FIFF.FIFF_UNIT_NONE
+    return (1.0, "no unit") if is_none else (1e6, "µV")
 
 
 def _has_position(channel: Mapping) -> bool:
@@ -36,7 +36,6 @@ def plot_channels(info: mne.Info) -> Figure:
     """Positions of the channels on the head, seen from above, with their names.
 
     Of more than 64 channels only those of the coarser rows are named: there is no room for all.
-    Channels without a position are left out; if there is none with one, the figure says so.
     """
     picks = [p for p in mne.pick_types(info, eeg=True) if _has_position(info["chs"][p])]
     if not picks:
@@ -52,23 +51,17 @@ def plot_channels(info: mne.Info) -> Figure:
 
 
 def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figure:
-    """When each class was shown: one mark per trial, time across, class up.
+    """When each class was shown: one mark per trial, time across, class up, a panel per session.
 
-    Parameters
-    ----------
-    trials : pandas.DataFrame
-        ``label``, ``session`` and either ``onset`` (seconds after the start of its session) or
-        ``order`` (position in the presentation order; if it is -1 throughout, the figure says
-        that the order is unknown).
-    class_names : sequence of str
+    `trials` holds ``label``, ``session`` and either ``onset`` (seconds after the start of its
+    session) or ``order``; where that is -1 throughout, the figure says that it is unknown.
     """
     sessions = sorted(trials["session"].unique())
     axis = "onset" if "onset" in trials else "order"
     if axis == "order" and (trials["order"] < 0).all():
         return message_figure("The order of presentation is unknown")
-    figure, axes = new_figure(
-        1.2 + 0.22 * len(class_names), 1, len(sessions), sharey=True, sharex=True
-    )
+    height = 1.2 + 0.22 * len(class_names)
+    figure, axes = new_figure(height, 1, len(sessions), sharey=True, sharex=True)
     for ax, session in zip(axes[0], sessions, strict=True):
         own = trials[trials["session"] == session]
         ax.plot(own[axis], own["label"], "|", color=COLORS[0], markersize=7)
@@ -115,13 +108,16 @@ def plot_spectra(before: Signals, after: Signals, fmax: float | None = None) -> 
 def plot_traces(
     before: Signals, after: Signals, channels: Sequence[str], seconds: float = 2.0
 ) -> Figure:
-    """A stretch of some channels, before and after filtering, in microvolts or without unit.
-
-    The stretch lies in the middle of a recording; of data that are already cut, the first trial.
-    """
+    """Some channels before and after filtering: the middle of a recording, or the first trial."""
     figure, axes = new_figure(0.75 + 0.85 * len(channels), len(channels), 2, sharex=True)
     for column, (signals, title) in enumerate([(before, "before"), (after, "after")]):
-        traces, times = _stretch(signals, channels, seconds)
+        if isinstance(signals, mne.BaseEpochs):
+            traces, times = signals[:1].get_data(picks=list(channels))[0], signals.times
+        else:
+            n_times = min(int(seconds * signals.info["sfreq"]), signals.n_times)
+            start = (signals.n_times - n_times) // 2
+            stretch = start, start + n_times
+            traces, times = signals.get_data(list(channels), *stretch, return_times=True)
         factor, unit = _unit(signals.info)
         for ax, trace, name in zip(axes[:, column], traces * factor, channels, strict=True):
             ax.plot(times, trace - np.median(trace), linewidth=0.7, color=COLORS[0])
@@ -131,21 +127,8 @@ def plot_traces(
     return figure
 
 
-def _stretch(
-    signals: Signals, channels: Sequence[str], seconds: float
-) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(signals, mne.BaseEpochs):
-        return signals[:1].get_data(picks=list(channels))[0], signals.times
-    n_times = min(int(seconds * signals.info["sfreq"]), signals.n_times)
-    start = (signals.n_times - n_times) // 2
-    return signals.get_data(list(channels), start, start + n_times, return_times=True)
-
-
 def plot_evoked(evoked: mne.Evoked) -> Figure:
-    """Average over trials: all channels against time, and the scalp at four moments.
-
-    Where the position of a channel is unknown there are no maps.
-    """
+    """Average over trials: all channels against time; maps where all positions are known."""
     times = np.linspace(evoked.times[0], evoked.times[-1], 6)[1:-1]
     has_positions = all(_has_position(channel) for channel in evoked.info["chs"])
     figure = plt.figure(figsize=(WIDTH, 4.6 if has_positions else 2.6), layout="constrained")
@@ -169,23 +152,15 @@ def plot_spectrograms(
     fmax: float | None = None,
     label: str = "magnitude",
 ) -> Figure:
-    """Spectrograms side by side, each with its own frequencies and times.
+    """Spectrograms, shape (n_freqs, n_windows), side by side, by the title above them.
 
-    Parameters
-    ----------
-    spectrograms : mapping of str to array, shape (n_freqs, n_windows)
-        Magnitudes, by the title above them.
-    grids : sequence of (frequencies in hertz, times in seconds)
-    fmax : float | None
-        Highest frequency to draw, hertz.
-    label : str
-        What the colour shows, with its unit.
+    `grids` holds the frequencies (hertz) and times (seconds) of each; frequencies up to `fmax` are
+    drawn; `label` says what the colour shows, with its unit.
     """
     figure, axes = new_figure(3.0, 1, len(spectrograms))
     for ax, title, (frequencies, times) in zip(axes[0], spectrograms, grids, strict=True):
-        mesh = ax.pcolormesh(
-            times, frequencies, spectrograms[title], shading="nearest", rasterized=True
-        )
+        style = {"shading": "nearest", "rasterized": True}
+        mesh = ax.pcolormesh(times, frequencies, spectrograms[title], **style)
         ax.set(title=title, xlabel="time (s)", ylim=(0, fmax or frequencies[-1]))
         figure.colorbar(mesh, ax=ax, label=label, shrink=0.9)
     axes[0, 0].set_ylabel("frequency (Hz)")
@@ -203,16 +178,12 @@ def plot_energy(frequencies: np.ndarray, shares: np.ndarray) -> Figure:
 def plot_wavelets(
     coefficients: np.ndarray, bands: Sequence[str], start: float, stop: float
 ) -> Figure:
-    """Wavelet coefficients of one channel, shape (n_levels, n_times): level up, time across.
-
-    `bands` names the levels; the trial runs from `start` to `stop`, seconds after the image.
-    """
+    """Wavelet coefficients, shape (n_levels, n_times), of a trial from `start` to `stop` (s)."""
     figure, axes = new_figure(3.0)
     size = np.abs(coefficients).max() or 1.0
-    mesh = axes[0, 0].imshow(
-        coefficients, "RdBu_r", vmin=-size, vmax=size, aspect="auto", origin="lower",
-        extent=(start, stop, -0.5, len(bands) - 0.5), interpolation="nearest",
-    )  # fmt: skip
+    extent = (start, stop, -0.5, len(bands) - 0.5)
+    style = {"cmap": "RdBu_r", "vmin": -size, "vmax": size, "interpolation": "nearest"}
+    mesh = axes[0, 0].imshow(coefficients, aspect="auto", origin="lower", extent=extent, **style)
     axes[0, 0].set_yticks(range(len(bands)), bands)
     axes[0, 0].set(xlabel="time (s)", ylabel="level")
     figure.colorbar(mesh, ax=axes[0, 0], label="coefficient (standard deviations)")

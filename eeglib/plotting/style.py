@@ -1,7 +1,4 @@
-"""The style of every figure, in one place.
-
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
-"""
+"""The style of every figure; colours by Okabe and Ito, which colour-blind readers tell apart."""
 
 from __future__ import annotations
 
@@ -15,9 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-WIDTH = 8.0
-"""Width of a figure, inches: the text column of the book."""
-
+WIDTH = 8.0  # of a figure, inches: the text column of the book
 STYLE = {
     "figure.dpi": 110,
     "savefig.dpi": 110,
