@@ -18,7 +18,7 @@ import pandas
 from eeglib.audit import controls as control
 from eeglib.audit.controls import SIGN, Control
 from eeglib.audit.decoders import one_thread
-from eeglib.audit.features import UNKNOWN, AuditTrials
+from eeglib.audit.features import AuditTrials
 from eeglib.audit.share import ASSUMPTION, stimulus_share
 from eeglib.evaluation import summarize_methods
 
@@ -27,18 +27,15 @@ CLOCK_CONTROLS = ("pseudo_class", "temporal_distance", "confusion_distance", "st
 """Those that look for a clock; the step from a sign to a clock is taken for all together."""
 ALPHA = 0.01
 
-NOTHING, OPEN, INDEPENDENT = "nothing decoded", "unknown", "independent of time"
-CONFOUNDED = {
-    "a clock": "confounded",
-    "a sign of a clock": "possibly confounded",
-    "no sign of a clock": "confounded by design",
+CLOCKS = {
+    "a clock": ("confounded", "The accuracy is no measure of what was seen."),
+    "a sign of a clock": ("possibly confounded", "Only classes in random order can tell."),
+    "no sign of a clock": (
+        "confounded by design",
+        "A clock slower than the blocks would go unnoticed; only classes in random order can tell.",
+    ),
 }
-REMEDY = {
-    "a clock": "The accuracy is no measure of what was seen.",
-    "a sign of a clock": "Only classes in random order can tell.",
-    "no sign of a clock": "A clock slower than the blocks would go unnoticed; only classes in "
-    "random order can tell.",
-}
+"""By what was seen: what to call it where class and time go together, and what follows."""
 NO_AUDIT = "No subject of this run was audited, so its accuracies cannot be read: run chapter 8."
 
 
@@ -192,42 +189,43 @@ def conclude(card: AuditCard) -> Conclusion:
     step, evidence = _clock(card)
     follows = card.control("label_from_clock").p_value < ALPHA
     flagged = step == "a clock" and follows
-    score, decoded = _score(card)
-    if not decoded:
-        kind = NOTHING
-        text = f"{score}: not distinguishable from chance. There is nothing to claim."
-        if flagged:
-            text += f" A clock can be read all the same, by other means. {evidence}"
-    elif card.design == UNKNOWN:
-        kind = OPEN
-        text = (
-            f"{score}. The order of presentation is not known, so that nobody can say how much of "
-            "it is the time of the recording."
-        )
-    elif not follows:
-        kind = INDEPENDENT
-        text = (
-            f"{score}. The time says nothing about the class. {evidence} What is decoded follows "
-            "the classes; whether it is what was seen, or an eye movement or a task that goes with "
-            "it, is another question."
-        )
-    else:
-        kind = CONFOUNDED[step]
-        text = (
-            f"{score}, but class and time go together in this design, and {step} was seen. "
-            f"{evidence} {_room(card.share)} {REMEDY[step]}"
-        )
-    return Conclusion(kind, flagged, text)
-
-
-def _score(card: AuditCard) -> tuple[str, bool]:
-    """The accuracies in words, and whether one of them is above chance (Bonferroni)."""
     own, network = card.accuracy, card.control("student")
     text = f"The accuracy is {own.estimate:.3f} (chance {own.chance:.3f}, n = {own.n})"
-    if not network.available:
-        return text, own.p_value < SIGN
-    text += f"; that of the network of chapter 5 is {network.estimate:.3f} (n = {network.n})"
-    return text, min(own.p_value, network.p_value) * 2 < SIGN
+    decoded = own.p_value < SIGN
+    if network.available:
+        text += f"; that of the network of chapter 5 is {network.estimate:.3f} (n = {network.n})"
+        decoded = min(own.p_value, network.p_value) * 2 < SIGN  # Bonferroni
+    if not decoded:
+        kind = "nothing decoded"
+        text += ": not distinguishable from chance. There is nothing to claim."
+        if flagged:
+            text += f" A clock can be read all the same, by other means. {evidence}"
+    elif card.design == "unknown":
+        kind = "unknown"
+        text += (
+            ". The order of presentation is not known, so that nobody can say how much of it is "
+            "the time of the recording."
+        )
+    elif not follows:
+        kind = "independent of time"
+        text += (
+            f". The time says nothing about the class. {evidence} What is decoded follows the "
+            "classes; whether it is what was seen, or an eye movement or a task that goes with it, "
+            "is another question."
+        )
+    else:
+        kind, remedy = CLOCKS[step]
+        text += f", but class and time go together in this design, and {step} was seen. {evidence} "
+        if card.share.available:
+            low, high = 100 * card.share.low, 100 * card.share.high
+            text += (
+                f"Between {low:.0f}% and {high:.0f}% of what separates the classes is left for "
+                f"the stimulus (95% interval); this assumes that {ASSUMPTION} {remedy}"
+            )
+        else:
+            text += f"How much is driven by the stimulus cannot be estimated: {card.share.reason} "
+            text += remedy
+    return Conclusion(kind, flagged, text)
 
 
 def _clock(card: AuditCard) -> tuple[str, str]:
@@ -235,24 +233,13 @@ def _clock(card: AuditCard) -> tuple[str, str]:
     run = [c for c in map(card.control, CLOCK_CONTROLS) if c.available]
     if not run:
         return "no sign of a clock", "No control that looks for a clock could be run."
-    least = min(run, key=lambda c: c.p_value)
-    limit = ALPHA / len(run)
+    least, limit = min(run, key=lambda c: c.p_value), ALPHA / len(run)
     step = "a clock" if least.p_value < limit else "a sign of a clock"
     step = step if least.p_value < SIGN else "no sign of a clock"
     return step, (
         f"The smallest p-value of the {len(run)} controls that look for one is "
         f"{least.p_value:.2g} ({least.title}); below {SIGN:g} it is a sign, below {limit:.2g} "
         "a clock."
-    )
-
-
-def _room(share: Control) -> str:
-    """What the share leaves to the stimulus, in words."""
-    if not share.available:
-        return f"How much is driven by the stimulus cannot be estimated: {share.reason}"
-    return (
-        f"Between {100 * share.low:.0f}% and {100 * share.high:.0f}% of what separates the classes "
-        f"is left for the stimulus (95% interval); this assumes that {ASSUMPTION}"
     )
 
 
@@ -328,14 +315,14 @@ def summarize_cards(cards: Sequence[AuditCard], **bootstrap: Any) -> str:
     tally = ", ".join(f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
     text += f". A clock that can pass for a class was seen in {flagged} of {len(cards)}. "
     text += f"Conclusions: {tally}. "
-    if set(kinds) & set(CONFOUNDED.values()):
+    if set(kinds) & {kind for kind, _ in CLOCKS.values()}:
         return text + (
             "Class and time go together in this design: the accuracy alone is no evidence that "
             "anything seen was decoded."
         )
-    if OPEN in kinds:
+    if "unknown" in kinds:
         return text + "Without the order of presentation nobody can tell what a clock did."
-    if set(kinds) == {NOTHING}:
+    if set(kinds) == {"nothing decoded"}:
         return text + "Nothing was decoded."
     return text + "In this design the time does not tell the class."
 

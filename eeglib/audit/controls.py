@@ -18,16 +18,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler, normalize
 
 from eeglib.audit import decoders
-from eeglib.audit.decoders import Folds, cross_validate, discriminant, one_thread, whitener
-from eeglib.audit.features import (
-    BLOCK,
-    RANDOMIZED,
-    REPEATED,
-    SHUFFLED,
-    AuditError,
-    AuditTrials,
-    phantom_trials,
-)
+from eeglib.audit.decoders import Folds, discriminant, one_thread, predict, whitener
+from eeglib.audit.features import SHUFFLED, AuditError, AuditTrials
 from eeglib.reconstruction.identification import identify_within_class
 
 N_PERMUTATIONS = 5000
@@ -117,19 +109,6 @@ def difference_of(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> 
     return Control(value, 0.0, float(low), float(high), len(difference), p_value)
 
 
-def predict(
-    trials: AuditTrials,
-    folds: Folds | None = None,
-    decoder: decoders.Decoder = discriminant,
-    features: np.ndarray | None = None,
-    seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows tested and their probabilities; by default all, in five random folds by image."""
-    folds = decoders.random_folds(trials, seed=seed) if folds is None else folds
-    X = trials.features if features is None else features
-    return cross_validate(decoder, X, trials.labels, folds)
-
-
 def _hits(trials: AuditTrials, *args, **kwargs) -> np.ndarray:
     rows, probabilities = predict(trials, *args, **kwargs)
     return probabilities.argmax(axis=1) == trials.labels[rows]
@@ -181,12 +160,12 @@ def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Contr
     trials next to it; nearest mean in the space of the class means, where the decoder looks.
     """
     position = trials.position
-    if trials.design == RANDOMIZED:  # blocks mean nothing for the classes: runs of trials instead
+    if trials.design == "randomized":  # blocks mean nothing for the classes: runs of trials instead
         blocks = position // min(50, max(16, len(position) // 4))
     else:
         blocks = trials.blocks
     white = (trials.features - trials.features.mean(axis=0)) @ whitener(trials.features, blocks)
-    groups = blocks if trials.design in (BLOCK, REPEATED) else trials.labels
+    groups = blocks if trials.design in ("block", "repeated blocks") else trials.labels
     means = np.stack([white[groups == g].mean(axis=0) for g in np.unique(groups)])
     _, size, axes = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
     space = white @ axes[size > 1e-9 * size.max()].T
@@ -247,7 +226,7 @@ def temporal_distance(trials: AuditTrials, seed: int = 0) -> Control:
 def leave_block_out(trials: AuditTrials) -> Control:
     """Control 4 where classes come back: the n-th block of each is left out, or a session."""
     groups = trials.session
-    if trials.design == REPEATED:
+    if trials.design == "repeated blocks":
         groups = pandas.Series(trials.blocks).groupby(trials.labels).rank("dense").to_numpy()
     rows, probabilities = predict(trials, decoders.group_folds(trials, groups))
     return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]).judged(
@@ -272,7 +251,7 @@ def confusion_distance(
     the interval is that distribution laid around the estimate. It takes for granted that the order
     of the classes has nothing to do with their likeness.
     """
-    if trials.design != BLOCK:
+    if trials.design != "block":
         raise AuditError(f"classes have no single moment in this design ({trials.design}).")
     labels = trials.labels
     classes, first = np.unique(labels, return_index=True)
@@ -333,7 +312,7 @@ def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
     if first == SHUFFLED or float(first) >= 50:
         raise AuditError("no window was computed that ends 50 ms after the image or before.")
     above = "above chance before cortex can answer: "
-    if trials.design == RANDOMIZED:
+    if trials.design == "randomized":
         above += "look for artefacts or a filter that smears"
     else:
         above += "the clock, or the answer to the image before, which had the same class"
@@ -370,12 +349,15 @@ def across_subjects(subjects: Mapping[int, tuple[np.ndarray, np.ndarray]], subje
 @control(2, "accuracy on the real classes minus on invented blocks")
 def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 2: accuracy on real classes minus accuracy on the same trials in invented blocks."""
-    if trials.design != RANDOMIZED:
+    if trials.design != "randomized":
         raise AuditError(
             "in a block design every stretch of time belongs to a class; it takes a randomised "
             "recording to invent blocks in."
         )
-    real, invented = (_hits(t, seed=seed) for t in (trials, phantom_trials(trials)))
+    runs, n_classes = np.empty(len(trials.labels), dtype=int), trials.n_classes
+    runs[np.argsort(trials.position)] = np.sort(np.arange(len(runs)) % n_classes)
+    metadata = trials.metadata.assign(label=runs, block=runs, image="")
+    real, invented = (_hits(t, seed=seed) for t in (trials, replace(trials, metadata=metadata)))
     rows = [
         {"labels": name, "accuracy": float(hits.mean()), "n": len(hits)}
         for name, hits in (("real", real), ("phantom", invented))
@@ -384,7 +366,7 @@ def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
     spread = np.sqrt(real.var() / len(real) + invented.var() / len(invented))
     p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
     low, high = value - 1.96 * spread, value + 1.96 * spread
-    clock = accuracy_of(invented, np.ones(len(invented)), 1 / trials.n_classes).judged(
+    clock = accuracy_of(invented, np.ones(len(invented)), 1 / n_classes).judged(
         "phantom classes are decoded: with these trials a clock can pass for a class",
         "phantom classes are at chance: no clock was seen in these trials",
     )
@@ -400,7 +382,7 @@ def permutation_within_blocks(
     The estimate is the accuracy minus the mean of the permuted ones; its interval is theirs laid
     around it. With 40 refits the smallest p-value is 1 / 41.
     """
-    if trials.design in (BLOCK, REPEATED):
+    if trials.design in ("block", "repeated blocks"):
         raise AuditError(
             "all trials of a block have one label, so that permuting within blocks changes "
             "nothing: this design has no test that holds the clock constant."
@@ -413,16 +395,17 @@ def permutation_within_blocks(
     folds = decoders.random_folds(trials, seed=seed)[:2]
     rng, draws, labels = np.random.default_rng(seed), [], trials.labels
     for _ in range(n_permutations + 1):
-        rows, probabilities = cross_validate(discriminant, trials.features, labels, folds)
-        draws.append((probabilities.argmax(axis=1) == labels[rows]).mean())
+        metadata = trials.metadata.assign(label=labels)
+        draws.append(_hits(replace(trials, metadata=metadata), folds))
         labels = trials.labels.copy()
         for block in np.unique(blocks):
             labels[blocks == block] = rng.permutation(labels[blocks == block])
+    draws, n = [hits.mean() for hits in draws], len(draws[0])
     unpermuted, permuted = draws[0], np.array(draws[1:])
     value = unpermuted - permuted.mean()
     low, high = value + np.percentile(permuted - permuted.mean(), [2.5, 97.5])
     p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + n_permutations))
-    return Control(float(value), 0.0, float(low), float(high), len(rows), p_value).judged(
+    return Control(float(value), 0.0, float(low), float(high), n, p_value).judged(
         "better than labels permuted within blocks: not the block alone is decoded",
         "no better than labels permuted within blocks",
     )

@@ -1,7 +1,6 @@
 """The classifiers that are audited, and splits that respect time (chapter 8).
 
-A decoder is any callable ``decoder(X, y, X_test)`` that returns probabilities of shape (n_test,
-number of classes in ``y``), the classes in ascending order. It never meets a test trial's label.
+A decoder takes ``X, y, X_test`` and returns probabilities of shape (n_test, n_classes in ``y``).
 """
 
 from __future__ import annotations
@@ -68,18 +67,23 @@ def nearest_mean(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray
 
 
 @one_thread
-def cross_validate(
-    decoder: Decoder, features: np.ndarray, labels: np.ndarray, folds: Folds
+def predict(
+    trials: AuditTrials,
+    folds: Folds | None = None,
+    decoder: Decoder = discriminant,
+    features: np.ndarray | None = None,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predict every trial that some fold tests; a trial is tested at most once.
+    """Predict every trial that some fold tests; by default all, in five random folds by image.
 
     Returns the rows tested, ascending, and their probabilities, shape (n_tested, n_classes), in
     which classes absent from the training get 0.
     """
-    probabilities = np.zeros((len(labels), labels.max() + 1))
+    folds = random_folds(trials, seed=seed) if folds is None else folds
+    X, y = trials.features if features is None else features, trials.labels
+    probabilities = np.zeros((len(y), trials.n_classes))
     for train, test in folds:
-        columns = np.ix_(test, np.unique(labels[train]))
-        probabilities[columns] = decoder(features[train], labels[train], features[test])
+        probabilities[np.ix_(test, np.unique(y[train]))] = decoder(X[train], y[train], X[test])
     tested = np.unique(np.concatenate([test for _, test in folds]))
     return tested, probabilities[tested]
 
@@ -88,11 +92,7 @@ def cross_validate(
 
 
 def random_folds(trials: AuditTrials, n_folds: int = 5, seed: int = 0) -> Folds:
-    """Random split by image: the usual one, blind to time.
-
-    Each image's trials are in one fold, every class is spread over the folds. Where a class has
-    fewer images than ``n_folds``, there are as many folds as it has images.
-    """
+    """Random split by image, blind to time; fewer folds where a class has fewer images."""
     names, labels = image_names(trials), trials.labels
     fewest = min(len(np.unique(names[labels == label])) for label in np.unique(labels))
     n_folds = min(n_folds, fewest)
@@ -105,17 +105,11 @@ def matched_folds(trials: AuditTrials, folds: Folds, seed: int = 0) -> Folds:
 
     A split by time leaves trials out of the training and loses accuracy by that alone.
     """
-    labels, rng = trials.labels, np.random.default_rng(seed)
-    matched = []
+    labels, rng, matched = trials.labels, np.random.default_rng(seed), []
     for k, (train, test) in enumerate(random_folds(trials, seed=seed)):
         sizes = np.bincount(labels[folds[k % len(folds)][0]], minlength=trials.n_classes)
-        # Classes that a fold does not train are not tested there and set no limit.
-        sizes[sizes == 0] = len(labels)
-        kept = [
-            rng.permutation(train[labels[train] == label])[: sizes[label]]
-            for label in np.unique(labels)
-        ]
-        matched.append((np.sort(np.concatenate(kept)), test))
+        own = [rng.permutation(train[labels[train] == c])[: sizes[c]] for c in np.unique(labels)]
+        matched.append((np.sort(np.concatenate(own)), test))
     return matched
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,7 +22,6 @@ WINDOW = 0.05
 """Length of the windows in which a trial is decoded piece by piece, s."""
 
 SHUFFLED = "samples in random order"
-BLOCK, REPEATED, RANDOMIZED, UNKNOWN = "block", "repeated blocks", "randomized", "unknown"
 
 
 class AuditError(ValueError):
@@ -38,8 +37,7 @@ class AuditTrials:
     features : float array, shape (n_trials, n_features)
         What the audited decoder sees.
     metadata : pandas.DataFrame
-        One row per trial: `eeglib.datasets.METADATA`, and ``time`` (s, within its session) where
-        it is known.
+        `eeglib.datasets.METADATA`, and ``time`` (s, within its session) where it is known.
     spectra : dict of str to float array, shape (n_trials, n_chans)
         ``power`` (log of the average square), ``mean``, and log-power by band.
     windows : dict of str to float array, shape (n_trials, n_chans)
@@ -116,13 +114,13 @@ class AuditTrials:
         """
         blocks = self.blocks
         if blocks is None or not self.ordered:
-            return UNKNOWN
+            return "unknown"
         pairs = np.unique(np.c_[blocks, self.labels], axis=0)
         n_blocks = len(np.unique(blocks))
         # Numbered or not, runs of length one or two are a shuffled order, not blocks.
         if len(pairs) > n_blocks or len(blocks) / n_blocks < 3:
-            return RANDOMIZED
-        return BLOCK if np.bincount(pairs[:, 1]).max() == 1 else REPEATED
+            return "randomized"
+        return "block" if np.bincount(pairs[:, 1]).max() == 1 else "repeated blocks"
 
 
 def audit_trials(
@@ -174,9 +172,7 @@ def audit_trials(
         if kind == "power":
             values = log_power(values, sfreq, bands_within(sfreq, band))
         else:
-            n_bins = max(1, round(values.shape[2] / sfreq / WINDOW))
-            parts = np.array_split(values, n_bins, axis=2)
-            values = np.stack([part.mean(axis=2) for part in parts], axis=2)
+            values = np.stack(list(_windows(values, sfreq, tmin, kind).values()), axis=2)
         return values.reshape(len(values), -1)
 
     order = np.random.default_rng(seed).random((len(data), data.shape[2])).argsort(axis=1)
@@ -219,43 +215,25 @@ def log_power(data: np.ndarray, sfreq: float, bands: dict[str, tuple[float, floa
 
 
 def with_time(metadata: pandas.DataFrame, trials: pandas.DataFrame) -> pandas.DataFrame:
-    """Metadata with the onset of each trial in its session (``time``, s) where it is known.
-
-    ``trials`` is what `eeglib.datasets.Dataset.trials` gives: all trials, the rejected ones too.
-    """
+    """Metadata with each trial's onset (``time``, s) from the table of all trials, if known."""
     if "onset" not in trials or (trials["order"] < 0).any() or trials["order"].duplicated().any():
         return metadata
     onset = trials.set_index("order")["onset"]
     return metadata.assign(time=onset.reindex(metadata["order"]).to_numpy())
 
 
-def phantom_trials(trials: AuditTrials) -> AuditTrials:
-    """The same trials, labelled by when they were recorded: classes that nobody was shown.
-
-    Labels and blocks become equal runs of consecutive trials, as many as there are real classes;
-    the design must be randomised, so that each run holds all classes alike.
-    """
-    runs = np.empty(len(trials.labels), dtype=int)
-    for label, rows in enumerate(np.array_split(np.argsort(trials.position), trials.n_classes)):
-        runs[rows] = label
-    return replace(trials, metadata=trials.metadata.assign(label=runs, block=runs, image=""))
-
-
 def _windows(data: np.ndarray, sfreq: float, tmin: float, kind: str) -> dict[str, np.ndarray]:
     """The same measure in windows that start at multiples of `WINDOW` after the image.
 
-    At most ten over the trial; one that the trial cuts short counts if half of it is left.
+    One that the trial cuts short counts if half of it is left.
     """
     index = np.floor((tmin + np.arange(data.shape[2]) / sfreq) / WINDOW + 1e-6).astype(int)
-    enough = max(2, WINDOW * sfreq / 2)
-    starts = np.array([k for k in np.unique(index) if k >= 0 and (index == k).sum() >= enough])
-    if len(starts) > 10:
-        starts = starts[np.unique(np.linspace(0, len(starts) - 1, 10).round().astype(int))]
     parts = {}
-    for k in starts:
+    for k in np.unique(index[index >= 0]):
         part = data[..., index == k]
-        values = part.mean(axis=2) if kind == "amplitude" else _log(np.mean(part**2, axis=2))
-        parts[f"{1000 * max(k * WINDOW, tmin):.0f}"] = values
+        if part.shape[2] >= max(2, WINDOW * sfreq / 2):
+            values = part.mean(axis=2) if kind == "amplitude" else _log(np.mean(part**2, axis=2))
+            parts[f"{1000 * max(k * WINDOW, tmin):.0f}"] = values
     return parts
 
 

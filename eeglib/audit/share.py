@@ -13,7 +13,7 @@ import numpy as np
 
 from eeglib.audit.controls import Control, control
 from eeglib.audit.decoders import one_thread, whitener
-from eeglib.audit.features import BLOCK, AuditError, AuditTrials
+from eeglib.audit.features import AuditError, AuditTrials
 
 N_LAGS, N_FOLDS = 20, 5
 
@@ -45,7 +45,7 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
     seem smaller within blocks than it is between their means, and the excess would pass for a
     class.
     """
-    if trials.design != BLOCK:
+    if trials.design != "block":
         raise AuditError(
             f"in this design ({trials.design}) no share is estimated. Where classes come back, the "
             "split itself holds class and time apart: see control 4."
