@@ -396,8 +396,13 @@ def test_a_row_and_the_conclusion_never_contradict_each_other(full_card):
     assert "a sign of a clock was seen" in sign.sentence
     assert "0.005 (correlation of confusion" in sign.sentence
     assert "below 0.05 it is a sign, below 0.0025 a clock" in sign.sentence
-    low, high = (controls.Control(p_value=p).judged("x", "y") for p in (0.049, 0.051))
-    assert (low.verdict, high.verdict) == ("x", "y")
+    for p_value, words in ((0.049, "above"), (0.051, "at")):
+
+        @controls.control
+        def pseudo_class(p_value=p_value):
+            return controls.Control(p_value=p_value)
+
+        assert pseudo_class().verdict == controls.WORDS["pseudo_class"][words]
 
 
 def test_every_available_control_has_a_figure(full_card):

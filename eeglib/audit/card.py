@@ -14,28 +14,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
+import yaml
 
 from eeglib.audit import controls as control
 from eeglib.audit.controls import SIGN, Control
 from eeglib.audit.decoders import one_thread
 from eeglib.audit.features import AuditTrials
-from eeglib.audit.share import ASSUMPTION, stimulus_share
+from eeglib.audit.share import stimulus_share
 from eeglib.evaluation import summarize_methods
 
+WORDS = yaml.safe_load(Path(__file__).with_name("card.yml").read_text(encoding="utf-8"))
 GROUPS = ("clock", "signals", "pictures", "comparisons", "share")
 CLOCK_CONTROLS = ("pseudo_class", "temporal_distance", "confusion_distance", "student_confusion")
 """Those that look for a clock; the step from a sign to a clock is taken for all together."""
 ALPHA = 0.01
-
-CLOCKS = {
-    "a clock": ("confounded", "The accuracy is no measure of what was seen."),
-    "a sign of a clock": ("possibly confounded", "Only classes in random order can tell."),
-    "no sign of a clock": (
-        "confounded by design",
-        "A clock slower than the blocks would go unnoticed; only classes in random order can tell.",
-    ),
-}
-"""By what was seen: what to call it where class and time go together, and what follows."""
 NO_AUDIT = "No subject of this run was audited, so its accuracies cannot be read: run chapter 8."
 
 
@@ -88,8 +80,8 @@ def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
     columns = ["number", "title", "estimate", "chance", "low", "high", "n", "p_value", "verdict"]
     table = pandas.DataFrame([asdict(c) for c in controls])[columns]
     table["number"] = [str(c.number or "") for c in controls]
-    table["p_value"] = ["" if math.isnan(p) else f"{p:.3f}" for p in table["p_value"]]
-    table["p_value"] = table["p_value"].replace("0.000", "<0.001")
+    words = ["" if math.isnan(c.p_value) else f"{c.p_value:.3f}" for c in controls]
+    table["p_value"] = ["<0.001" if word == "0.000" else word for word in words]
     names = {"number": "control", "title": "what", "estimate": "value", "p_value": "p"}
     return table.rename(columns=names)
 
@@ -123,12 +115,9 @@ def run_audit(
     results = [accuracy, control.label_from_clock(trials, seed)]
     if network is not None:
         rows, answers = network
-        right = control.accuracy(trials, answers, rows)
-        errors = control.confusion_distance(trials, answers, seed, rows)
-        title = "correlation of the network's confusion with distance in time"
         results += [
-            replace(right, name="student", title="accuracy of the network of chapter 5"),
-            replace(errors, name="student_confusion", title=title),
+            control.accuracy(trials, answers, rows, name="student"),
+            control.confusion_distance(trials, answers, seed, rows, name="student_confusion"),
         ]
     if "comparisons" in controls:
         results += [
@@ -160,17 +149,8 @@ def run_audit(
     return AuditCard(subject, trials.design, results, share)
 
 
-# --- what may be said -----------------------------------------------------------------------
-
-
 class Conclusion(NamedTuple):
-    """What may be said.
-
-    ``kind`` is ``nothing decoded``; ``confounded``, ``possibly confounded``, ``confounded by
-    design`` (a clock was seen, a sign of one, none, in a design that leaves room for one);
-    ``unknown`` (no order); ``independent of time``. ``flagged``: a clock was seen, and class and
-    time go together.
-    """
+    """What may be said, as `conclude` puts it."""
 
     kind: str
     flagged: bool
@@ -180,70 +160,53 @@ class Conclusion(NamedTuple):
 def conclude(card: AuditCard) -> Conclusion:
     """Put what was found into a plain sentence; no single control decides.
 
+    The kind is ``nothing decoded``; ``confounded``, ``possibly confounded``, ``confounded by
+    design`` (a clock was seen, a sign of one, none, in a design that leaves room for one);
+    ``unknown`` (no order); ``independent of time``. Flagged: a clock was seen, and class and time
+    go together.
+
     Notes
     -----
     Controls 3, 4 and 5 look for a clock. A p-value below `SIGN` is a sign, as their own verdicts
     have it; a clock counts as seen where the smallest, times their number (Bonferroni), is below
     `ALPHA`. Only a design in which the time does not tell the class is called independent of it.
     """
-    step, evidence = _clock(card)
+    clocks = [c for c in map(card.control, CLOCK_CONTROLS) if c.available]
+    least = min(clocks, key=lambda c: c.p_value, default=Control())
+    limit = ALPHA / max(1, len(clocks))
+    evidence = "No control that looks for a clock could be run."
+    if clocks:
+        evidence = (
+            f"The smallest p-value of the {len(clocks)} controls that look for one is "
+            f"{least.p_value:.2g} ({least.title}); below {SIGN:g} it is a sign, below {limit:.2g} "
+            "a clock."
+        )
     follows = card.control("label_from_clock").p_value < ALPHA
-    flagged = step == "a clock" and follows
+    flagged = least.p_value < limit and follows
     own, network = card.accuracy, card.control("student")
-    text = f"The accuracy is {own.estimate:.3f} (chance {own.chance:.3f}, n = {own.n})"
+    score = f"The accuracy is {own.estimate:.3f} (chance {own.chance:.3f}, n = {own.n})"
     decoded = own.p_value < SIGN
     if network.available:
-        text += f"; that of the network of chapter 5 is {network.estimate:.3f} (n = {network.n})"
+        score += f"; that of the network of chapter 5 is {network.estimate:.3f} (n = {network.n})"
         decoded = min(own.p_value, network.p_value) * 2 < SIGN  # Bonferroni
     if not decoded:
         kind = "nothing decoded"
-        text += ": not distinguishable from chance. There is nothing to claim."
-        if flagged:
-            text += f" A clock can be read all the same, by other means. {evidence}"
     elif card.design == "unknown":
         kind = "unknown"
-        text += (
-            ". The order of presentation is not known, so that nobody can say how much of it is "
-            "the time of the recording."
-        )
     elif not follows:
         kind = "independent of time"
-        text += (
-            f". The time says nothing about the class. {evidence} What is decoded follows the "
-            "classes; whether it is what was seen, or an eye movement or a task that goes with it, "
-            "is another question."
-        )
+    elif flagged:
+        kind = "confounded"
     else:
-        kind, remedy = CLOCKS[step]
-        text += f", but class and time go together in this design, and {step} was seen. {evidence} "
-        if card.share.available:
-            low, high = 100 * card.share.low, 100 * card.share.high
-            text += (
-                f"Between {low:.0f}% and {high:.0f}% of what separates the classes is left for "
-                f"the stimulus (95% interval); this assumes that {ASSUMPTION} {remedy}"
-            )
-        else:
-            text += f"How much is driven by the stimulus cannot be estimated: {card.share.reason} "
-            text += remedy
-    return Conclusion(kind, flagged, text)
-
-
-def _clock(card: AuditCard) -> tuple[str, str]:
-    """How sure a clock is, and by which p-value."""
-    run = [c for c in map(card.control, CLOCK_CONTROLS) if c.available]
-    if not run:
-        return "no sign of a clock", "No control that looks for a clock could be run."
-    least, limit = min(run, key=lambda c: c.p_value), ALPHA / len(run)
-    step = "a clock" if least.p_value < limit else "a sign of a clock"
-    step = step if least.p_value < SIGN else "no sign of a clock"
-    return step, (
-        f"The smallest p-value of the {len(run)} controls that look for one is "
-        f"{least.p_value:.2g} ({least.title}); below {SIGN:g} it is a sign, below {limit:.2g} "
-        "a clock."
+        kind = "possibly confounded" if least.p_value < SIGN else "confounded by design"
+    share = card.share
+    room = WORDS["share" if share.available else "no share"].format(
+        low=100 * share.low, high=100 * share.high, reason=share.reason
     )
-
-
-# --- all subjects ---------------------------------------------------------------------------
+    sentence = WORDS["subject"][kind].format(score=score, evidence=evidence, room=room)
+    if flagged and not decoded:
+        sentence += f" A clock can be read all the same, by other means. {evidence}"
+    return Conclusion(kind, flagged, sentence)
 
 
 def read_cards(
@@ -315,16 +278,7 @@ def summarize_cards(cards: Sequence[AuditCard], **bootstrap: Any) -> str:
     tally = ", ".join(f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
     text += f". A clock that can pass for a class was seen in {flagged} of {len(cards)}. "
     text += f"Conclusions: {tally}. "
-    if set(kinds) & {kind for kind, _ in CLOCKS.values()}:
-        return text + (
-            "Class and time go together in this design: the accuracy alone is no evidence that "
-            "anything seen was decoded."
-        )
-    if "unknown" in kinds:
-        return text + "Without the order of presentation nobody can tell what a clock did."
-    if set(kinds) == {"nothing decoded"}:
-        return text + "Nothing was decoded."
-    return text + "In this design the time does not tell the class."
+    return text + next(words for kind, words in WORDS["group"].items() if kind in kinds)
 
 
 def report(cards: Sequence[AuditCard]) -> str:

@@ -9,9 +9,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from pathlib import Path
 
 import numpy as np
 import pandas
+import yaml
 from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
@@ -23,6 +25,7 @@ from eeglib.audit.features import SHUFFLED, AuditError, AuditTrials
 from eeglib.reconstruction.identification import identify_within_class
 
 N_PERMUTATIONS = 5000
+WORDS = yaml.safe_load(Path(__file__).with_name("controls.yml").read_text(encoding="utf-8"))
 SIGN = 0.05
 """p-value below which the words about a control change; see `eeglib.audit.card.conclude`."""
 NO_IMAGES = "which image was shown, or what it looks like, is not known in this data set."
@@ -55,27 +58,22 @@ class Control:
         """Whether the data support this control."""
         return not self.reason
 
-    def judged(self, above: str, at: str) -> Control:
-        """With its verdict: one rule for all, whether the p-value is below `SIGN`."""
-        return replace(self, verdict=above if self.p_value < SIGN else at)
 
+def control(function: Callable[..., Control]) -> Callable[..., Control]:
+    """Put name and words on what a function finds; an `AuditError` becomes the reason."""
 
-def control(number: int, title: str) -> Callable:
-    """Put number, name and title on what a function finds; an `AuditError` becomes the reason."""
+    @wraps(function)
+    def named(*args, name: str = function.__name__, **kwargs) -> Control:
+        words = WORDS[name]
+        try:
+            result = function(*args, **kwargs)
+        except AuditError as error:
+            result = Control(reason=str(error), verdict=f"not available: {error}")
+        verdict = result.verdict or words["above" if result.p_value < SIGN else "at"]
+        title = result.title or words["title"]
+        return replace(result, name=name, number=words["number"], title=title, verdict=verdict)
 
-    def decorate(function: Callable[..., Control]) -> Callable[..., Control]:
-        @wraps(function)
-        def named(*args, **kwargs) -> Control:
-            try:
-                result = function(*args, **kwargs)
-            except AuditError as error:
-                result = Control(reason=str(error), verdict=f"not available: {error}")
-            name = function.__name__
-            return replace(result, number=number, name=name, title=result.title or title)
-
-        return named
-
-    return decorate
+    return named
 
 
 def accuracy_of(
@@ -114,19 +112,13 @@ def _hits(trials: AuditTrials, *args, **kwargs) -> np.ndarray:
     return probabilities.argmax(axis=1) == trials.labels[rows]
 
 
-# --- the accuracy under audit ---------------------------------------------------------------
-
-
-@control(0, "accuracy on a random split by image")
+@control
 def accuracy(trials: AuditTrials, probabilities: np.ndarray, rows=slice(None)) -> Control:
     """The figure that is audited, from the probabilities that `predict` gives."""
-    return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]).judged(
-        "above chance: recordings of different classes differ, for whatever reason",
-        "at chance: there is nothing to explain",
-    )
+    return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows])
 
 
-@control(0, "accuracy of a perfect clock that has no EEG")
+@control
 def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
     """Name the class of the last training trial before; no EEG is looked at.
 
@@ -141,16 +133,10 @@ def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
             ahead = position[row] - position[pool]
             ahead = np.where(ahead > 0, ahead, np.abs(ahead) + len(labels))
             predicted[row] = labels[pool[ahead.argmin()]]
-    return accuracy_of(predicted, labels).judged(
-        "the class can be told from the time alone: every score in this design is open to a clock",
-        "the time says nothing about the class: a clock cannot help",
-    )
+    return accuracy_of(predicted, labels)
 
 
-# --- can a clock be read? -------------------------------------------------------------------
-
-
-@control(3, "first or second half of a block, within a class")
+@control
 @one_thread
 def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Control:
     """Control 3: tell the first half of a block from its second half, within one class.
@@ -185,13 +171,10 @@ def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Contr
         rows.append({"block": int(block), "accuracy": right, "n": len(half)})
     if not rows:
         raise AuditError(f"blocks hold fewer than {4 * n_folds} trials; longer ones are needed.")
-    return accuracy_of(np.concatenate(predicted), np.concatenate(halves), 0.5, rows).judged(
-        "above chance: within seconds, time changes what the decoder looks at",
-        "at chance: no clock was seen within blocks; a slower one may exist",
-    )
+    return accuracy_of(np.concatenate(predicted), np.concatenate(halves), 0.5, rows)
 
 
-@control(4, "random split minus contiguous stretches with a gap")
+@control
 def temporal_distance(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 4: what is lost when training trials near in time are left out.
 
@@ -216,26 +199,20 @@ def temporal_distance(trials: AuditTrials, seed: int = 0) -> Control:
     rows.insert(0, _distance_row(trials, "random", random_hits, matched[0]))
     tested = np.sort(np.concatenate([test for _, test in folds]))
     result = difference_of(random_hits[tested], hits, position[tested] // 10)
-    return replace(result, rows=rows).judged(
-        "accuracy falls with the distance in time: part of it came from neighbours",
-        "no loss seen when neighbours in time are left out",
-    )
+    return replace(result, rows=rows)
 
 
-@control(4, "accuracy when whole blocks or sessions are left out")
+@control
 def leave_block_out(trials: AuditTrials) -> Control:
     """Control 4 where classes come back: the n-th block of each is left out, or a session."""
     groups = trials.session
     if trials.design == "repeated blocks":
         groups = pandas.Series(trials.blocks).groupby(trials.labels).rank("dense").to_numpy()
     rows, probabilities = predict(trials, decoders.group_folds(trials, groups))
-    return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows]).judged(
-        "above chance with no training trial nearby in time",
-        "at chance once no training trial is nearby in time",
-    )
+    return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows])
 
 
-@control(5, "correlation of confusion with distance in time")
+@control
 def confusion_distance(
     trials: AuditTrials, probabilities: np.ndarray, seed: int = 0, tested: np.ndarray | None = None
 ) -> Control:
@@ -284,47 +261,34 @@ def confusion_distance(
     p_value = float((1 + np.sum(np.array(drawn) <= value + 1e-12)) / (1 + N_PERMUTATIONS))
     low, high = np.clip(value + np.percentile(drawn, [2.5, 97.5]), -1, 1)
     rows = pandas.DataFrame({"distance": distance, "confusion": confusion[a, b]}).to_dict("records")
-    return Control(value, 0.0, float(low), float(high), len(a), p_value, rows=rows).judged(
-        "errors fall on classes presented nearby, as those of a clock would",
-        "confusions show no relation to the distance in time",
-    )
+    return Control(value, 0.0, float(low), float(high), len(a), p_value, rows=rows)
 
 
-# --- what in the signal carries the class? --------------------------------------------------
-
-
-@control(7, "logistic regression on the power per channel")
+@control
 def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 7: logistic regression on one number per channel, the trial's power or mean.
 
     The table adds each band by discriminant analysis: a band-pass does not cure a drift of power.
     """
-    return _by_features(trials, trials.spectra, "features", "power", seed).judged(
-        "above chance: one number per channel tells the classes apart",
-        "power per channel alone does not tell the classes apart",
-    )
+    return _by_features(trials, trials.spectra, "features", "power", seed)
 
 
-@control(8, "accuracy from the first 50 ms after the image")
+@control
 def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 8: decode from 50 ms at a time; the first are over before visual cortex answers."""
     first = next(iter(trials.windows))
     if first == SHUFFLED or float(first) >= 50:
         raise AuditError("no window was computed that ends 50 ms after the image or before.")
-    above = "above chance before cortex can answer: "
-    if trials.design == "randomized":
-        above += "look for artefacts or a filter that smears"
-    else:
-        above += "the clock, or the answer to the image before, which had the same class"
     result = _by_features(trials, trials.windows, "window", first, seed)
-    title = "" if first == "0" else f"accuracy from {first} to 50 ms"
-    return replace(result.judged(above, "nothing before cortex can answer"), title=title)
+    if trials.design == "randomized" and result.p_value < SIGN:
+        verdict = (
+            "above chance before cortex can answer: look for artefacts or a filter that smears"
+        )
+        result = replace(result, verdict=verdict)
+    return replace(result, title="" if first == "0" else f"accuracy from {first} to 50 ms")
 
 
-# --- beside another accuracy ----------------------------------------------------------------
-
-
-@control(1, "accuracy when trained on the other subjects")
+@control
 def across_subjects(subjects: Mapping[int, tuple[np.ndarray, np.ndarray]], subject: int) -> Control:
     """Control 1: train on the other subjects, test on this one; always read beside `accuracy`.
 
@@ -339,14 +303,10 @@ def across_subjects(subjects: Mapping[int, tuple[np.ndarray, np.ndarray]], subje
     y = np.concatenate([subjects[s][1] for s in others])
     probabilities = discriminant(np.concatenate([X[s] for s in others]), y, X[subject])
     predicted = np.unique(y)[probabilities.argmax(axis=1)]
-    return accuracy_of(predicted, subjects[subject][1]).judged(
-        "above chance: something is shared between people; their clocks are not, unless all saw "
-        "the classes in one order",
-        "at chance: what is decoded within this subject does not carry over to others",
-    )
+    return accuracy_of(predicted, subjects[subject][1])
 
 
-@control(2, "accuracy on the real classes minus on invented blocks")
+@control
 def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 2: accuracy on real classes minus accuracy on the same trials in invented blocks."""
     if trials.design != "randomized":
@@ -358,22 +318,18 @@ def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
     runs[np.argsort(trials.position)] = np.sort(np.arange(len(runs)) % n_classes)
     metadata = trials.metadata.assign(label=runs, block=runs, image="")
     real, invented = (_hits(t, seed=seed) for t in (trials, replace(trials, metadata=metadata)))
-    rows = [
-        {"labels": name, "accuracy": float(hits.mean()), "n": len(hits)}
-        for name, hits in (("real", real), ("phantom", invented))
-    ]
+    parts = {"real": real, "phantom": invented}
+    rows = [{"labels": k, "accuracy": float(v.mean()), "n": len(v)} for k, v in parts.items()]
     value = float(real.mean() - invented.mean())
     spread = np.sqrt(real.var() / len(real) + invented.var() / len(invented))
     p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
     low, high = value - 1.96 * spread, value + 1.96 * spread
-    clock = accuracy_of(invented, np.ones(len(invented)), 1 / n_classes).judged(
-        "phantom classes are decoded: with these trials a clock can pass for a class",
-        "phantom classes are at chance: no clock was seen in these trials",
-    )
-    return Control(value, 0.0, low, high, len(real), p_value, clock.verdict, rows)
+    clock = accuracy_of(invented, np.ones(len(invented)), 1 / n_classes).p_value < SIGN
+    verdict = WORDS["phantom_blocks"]["above" if clock else "at"]
+    return Control(value, 0.0, low, high, len(real), p_value, verdict, rows)
 
 
-@control(12, "accuracy minus that of labels permuted in blocks")
+@control
 def permutation_within_blocks(
     trials: AuditTrials, n_permutations: int = 40, seed: int = 0
 ) -> Control:
@@ -387,8 +343,7 @@ def permutation_within_blocks(
             "all trials of a block have one label, so that permuting within blocks changes "
             "nothing: this design has no test that holds the clock constant."
         )
-    blocks = trials.blocks
-    if blocks is None:
+    if (blocks := trials.blocks) is None:
         raise AuditError("neither blocks nor order are known.")
     if len(np.unique(blocks)) > len(blocks) / 3:
         blocks = trials.session
@@ -405,16 +360,10 @@ def permutation_within_blocks(
     value = unpermuted - permuted.mean()
     low, high = value + np.percentile(permuted - permuted.mean(), [2.5, 97.5])
     p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + n_permutations))
-    return Control(float(value), 0.0, float(low), float(high), n, p_value).judged(
-        "better than labels permuted within blocks: not the block alone is decoded",
-        "no better than labels permuted within blocks",
-    )
+    return Control(float(value), 0.0, float(low), float(high), n, p_value)
 
 
-# --- is it the image? -----------------------------------------------------------------------
-
-
-@control(6, "rank of the right image among those of its class")
+@control
 @one_thread
 def image_identification(
     trials: AuditTrials, image_features: np.ndarray | None, seed: int = 0
@@ -449,13 +398,10 @@ def image_identification(
     names = decoders.image_names(trials)
     table = identify_within_class(predicted, target, labels, names, seed=seed)
     rank = table.set_index("metric").loc["within-class two-way"]
-    return Control(rank.value, 0.5, rank.low, rank.high, int(rank.n), rank.p_value).judged(
-        "above chance: part of what is decoded follows the image shown",
-        "at chance: no sign that the image itself is decoded, at this number of trials",
-    )
+    return Control(rank.value, 0.5, rank.low, rank.high, int(rank.n), rank.p_value)
 
 
-@control(10, "two-way identification beyond what accuracy predicts")
+@control
 def generation_controls(
     trials: AuditTrials, image_features: np.ndarray | None, predicted: np.ndarray
 ) -> Control:
@@ -488,14 +434,9 @@ def generation_controls(
     result = difference_of(named, np.where(predicted == labels, right.mean(), wrong.mean()), every)
     drawn = {"class named by the decoder": named, "true class, no EEG": right, "wrong class": wrong}
     rows = [{"drawn from": k, "identification": float(v.mean())} for k, v in drawn.items()]
-    if result.low <= 0 <= result.high:
-        verdict = "the pictures' metric follows from the accuracy: it is no further evidence"
-    else:
-        verdict = "the metric differs from what the accuracy predicts: errors are not random"
+    different = not result.low <= 0 <= result.high
+    verdict = WORDS["generation_controls"]["above" if different else "at"]
     return replace(result, p_value=math.nan, verdict=verdict, rows=rows)
-
-
-# --- pieces ---------------------------------------------------------------------------------
 
 
 def _by_features(

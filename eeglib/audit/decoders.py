@@ -88,9 +88,6 @@ def predict(
     return tested, probabilities[tested]
 
 
-# --- splits ---------------------------------------------------------------------------------
-
-
 def random_folds(trials: AuditTrials, n_folds: int = 5, seed: int = 0) -> Folds:
     """Random split by image, blind to time; fewer folds where a class has fewer images."""
     names, labels = image_names(trials), trials.labels

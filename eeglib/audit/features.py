@@ -90,10 +90,7 @@ class AuditTrials:
 
     @property
     def blocks(self) -> np.ndarray | None:
-        """Block of each trial, counted from 0; None where neither block nor order is known.
-
-        Where the data set does not number its blocks, trials of one class in a row count as one.
-        """
+        """Block of each trial, counted from 0; trials of one class in a row where not numbered."""
         numbers = self.metadata["block"].to_numpy(dtype=int)
         if (numbers >= 0).all():
             return np.unique(numbers, return_inverse=True)[1]
@@ -109,8 +106,8 @@ class AuditTrials:
     def design(self) -> str:
         """How the classes were presented.
 
-        ``block``: every class in one unbroken run; ``repeated blocks``: every block of one class,
-        several blocks per class; ``randomized``: classes mixed; ``unknown``: no order.
+        ``block``: every class in one unbroken run; ``repeated blocks``: in several;
+        ``randomized``: classes mixed; ``unknown``: no order.
         """
         blocks = self.blocks
         if blocks is None or not self.ordered:
@@ -154,19 +151,11 @@ def audit_trials(
     kind : "power" | "amplitude"
         What the audited decoder sees of each channel: log-power by band, or the mean amplitude in
         windows of 50 ms, which shows responses locked to the image.
-
-    Raises
-    ------
-    AuditError
-        If the arrays do not hold the same number of trials.
     """
     data = np.asarray(data, dtype=np.float32)
     broadband = data if broadband is None else np.asarray(broadband, dtype=np.float32)
     if not len(data) == len(metadata) == len(broadband):
-        raise AuditError(
-            f"There are {len(metadata)} trials, but data of {len(data)} and broadband data of "
-            f"{len(broadband)}. If the data have changed since, run chapter 2 again."
-        )
+        raise AuditError("Trials, data and broadband data differ in number. Run chapter 2 again.")
 
     def measured(values: np.ndarray) -> np.ndarray:
         if kind == "power":

@@ -1,10 +1,8 @@
 """How much of what separates the classes is driven by the stimulus (chapter 8).
 
-Two trials resemble each other because they are close in time, because they are of one class, or
-both. In a block design the two come together, but not quite: a block of 25 s is longer than the
-pause of 10 s after it, so that there are pairs *within* a block and pairs *across* a pause that
-lie equally far apart in time. What a clock does, it does to both; what is left between the two
-curves, time cannot explain.
+A block of 25 s is longer than the pause of 10 s after it, so that there are pairs of trials
+*within* a block and pairs *across* a pause that lie equally far apart in time. What a clock does,
+it does to both; what is left between the two curves, time cannot explain.
 """
 
 from __future__ import annotations
@@ -17,14 +15,8 @@ from eeglib.audit.features import AuditError, AuditTrials
 
 N_LAGS, N_FOLDS = 20, 5
 
-ASSUMPTION = (
-    "the state of subject and amplifier changes across the pause between two blocks as it changes "
-    "within a block. If it jumps at the pause, the jump counts as stimulus and the share is too "
-    "high."
-)
 
-
-@control(0, "share of the separation between classes that no clock explains")
+@control
 @one_thread
 def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) -> Control:
     """Estimate which share of the separation between classes is not explained by a clock.
@@ -37,13 +29,11 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
     blocks of one session, against the time between them. The share is ``C / T``, where C is the
     mean of ``w - a`` over the lags that both curves have (weighted by the harmonic mean of their
     numbers of pairs) and T the mean similarity of all pairs within blocks minus that of all pairs
-    across. T holds all that separates the blocks, C what does so at equal distance in time.
-    Interval: percentile bootstrap over blocks, within 0 and 1.
+    across. Interval: percentile bootstrap over blocks, within 0 and 1.
 
     Similarity is the inner product after whitening, by the noise of *other* trials: every fifth
-    stretch of trials by that of the rest. Were the noise estimated from the same trials, it would
-    seem smaller within blocks than it is between their means, and the excess would pass for a
-    class.
+    stretch of trials by that of the rest. Were the noise estimated from the same trials, the excess
+    between blocks would pass for a class.
     """
     if trials.design != "block":
         raise AuditError(
@@ -53,17 +43,13 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
     block, time = trials.blocks, trials.time
     sizes = np.bincount(block)
     if len(sizes) < 4 or sizes.min() < 4:
-        raise AuditError(
-            f"the share needs at least 4 blocks of 4 trials; there are {len(sizes)} of "
-            f"{sizes.min()} trials or more."
-        )
+        raise AuditError("the share needs at least 4 blocks of 4 trials.")
     longest = max(np.ptp(time[block == b]) for b in np.unique(block))
     edges = np.r_[np.linspace(0, longest * (1 + 1e-9), N_LAGS + 1), np.inf]
     count, total = pair_sums(trials, edges)
-    weights = np.random.default_rng(seed).multinomial(
-        len(sizes), np.full(len(sizes), 1 / len(sizes)), n_bootstrap
-    )
-    estimate, *draws = _ratio(count, total, np.vstack([np.ones(len(sizes)), weights]))
+    n, rng = len(sizes), np.random.default_rng(seed)
+    weights = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+    estimate, *draws = _ratio(count, total, np.vstack([np.ones(n), weights]))
     if not np.isfinite(estimate):
         raise AuditError("no pair within a block is as far apart in time as a pair across blocks.")
     low, high = np.nanpercentile(np.clip(draws, 0, 1), [2.5, 97.5])
@@ -80,11 +66,9 @@ def similarity_by_lag(trials: AuditTrials, edges: np.ndarray) -> dict[str, np.nd
     edges = np.asarray(edges, dtype=float)
     count, total = pair_sums(trials, edges)
     own = np.eye(len(count), dtype=bool)
-    curves = {"lag": (edges[1:] + edges[:-1]) / 2}
     with np.errstate(invalid="ignore"):
-        for name, pairs in (("within", own), ("across", ~own)):
-            curves[name] = total[pairs].sum(axis=0) / count[pairs].sum(axis=0)
-    return curves
+        within, across = (total[p].sum(axis=0) / count[p].sum(axis=0) for p in (own, ~own))
+    return {"lag": (edges[1:] + edges[:-1]) / 2, "within": within, "across": across}
 
 
 @one_thread
@@ -97,12 +81,10 @@ def pair_sums(trials: AuditTrials, edges: np.ndarray) -> tuple[np.ndarray, np.nd
     # Two neighbours in time are whitened alike: their noise is not independent.
     stretch = np.empty(len(block), dtype=int)
     stretch[np.lexsort((time, block))] = np.arange(len(block)) // 2 % N_FOLDS
-    white = np.empty_like(features)
+    white = features - features.mean(axis=0)
     for k in range(N_FOLDS):
-        others = stretch != k
-        white[~others] = (features[~others] - features.mean(axis=0)) @ whitener(
-            features[others], block[others]
-        )
+        fold = stretch == k
+        white[fold] = white[fold] @ whitener(features[~fold], block[~fold])
     session, shape = trials.session, (block.max() + 1, block.max() + 1, len(edges) - 1)
     a, b = np.nonzero((session[:, None] == session) & ~np.eye(len(block), dtype=bool))
     lag = np.digitize(np.abs(time[a] - time[b]), edges) - 1

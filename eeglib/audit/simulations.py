@@ -14,12 +14,10 @@ from eeglib.audit.features import AuditTrials, audit_trials
 N_CLASSES, IMAGES_PER_CLASS = 10, 40
 N_CHANS, SFREQ, BAND = 64, 200, (14.0, 70.0)
 STIMULUS_STRENGTH = DRIFT_STRENGTH = 2.0
-"""Realistic: in the full protocol, 40 classes and 128 channels, such a drift alone gives an
-accuracy of 0.63 (published for block designs: 0.38 to 0.71), such a stimulus alone 0.09 (published
-for randomised ones: up to 0.07)."""
+"""In the full protocol such a drift alone gives an accuracy of 0.63 (published for block designs:
+0.38 to 0.71), such a stimulus alone 0.09 (published for randomised ones: up to 0.07)."""
 
 BENCHMARK = Path(__file__).with_name("simulations.json")
-
 CAUSES = {  # stimulus strength, drift strength
     "neither": (0.0, 0.0),
     "drift only": (0.0, DRIFT_STRENGTH),
@@ -96,13 +94,13 @@ def simulate_trials(
 def true_share(both: AuditTrials, drift: AuditTrials, stimulus: AuditTrials) -> float:
     """What `eeglib.audit.share.stimulus_share` should find, from simulations that share their seed.
 
-    The noise is the same in all three, so that differences between them hold one cause each. What
-    each adds to the squared distance between the means of two blocks is computed from these, in
-    the whitened space of ``both``, without what a single trial's induced activity adds to a mean.
+    The noise is the same in all three, so that differences between them hold one cause each: what
+    it adds to the squared distance between the means of two blocks, in the white space of ``both``.
     """
     white = whitener(both.features, both.blocks)
-    of_class = _separation((both.features - drift.features) @ white, both)
-    of_clock = _separation((both.features - stimulus.features) @ white, both)
+    of_class, of_clock = (
+        _separation((both.features - other.features) @ white, both) for other in (drift, stimulus)
+    )
     return of_class / (of_class + of_clock)
 
 
