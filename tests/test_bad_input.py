@@ -151,19 +151,18 @@ def spoil(value, trials=(0,), channels=5, times=slice(100, 300)):
 
 
 SIGNALS = {
-    "a value is no number": (spoil(float("nan"), times=slice(120, 121)), 1, "not finite"),
-    "infinite": (spoil(float("-inf"), (0, 3)), 2, "not finite"),
-    "flat channel": (spoil(7.0, times=slice(None)), 1, "a flat channel"),
-    "saturated channel": (spoil(32767.0), 1, "a saturated channel"),
+    "a value is no number": (spoil(float("nan"), times=slice(120, 121)), 1),
+    "infinite": (spoil(float("-inf"), (0, 3)), 2),
+    "flat channel": (spoil(7.0, times=slice(None)), 1),
 }
 
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_bad_trials_are_dropped_and_counted(tmp_path, content, name):
-    apply, n_bad, reason = SIGNALS[name]
+    apply, n_bad = SIGNALS[name]
     apply(content)
     twins.write_torch(tmp_path / RAW, content)
-    with pytest.warns(DatasetWarning, match=f"Subject 4: {n_bad} trials left out for {reason}"):
+    with pytest.warns(DatasetWarning, match=f"Subject 4: {n_bad} of 6 trials left out for"):
         data = use(tmp_path)
     assert np.isfinite(data).all()
     assert len(data) == 6 - n_bad
@@ -184,7 +183,7 @@ def test_no_trial_left(tmp_path, content):
         spoil(float("nan"), (number,), number)(content)
     twins.write_torch(tmp_path / RAW, content)
     with pytest.warns(DatasetWarning):
-        refused(tmp_path, "None of the 6 trials of subject 4 can be used")
+        refused(tmp_path, "No trial of subject 4 can be used")
 
 
 OPTIONS = {

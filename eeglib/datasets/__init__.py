@@ -7,7 +7,7 @@ one file and no change elsewhere.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import pkgutil
 import re
 import warnings
@@ -120,12 +120,11 @@ class Dataset(ABC):
         if not self.continuous:
             return self.epochs(subject).metadata.reset_index(drop=True)
         tables, elapsed = [], Counter()
-        for recording in self.recordings(subject):
-            sessions = recording.trials["session"]
-            start = sessions.map(elapsed).astype(float)
-            tables.append(recording.trials.assign(onset=recording.trials["onset"] + start))
-            raw = recording.raw
-            elapsed.update(dict.fromkeys(sessions.unique(), raw.n_times / raw.info["sfreq"]))
+        for raw, trials in ((r.raw, r.trials) for r in self.recordings(subject)):
+            start = trials["session"].map(elapsed).astype(float)
+            tables.append(trials.assign(onset=trials["onset"] + start))
+            seconds = raw.n_times / raw.info["sfreq"]
+            elapsed.update(dict.fromkeys(trials["session"].unique(), seconds))
         return pandas.concat(tables, ignore_index=True)
 
     def info(self, subject: int) -> mne.Info:
@@ -154,8 +153,7 @@ class Dataset(ABC):
     def _below(self, tops: list[Path]) -> list[Path]:
         """These files, and those in these folders, but for hidden ones."""
         paths = {path for top in tops for path in (top, *top.rglob("*")) if path.is_file()}
-        parts = {path: path.relative_to(self.folder).parts for path in paths}
-        return sorted(p for p in paths if not any(part.startswith(".") for part in parts[p]))
+        return sorted(p for p in paths if "/." not in f"/{p.relative_to(self.folder).as_posix()}")
 
     def _owner(self, name: str) -> int | None:
         """Subject whose file or folder this is, by its name; None for what all share."""
@@ -199,12 +197,8 @@ def available() -> list[str]:
 
 def open_dataset(settings: DatasetSettings, folder: Path) -> Dataset:
     """Open the data set that a profile names, in ``folder`` unless ``settings.root`` is set."""
-    try:
-        module = importlib.import_module(f"{__name__}.{settings.name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{settings.name}":
-            raise
-        module = None
+    name = f"{__name__}.{settings.name}"
+    module = importlib.import_module(name) if importlib.util.find_spec(name) else None
     if not hasattr(module, "Loader"):
         raise DatasetError(
             f"dataset.name is {settings.name!r}; available: {', '.join(available())}."

@@ -79,7 +79,6 @@ class Loader(Dataset):
         return dict(sorted(zip(numbers_of(labels), labels, strict=True)))
 
     def subjects(self) -> list[int]:
-        """Numbers of the subjects."""
         return list(self.labels)
 
     @property
@@ -135,7 +134,7 @@ class Loader(Dataset):
         return self._below(tops)
 
     def card(self) -> dict[str, str]:
-        """Facts for the data card."""
+        keys = {"title": "Name", "licence": "License", "source": "DatasetDOI"}
         description = read_json(self.folder / "dataset_description.json")
         subject = self.settings.subjects[0]
         paths = self._read(subject)[0]
@@ -143,10 +142,7 @@ class Loader(Dataset):
         kinds = raw.get_channel_types()
         others = [f"{n} ({k})" for n, k in zip(raw.ch_names, kinds, strict=True) if k != "eeg"]
         kind = self._sidecar(paths[0]).get("RecordingType", "not stated")
-        return {
-            "title": description.get("Name", "not stated"),
-            "licence": description.get("License", "not stated"),
-            "source": description.get("DatasetDOI", "not stated"),
+        return {name: description.get(key, "not stated") for name, key in keys.items()} | {
             "subjects": self._who_is_who(),
             "recordings": f"{len(paths)} of subject {subject}, {kind}",
             "channels": f"{kinds.count('eeg')} EEG, {raw.info['sfreq']:g} Hz, volts",
@@ -154,8 +150,6 @@ class Loader(Dataset):
             "channels marked bad, kept": ", ".join(raw.info["bads"]) or "none",
             "classes": ", ".join(self.class_names),
         }
-
-    # --- tables -----------------------------------------------------------------------------
 
     def _read(self, subject: int) -> tuple[list[mne_bids.BIDSPath], pd.DataFrame]:
         """One subject's recordings and trials, before the signals are looked at."""
@@ -251,10 +245,8 @@ class Loader(Dataset):
                 f"text with the columns {' and '.join(needed)}, onset in seconds or n/a; "
                 "dataset.options names other columns."
             ) from None
-        timed = table["onset"].notna()
-        if not timed.all():
-            text = f"{file.name}: {(~timed).sum()} events without an onset are left out."
-            self._note(text, warn=True)
+        if n_untimed := table["onset"].isna().sum():
+            self._note(f"{file.name}: {n_untimed} events without an onset are left out.", warn=True)
         files = table.get(reading.image_column, pd.Series("", table.index))
         blocks = table.get(reading.block_column, pd.Series("", table.index))
         table = table[["onset"]].assign(
@@ -262,14 +254,14 @@ class Loader(Dataset):
             class_name=table[names],
             file=files.replace(["n/a", "nan"], ""),
         )
-        return table[timed].sort_values("onset", kind="stable")
+        return table.dropna(subset="onset").sort_values("onset", kind="stable")
 
     def _image_names(self, files: pd.Series) -> pd.Series:
         """Name each image by its file without folder and extension, where that tells all apart."""
         folder = self.folder / "stimuli"
-        pictures = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-        distinct = pd.Series(pictures or files.unique(), dtype=str)
-        if not distinct.map(lambda file: Path(file).stem).duplicated().any():
+        pictures = [path for path in folder.rglob("*") if path.is_file()]
+        stems = [Path(file).stem for file in pictures or files.unique()]
+        if len(set(stems)) == len(stems):
             return files.map(lambda file: Path(file).stem)
         return files.map(lambda file: str(Path(file).with_suffix("")) if file else "")
 
@@ -277,8 +269,6 @@ class Loader(Dataset):
         return ", ".join(
             str(n) if label.isdigit() else f"{n} = sub-{label}" for n, label in self.labels.items()
         )
-
-    # --- signals ----------------------------------------------------------------------------
 
     def _open(self, path: mne_bids.BIDSPath) -> mne.io.BaseRaw:
         """Open a file with what its tables say on its channels; MNE's warnings are reported."""
@@ -344,11 +334,9 @@ def read_json(file: Path) -> dict:
 
 def numbers_of(labels: list[str]) -> list[int]:
     """Number each label: its own number where all are different numbers above 0, else 1, 2, ..."""
-    if labels and all(re.fullmatch(r"[0-9]+", label) for label in labels):
-        own = [int(label) for label in labels]
-        if len(set(own)) == len(own) and min(own) > 0:
-            return own
-    return list(range(1, len(labels) + 1))
+    own = [int(label) for label in labels if label.isdecimal()]
+    distinct = len(set(own) - {0}) == len(labels)
+    return own if distinct else list(range(1, len(labels) + 1))
 
 
 def sort_key(label: str | None) -> tuple:

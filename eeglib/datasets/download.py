@@ -30,7 +30,6 @@ PAUSE = 1.0
 """Seconds before the second attempt; twice as long before each further one."""
 
 TEMPORARY = (408, 416, 425, 429, 500, 502, 503, 504)
-LOST = (requests.Timeout, requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
 
 class RemoteFile(BaseModel, extra="forbid"):
@@ -86,7 +85,7 @@ def fetch(
             if not path.exists() and file.url:
                 _download(file, path, timeout)
         except requests.RequestException as error:
-            why = _reason(error)
+            why = str(error)[:200]
         except OSError as error:
             raise cannot_write(path.parent, error) from None
         if path.exists():
@@ -188,12 +187,3 @@ def _receive(url: str, part: Path, timeout: float, resume: bool) -> None:
             for chunk in response.iter_content(2**16):
                 file.write(chunk)
                 bar.update(len(chunk))
-
-
-def _reason(error: requests.RequestException) -> str:
-    answer = error.response
-    if answer is not None and answer.status_code >= 400:
-        return f"the server answers {answer.status_code} {answer.reason}"
-    if isinstance(error, LOST):
-        return "the server cannot be reached, or the connection stalled or broke"
-    return str(error)

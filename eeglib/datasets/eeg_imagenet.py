@@ -96,7 +96,6 @@ class Loader(Dataset):
         self.published_split(table)
 
     def subjects(self) -> list[int]:
-        """Subjects in the file, ascending."""
         return sorted(int(s) for s in self._table["subject"].unique())
 
     @property
@@ -119,7 +118,6 @@ class Loader(Dataset):
         return self._of(subject)[list(METADATA)].reset_index(drop=True)
 
     def info(self, subject: int) -> mne.Info:
-        """Channels with positions, and the sampling rate."""
         names = self.channels or [f"EEG{n + 1:03d}" for n in range(self._facts["n_chans"])]
         return channel_info(list(names), self.options.sfreq, self._unit == "none")
 
@@ -140,7 +138,6 @@ class Loader(Dataset):
 
     @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
-        """Pictures that were found; empty where there is no folder of pictures."""
         return find_pictures(self.folder / "images", self._table.sort_values("image"), self._note)
 
     def files(self, subject: int | None = None) -> list[Path]:
@@ -179,7 +176,6 @@ class Loader(Dataset):
         return {part: np.flatnonzero(parts_here == part) for part in PARTS}
 
     def card(self) -> dict[str, str]:
-        """Facts for the data card."""
         counts = "volts, from counts by the amplifier's resolution (inferred)"
         unit = {"counts": counts, "microvolt": "volts", "none": "standard deviations"}[self._unit]
         processed = "; ".join(self.processed) or "nothing"
@@ -288,26 +284,6 @@ def convert(path: Path, folder: Path) -> None:
     (name), ``length`` in samples, ``start``, numbers before it in its subject's file, and
     ``same_as``, a subject who has a trial with the very same signals, or 0.
     """
-    table, signals, labels = _read(path)
-    n_chans = signals[0].shape[0]
-    table["length"] = [signal.shape[1] for signal in signals]
-    table["start"] = (table.groupby("subject")["length"].cumsum() - table["length"]) * n_chans
-    table["same_as"], seen = 0, {}
-    for subject, rows in table.groupby("subject").groups.items():
-        with open(folder / f"sub-{subject}.float32", "wb") as file:
-            for row in rows:
-                numbers = signals[row].float().contiguous().numpy()
-                file.write(numbers)
-                digest = hashlib.blake2b(numbers, digest_size=16).digest()
-                if seen.setdefault(digest, row) != row:
-                    table.loc[row, "same_as"] = table.loc[seen[digest], "subject"]
-    table.to_csv(folder / "trials.csv", index=False)
-    facts = json.dumps({"labels": labels, "n_chans": n_chans})
-    (folder / "facts.json").write_text(facts, encoding="utf-8")
-
-
-def _read(path: Path) -> tuple[pd.DataFrame, list, list[str]]:
-    """Subject, label and image of each trial, the signals, and the names of the labels."""
     import torch
 
     content = load_torch(path)
@@ -315,28 +291,41 @@ def _read(path: Path) -> tuple[pd.DataFrame, list, list[str]]:
         labels, images = (dict(enumerate(map(str, content[key]))) for key in ("labels", "images"))
         trials = content["dataset"]
         shown = [t["image"] for t in trials]
+        signals = [torch.as_tensor(trial["eeg"]) for trial in trials]
         table = pd.DataFrame(
             {
                 "subject": [index(trial["subject"]) for trial in trials],
                 "label": [index(trial["label"]) for trial in trials],
                 "image": [image_name(i if isinstance(i, str) else images[index(i)]) for i in shown],
+                "length": [length for _, length in (signal.shape for signal in signals)],
             }
         )
-        signals = [torch.as_tensor(trial["eeg"]) for trial in trials]
-        n_chans = {n_chans for n_chans, length in (signal.shape for signal in signals)}
+        n_chans = sorted({len(signal) for signal in signals})
         if len(n_chans) != 1:
-            raise ValueError(f"trials of {sorted(n_chans)} channels")
+            raise ValueError(f"trials of {n_chans} channels")
         if (table["subject"] < 1).any() or not table["label"].isin(list(labels)).all():
             raise ValueError("a subject or label that is not there")
         if len(set(labels.values())) < len(labels):
             raise ValueError("a label's name twice")
     except WRONG_KIND as error:
-        what = f"{type(error).__name__} {error}"
         allowed = (
             "a dict with dataset (a list of dicts: eeg, image, label, subject), labels, images"
         )
-        raise wrong_structure(path, what, allowed) from None
-    return table, signals, list(labels.values())
+        raise wrong_structure(path, error, allowed) from None
+    by_subject = table.groupby("subject")
+    table["start"] = (by_subject["length"].cumsum() - table["length"]) * n_chans[0]
+    table["same_as"], seen = 0, {}
+    for subject, rows in by_subject.groups.items():
+        with open(folder / f"sub-{subject}.float32", "wb") as file:
+            for row in rows:
+                numbers = signals[row].float().contiguous().numpy()
+                file.write(numbers)
+                digest = hashlib.blake2b(numbers, digest_size=16).digest()
+                table.loc[row, "same_as"] = seen.get(digest, 0)
+                seen.setdefault(digest, subject)
+    table.to_csv(folder / "trials.csv", index=False)
+    facts = json.dumps({"labels": list(labels.values()), "n_chans": n_chans[0]})
+    (folder / "facts.json").write_text(facts, encoding="utf-8")
 
 
 def image_name(image: str) -> str:

@@ -73,7 +73,6 @@ class Loader(Dataset):
 
     @property
     def processed(self) -> tuple[str, ...]:
-        """Steps of the authors' preprocessing."""
         return (
             "recorded with 0.01-100 Hz",
             "baseline of 0.2 s before the image subtracted",
@@ -85,7 +84,6 @@ class Loader(Dataset):
         return self._metadata(subject)[list(METADATA)].reset_index(drop=True)
 
     def info(self, subject: int) -> mne.Info:
-        """Channels with positions, and the sampling rate."""
         content = self._content(subject)
         return channel_info(content["ch_names"], content["sfreq"], unitless=True)
 
@@ -102,7 +100,6 @@ class Loader(Dataset):
 
     @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
-        """Pictures that were found; empty where there is no folder of pictures."""
         return find_pictures(self.folder / f"{self.options.part}_images", self._images, self._note)
 
     def files(self, subject: int | None = None) -> list[Path]:
@@ -115,7 +112,6 @@ class Loader(Dataset):
         return [path for path in paths if path.is_file()]
 
     def card(self) -> dict[str, str]:
-        """Facts for the data card."""
         return download.CARDS["things_eeg2"] | {"processed": "; ".join(self.processed)}
 
     @cached_property
