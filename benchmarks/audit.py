@@ -90,10 +90,10 @@ def _block(_: float, seed: int) -> list[dict]:
         rows.append(
             {
                 "cause": cause,
-                "accuracy": card.accuracy.estimate,
+                "accuracy": card.control("accuracy").estimate,
                 "kind": found.kind,
                 "flagged": found.flagged,
-                "decoded": card.accuracy.p_value < 0.05,
+                "decoded": card.control("accuracy").p_value < 0.05,
                 "share": share.estimate,
                 "low": share.low,
                 "high": share.high,
@@ -123,7 +123,7 @@ def _random(_: float, seed: int) -> list[dict]:
                 "cause": cause,
                 "kind": conclude(card).kind,
                 "flagged": conclude(card).flagged,
-                "decoded": card.accuracy.p_value < 0.05,
+                "decoded": card.control("accuracy").p_value < 0.05,
                 "random": near,
                 "apart": far,
                 "agree": gap.low <= 0 <= gap.high,
@@ -141,7 +141,7 @@ def _drift(strength: float, seed: int) -> list[dict]:
     found["power_and_mean"] = controls.power_and_mean(trials, seed)
     found["time_windows"] = controls.time_windows(trials, seed)
     seen = {n: bool(found[n].p_value < 0.05) for n in SEEN_BY if n != "flagged"}
-    return [{"value": card.accuracy.estimate, **seen, "flagged": conclude(card).flagged}]
+    return [{"value": card.control("accuracy").estimate, **seen, "flagged": conclude(card).flagged}]
 
 
 def _block_table(rows: pandas.DataFrame) -> pandas.DataFrame:

@@ -43,7 +43,7 @@ def test_the_accuracy_on_randomised_trials_survives_and_invented_blocks_are_repo
         card = run_audit(trials, subject, controls=("clock", "comparisons"))
         assert conclude(card).kind == "independent of time"
         assert {r["labels"] for r in card.control("phantom_blocks").rows} == {"real", "phantom"}
-        accuracies.append(card.accuracy.estimate)
+        accuracies.append(card.control("accuracy").estimate)
         lost.append(card.control("temporal_distance").estimate)
     assert np.mean(accuracies) > 0.5  # chance 0.33
     assert abs(np.mean(lost)) < 0.15

@@ -28,7 +28,6 @@ GROUPS = ("clock", "signals", "pictures", "comparisons", "share")
 CLOCK_CONTROLS = ("pseudo_class", "temporal_distance", "confusion_distance", "student_confusion")
 """Those that look for a clock; the step from a sign to a clock is taken for all together."""
 ALPHA = 0.01
-NO_AUDIT = "No subject of this run was audited, so its accuracies cannot be read: run chapter 8."
 
 
 @dataclass(frozen=True)
@@ -45,21 +44,16 @@ class AuditCard:
         none = Control(reason=f"{name} was not run.", name=name)
         return next((c for c in self.controls if c.name == name), none)
 
-    @property
-    def accuracy(self) -> Control:
-        """The figure that is audited."""
-        return self.control("accuracy")
-
     def table(self) -> pandas.DataFrame:
         """One row per control: what was done, the figure with chance, interval and n, in words."""
         return control_table(sorted(self.controls, key=lambda c: c.number))
 
     def scores(self) -> pandas.DataFrame:
         """The available controls, as `eeglib.chapter.Chapter.finish` takes them."""
-        columns = ["name", "estimate", "chance", "low", "high", "n", "p_value"]
-        table = pandas.DataFrame([asdict(c) for c in self.controls if c.available])[columns]
-        table = table.rename(columns={"name": "metric", "estimate": "value"})
-        return table.assign(method="audit")
+        names = {"name": "metric", "estimate": "value"}
+        columns = ["metric", "value", "chance", "low", "high", "n", "p_value"]
+        table = pandas.DataFrame([c for c in self.controls if c.available]).rename(columns=names)
+        return table[columns].assign(method="audit")
 
     def facts(self) -> dict[str, Any]:
         """Everything, for ``metrics.json``; `from_facts` reads it."""
@@ -78,7 +72,7 @@ class AuditCard:
 def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
     """One row per control: what was done, the figure with chance, interval and n, in words."""
     columns = ["number", "title", "estimate", "chance", "low", "high", "n", "p_value", "verdict"]
-    table = pandas.DataFrame([asdict(c) for c in controls])[columns]
+    table = pandas.DataFrame(controls)[columns]
     table["number"] = [str(c.number or "") for c in controls]
     words = ["" if math.isnan(c.p_value) else f"{c.p_value:.3f}" for c in controls]
     table["p_value"] = ["<0.001" if word == "0.000" else word for word in words]
@@ -133,10 +127,9 @@ def run_audit(
             control.confusion_distance(trials, probabilities, seed),
         ]
     if "pictures" in controls:
-        predicted = probabilities.argmax(axis=1)
         results += [
             control.image_identification(trials, image_features, seed),
-            control.generation_controls(trials, image_features, predicted),
+            control.generation_controls(trials, image_features, probabilities.argmax(axis=1)),
         ]
     if "signals" in controls:
         results += [control.power_and_mean(trials, seed), control.time_windows(trials, seed)]
@@ -183,7 +176,7 @@ def conclude(card: AuditCard) -> Conclusion:
         )
     follows = card.control("label_from_clock").p_value < ALPHA
     flagged = least.p_value < limit and follows
-    own, network = card.accuracy, card.control("student")
+    own, network = card.control("accuracy"), card.control("student")
     score = f"The accuracy is {own.estimate:.3f} (chance {own.chance:.3f}, n = {own.n})"
     decoded = own.p_value < SIGN
     if network.available:
@@ -229,28 +222,15 @@ def read_cards(
 
 def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
     """One row per subject: accuracy, what a clock does to it, what is left, the conclusion."""
-    columns = {
-        "across_subjects": "trained on others",
-        "student": "network",
-        "power_and_mean": "power only",
-        "phantom_blocks": "real minus phantom",
-        "pseudo_class": "half of a block",
-        "temporal_distance": "lost with a gap in time",
-        "confusion_distance": "errors and time (rho)",
-        "image_identification": "image within class",
-    }
-    if not cards:
-        return pandas.DataFrame()
-    scores = pandas.concat([card.scores().assign(subject=card.subject) for card in cards])
-    own = scores[scores["metric"] == "accuracy"].set_index("subject")
-    table = own[["value", "chance", "n"]].rename(columns={"value": "accuracy"})
-    values = scores.pivot(index="subject", columns="metric", values="value")
-    table = table.join(values.reindex(columns=list(columns)).rename(columns=columns))
-    table["stimulus-driven share"] = [
-        f"{share.low:.2f} to {share.high:.2f}" if share.available else "not known"
-        for share in (card.share for card in cards)
-    ]
-    return table.assign(conclusion=[conclude(card).kind for card in cards])
+    rows = []
+    for card in cards:
+        own, share = card.control("accuracy"), card.share
+        row = {"accuracy": own.estimate, "chance": own.chance, "n": own.n}
+        row |= {title: card.control(name).estimate for name, title in WORDS["columns"].items()}
+        interval = f"{share.low:.2f} to {share.high:.2f}" if share.available else "not known"
+        rows.append(row | {"stimulus-driven share": interval, "conclusion": conclude(card).kind})
+    subjects = pandas.Index([card.subject for card in cards], name="subject")
+    return pandas.DataFrame(rows, index=subjects)
 
 
 def summarize_cards(cards: Sequence[AuditCard], **bootstrap: Any) -> str:
@@ -259,7 +239,7 @@ def summarize_cards(cards: Sequence[AuditCard], **bootstrap: Any) -> str:
     ``bootstrap`` goes to `eeglib.evaluation.summarize_methods`.
     """
     if not cards:
-        return NO_AUDIT
+        return WORDS["no audit"]
     scores = pandas.concat([c.scores().assign(subject=c.subject) for c in cards])
     means = summarize_methods(scores, **bootstrap).set_index("metric")
 

@@ -1,7 +1,4 @@
-"""The controls of chapter 8: can a clock be read, does it help the decoder, is it the picture?
-
-Each function gives a `Control`. Where the data do not support one, it says why.
-"""
+"""The controls of chapter 8: can a clock be read, does it help the decoder, is it the picture?"""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from eeglib.audit.decoders import Folds, discriminant, one_thread, predict, whit
 from eeglib.audit.features import SHUFFLED, AuditError, AuditTrials
 from eeglib.reconstruction.identification import identify_within_class
 
-N_PERMUTATIONS = 5000
+N_PERMUTATIONS, N_REFITS = 5000, 40
 WORDS = yaml.safe_load(Path(__file__).with_name("controls.yml").read_text(encoding="utf-8"))
 SIGN = 0.05
 """p-value below which the words about a control change; see `eeglib.audit.card.conclude`."""
@@ -127,12 +124,10 @@ def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
     position, session, labels = trials.position, trials.session, trials.labels
     predicted = np.empty(len(labels), dtype=int)
     for train, test in decoders.random_folds(trials, seed=seed):
-        for row in test:
-            same = session[train] == session[row]
-            pool = train[same] if same.any() else train
-            ahead = position[row] - position[pool]
-            ahead = np.where(ahead > 0, ahead, np.abs(ahead) + len(labels))
-            predicted[row] = labels[pool[ahead.argmin()]]
+        ahead = position[test][:, None] - position[train]
+        ahead = np.where(ahead > 0, ahead, len(labels) - ahead)
+        ahead[session[test][:, None] != session[train]] += 2 * len(labels)
+        predicted[test] = labels[train[ahead.argmin(axis=1)]]
     return accuracy_of(predicted, labels)
 
 
@@ -141,9 +136,9 @@ def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
 def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Control:
     """Control 3: tell the first half of a block from its second half, within one class.
 
-    Class and image are on both sides alike; only the time differs. Each half is cut into
-    ``n_folds`` stretches, of which one of each half is tested at a time, without the ``guard``
-    trials next to it; nearest mean in the space of the class means, where the decoder looks.
+    Only the time differs. Each half is cut into ``n_folds`` stretches, of which one of each half is
+    tested at a time, without the ``guard`` trials next to it; nearest mean in the space of the
+    class means, where the decoder looks.
     """
     position = trials.position
     if trials.design == "randomized":  # blocks mean nothing for the classes: runs of trials instead
@@ -178,11 +173,10 @@ def pseudo_class(trials: AuditTrials, n_folds: int = 4, guard: int = 2) -> Contr
 def temporal_distance(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 4: what is lost when training trials near in time are left out.
 
-    Each class is tested in contiguous stretches, with wider and wider gaps to the training
-    trials; the estimate is the accuracy on random splits minus that on stretches with a gap of
-    4 trials, on the same trials. The random splits (three draws) train on no more trials of a class
-    than the stretches leave, else the smaller training would pass for a clock. Bootstrap over
-    stretches of ten trials.
+    The estimate is the accuracy on random splits minus that on contiguous stretches of each class
+    with a gap of 4 trials, on the same trials. The random splits (three draws) train on no more
+    trials of a class, else the smaller training would pass for a clock. Bootstrap over stretches
+    of ten trials.
     """
     position, by_gap, rows = trials.position, {}, []
     for gap in (0, 2, 4, 8, 16):
@@ -250,9 +244,11 @@ def confusion_distance(
     distance = np.abs(when[a] - when[b])
     # Exchanging times moves whole rows and columns: the ranks of the distances stay the same set.
     ranks = np.zeros(pairs.shape)
-    ranks[a, b] = ranks[b, a] = _standard_ranks(distance)
-    target, rng = _standard_ranks(confusion[a, b]), np.random.default_rng(seed)
+    ranks[a, b] = ranks[b, a] = stats.zscore(stats.rankdata(distance))
+    # A mean of products of standardised ranks is Spearman's correlation.
+    target = stats.zscore(stats.rankdata(confusion[a, b])) / len(a)
     value, moved, drawn = float(target @ ranks[a, b]), np.arange(len(classes)), []
+    rng = np.random.default_rng(seed)
     sessions = [np.flatnonzero(session == s) for s in np.unique(session)]
     for _ in range(N_PERMUTATIONS):
         for own in sessions:
@@ -330,9 +326,7 @@ def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
 
 
 @control
-def permutation_within_blocks(
-    trials: AuditTrials, n_permutations: int = 40, seed: int = 0
-) -> Control:
+def permutation_within_blocks(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 12: permute the labels within blocks, train and test again; two folds, for speed.
 
     The estimate is the accuracy minus the mean of the permuted ones; its interval is theirs laid
@@ -349,7 +343,7 @@ def permutation_within_blocks(
         blocks = trials.session
     folds = decoders.random_folds(trials, seed=seed)[:2]
     rng, draws, labels = np.random.default_rng(seed), [], trials.labels
-    for _ in range(n_permutations + 1):
+    for _ in range(1 + N_REFITS):
         metadata = trials.metadata.assign(label=labels)
         draws.append(_hits(replace(trials, metadata=metadata), folds))
         labels = trials.labels.copy()
@@ -359,7 +353,7 @@ def permutation_within_blocks(
     unpermuted, permuted = draws[0], np.array(draws[1:])
     value = unpermuted - permuted.mean()
     low, high = value + np.percentile(permuted - permuted.mean(), [2.5, 97.5])
-    p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + n_permutations))
+    p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + N_REFITS))
     return Control(float(value), 0.0, float(low), float(high), n, p_value)
 
 
@@ -370,8 +364,7 @@ def image_identification(
 ) -> Control:
     """Control 6: find the right image among those of the same block or class.
 
-    A clock that runs per block knows the class and cannot know which of its images was shown
-    when, because they came in random order: this control is blind to it.
+    A clock cannot know which image of a block was shown when: they came in random order.
 
     Notes
     -----
@@ -411,10 +404,9 @@ def generation_controls(
 
     Notes
     -----
-    Two-way identification: is the drawing more like (cosine) the image that was shown than like
-    one of another class; chance one half. The estimate is that of the decoder's classes minus what
-    its accuracy predicts: ``a R + (1 - a) W``, with the means R for the right and W for a wrong
-    class.
+    Two-way identification: is the drawing more like (cosine) the image shown than like one of
+    another class? The estimate is that of the decoder's classes minus what its accuracy predicts:
+    ``a R + (1 - a) W``, with the means R for the right and W for a wrong class.
     """
     if image_features is None:
         raise AuditError(NO_IMAGES)
@@ -461,12 +453,6 @@ def _distance_row(trials: AuditTrials, split: str, hits: np.ndarray, folds: Fold
         nearest.append(distance.min(axis=1))
     middle = float(np.median(np.concatenate(nearest)))
     return {"split": split, "accuracy": float(hits.mean()), "n": len(hits), "distance": middle}
-
-
-def _standard_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks with mean 0 and length 1: the product of two is Spearman's correlation."""
-    ranks = stats.rankdata(values) - (len(values) + 1) / 2
-    return ranks / np.linalg.norm(ranks)
 
 
 def _detrended(values: np.ndarray, labels: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -74,13 +74,8 @@ class AuditTrials:
     def position(self) -> np.ndarray:
         """Rank of each trial in the order of presentation; an `AuditError` without one."""
         if not self.ordered:
-            raise AuditError(
-                "the order of presentation is not known; add the column order to the events."
-            )
-        position = np.empty(len(self.metadata), dtype=int)
-        rows = np.lexsort((self.metadata["order"].to_numpy(), self.session))
-        position[rows] = np.arange(len(position))
-        return position
+            raise AuditError("the order of presentation is not known; add order to the events.")
+        return np.lexsort((self.metadata["order"].to_numpy(), self.session)).argsort()
 
     @property
     def time(self) -> np.ndarray:
@@ -98,9 +93,7 @@ class AuditTrials:
             return None
         rows = np.argsort(self.position)
         changes = (np.diff(self.labels[rows]) != 0) | (np.diff(self.session[rows]) != 0)
-        blocks = np.empty(len(rows), dtype=int)
-        blocks[rows] = np.r_[0, np.cumsum(changes)]
-        return blocks
+        return np.r_[0, np.cumsum(changes)][self.position]
 
     @property
     def design(self) -> str:
@@ -173,9 +166,7 @@ def audit_trials(
     return AuditTrials(measured(data), metadata.reset_index(drop=True), spectra, windows)
 
 
-def bands_within(
-    sfreq: float, band: tuple[float, float] | None = None
-) -> dict[str, tuple[float, float]]:
+def bands_within(sfreq: float, band: tuple[float, float] | None = None) -> dict[str, tuple]:
     """Parts of `BANDS` inside a band and below half the sampling rate; none narrower than 2 Hz."""
     low, high = band or (0.0, np.inf)
     inside = {n: (max(a, low), min(b, high, sfreq / 2)) for n, (a, b) in BANDS.items()}

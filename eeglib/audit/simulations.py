@@ -77,15 +77,8 @@ def simulate_trials(
         for values in (filtered, signal)
     )
     order = subject.schedule["stimulus"].to_numpy()
-    metadata = (
-        stimuli.loc[order]
-        .reset_index(drop=True)
-        .assign(
-            session=0,
-            block=subject.schedule["block"].to_numpy(),
-            order=np.arange(len(order)),
-            time=subject.schedule["onset"].to_numpy(),
-        )
+    metadata = subject.schedule.rename(columns={"onset": "time"}).assign(
+        order=np.arange(len(order)), image=images[order], label=labels[order]
     )
     return audit_trials(narrow, SFREQ, metadata, wide, BAND), features[order]
 
