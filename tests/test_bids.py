@@ -275,16 +275,6 @@ def test_missing_tables_of_channels_and_positions_do_not_hurt(tmp_path):
     assert "participants" not in report
 
 
-def test_channels_of_unknown_names_have_no_positions(tmp_path):
-    make(tmp_path)
-    for pattern in ("*_electrodes.tsv", "*_coordsystem.json", "*_channels.tsv"):
-        next(tmp_path.rglob(pattern)).unlink()
-    edit(tmp_path, "_eeg.vhdr", lambda t: re.sub("(Fz|Cz|Pz|Oz)(?=,)", r"E\1", t))
-    info = load(tmp_path).info(1)
-    assert info["ch_names"] == ["EFz", "ECz", "EPz", "EOz"]
-    assert info.get_montage() is None
-
-
 @pytest.mark.parametrize("kind", ["epoched", "discontinuous"])
 def test_joints_are_marked(tmp_path, kind):
     make(tmp_path, trial_type=["cat", "dog", "boundary"] * 3)

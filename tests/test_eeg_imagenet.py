@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import twins
 
-from eeglib.datasets import METADATA, DatasetError, DatasetWarning, available, open_dataset
+from eeglib.datasets import METADATA, DatasetError, DatasetWarning, open_dataset
 from eeglib.datasets.eeg_imagenet import CHANNELS, MICROVOLTS_PER_COUNT
 from eeglib.decoding.splits import Split, check_disjoint
 from eeglib.profile import DatasetSettings, load_profile
@@ -35,10 +35,6 @@ def of_subject(content, subject):
     return [trial for trial in content["dataset"] if trial["subject"] == subject]
 
 
-def test_registered():
-    assert {"eeg_imagenet", "randomized_trials", "things_eeg2"} <= set(available())
-
-
 @pytest.mark.parametrize("name", ["eeg_imagenet", "randomized_trials", "things_eeg2"])
 def test_shipped_profile_fits_its_loader(name, tmp_path):
     profile = load_profile(name)
@@ -58,6 +54,7 @@ def test_trials_in_volts_cut_and_in_the_order_of_presentation(folder, content):
     assert epochs.tmin == pytest.approx(0.020)
     assert len(epochs.times) == 440
     assert epochs.metadata["order"].is_monotonic_increasing
+    assert (epochs.metadata.groupby("block")["label"].nunique() == 1).all()
     by_image = {content["images"][t["image"]]: t for t in of_subject(content, 4)}
     data = epochs.get_data()
     assert data.dtype == np.float32
@@ -68,16 +65,11 @@ def test_trials_in_volts_cut_and_in_the_order_of_presentation(folder, content):
     assert epochs.metadata["label"].tolist() == names
 
 
-def test_a_class_is_one_block(folder):
-    table = loader(folder).trials(4)
-    assert (table.groupby("block")["label"].nunique() == 1).all()
-    assert (table["session"] == table["block"] // 10).all()
-
-
 def test_order_is_unknown_without_the_list(content, tmp_path):
     twins.write_torch(tmp_path / RAW, content)
     dataset = loader(tmp_path)
     assert (dataset.trials(4)[["order", "block", "session"]] == -1).all(axis=None)
+    assert dataset.published_split(dataset.trials(4)) is None
     assert any("order of presentation is not known" in line for line in dataset.report())
 
 
@@ -136,12 +128,6 @@ def test_stimuli_and_published_split(folder):
     assert any(not np.array_equal(parts[name], other[name]) for name in parts)
 
 
-def test_published_split_is_none_without_the_file(content, tmp_path):
-    twins.write_torch(tmp_path / RAW, content)
-    dataset = loader(tmp_path)
-    assert dataset.published_split(dataset.trials(1)) is None
-
-
 def test_filtered_variant_is_not_filtered_twice(content, tmp_path):
     from eeglib.preprocessing import remaining_steps
 
@@ -185,25 +171,8 @@ def test_duplicated_subject_is_reported(tmp_path):
         again.prepare()  # from the record, without looking again
 
 
-@pytest.mark.parametrize("dtype", ["int16", "float64"])
-def test_other_number_types(tmp_path, dtype):
-    content = twins.eeg_imagenet(n_classes=2, images_per_class=3, dtype=dtype)
-    epochs = loader_of(tmp_path, content).epochs(4)
-    assert 1e-6 < epochs.get_data().std() < 1e-3
-
-
-def test_filters_run_on_it(folder):
-    from eeglib.preprocessing import preprocess
-
-    filtering = load_profile("eeg_imagenet").filtering
-    result = preprocess(loader(folder), 4, **filtering.model_dump())
-    assert result.epochs.get_data().shape[1:] == (128, 440)
-    assert result.epochs.get_data().std() == pytest.approx(1, abs=0.01)
-    assert result.epochs.tmin == 0.02
-
-
 def test_randomized_trials(tmp_path):
-    content = twins.eeg_imagenet(3, 4, subjects=(1,), n_chans=96, lengths=(512, 512))
+    content = twins.eeg_imagenet(3, 4, (1,), n_chans=96, lengths=(512, 512), dtype="int16")
     for trial in content["dataset"]:
         trial["image"] = content["images"][trial["image"]] + ".JPEG"  # names instead of numbers
     twins.write_torch(tmp_path / "imagenet40-1000-1.pth", content)

@@ -134,19 +134,6 @@ def test_the_worked_example(tmp_path, monkeypatch):
     assert done.epochs.get_data().shape == (6, 61, 256)
 
 
-def test_the_sample_of_the_original_files_has_the_columns_of_the_example(tmp_path):
-    samples = sorted((SHARED.parent / "original_csv_sample").glob("*.csv"))
-    if not samples:
-        pytest.skip("needs the sample of the UCI database, which is not here")
-    write_csv(tmp_path, 1, 1)
-    made = pd.read_csv(tmp_path / "Data1.csv")
-    for sample in samples:
-        table = pd.read_csv(sample)
-        assert table.columns[1:].tolist() == made.columns[1:].tolist()
-        assert len(table) == len(made)
-        assert {"X", "Y", "nd"} <= set(table["sensor position"])
-
-
 @pytest.fixture
 def registered(tmp_path, monkeypatch):
     """The page's loader as a module of `eeglib.datasets`."""

@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pooch
 import requests
@@ -45,25 +44,10 @@ class RemoteFile(BaseModel, extra="forbid"):
     optional: str = ""
 
 
-def _remote_files(entry: dict[str, Any]) -> list[RemoteFile]:
-    """One file, or one for each subject where there is a list of sums."""
-    if not isinstance(entry.get("sha256"), list):
-        return [RemoteFile(**entry)]
-    files = []
-    for subject, sha256 in enumerate(entry["sha256"], 1):
-        name = entry["name"].format(subject=subject)
-        own = {"name": name, "url": entry["url"].format(name=name)}
-        files.append(RemoteFile(**entry | own | {"subject": subject, "sha256": sha256}))
-    return files
-
-
 TABLE = yaml.safe_load(Path(__file__).with_name("published.yml").read_text(encoding="utf-8"))
 CARDS = {name: entry["card"] for name, entry in TABLE.items()}
 """Facts of each published data set, by the name of its module."""
-FILES = {
-    name: [file for fields in entry["files"] for file in _remote_files(fields)]
-    for name, entry in TABLE.items()
-}
+FILES = {name: [RemoteFile(**file) for file in entry["files"]] for name, entry in TABLE.items()}
 """The files of each data set, by the name of its module."""
 
 
