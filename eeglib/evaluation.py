@@ -142,18 +142,9 @@ def recall_by_class(
 ) -> pandas.DataFrame:
     """Share of each class's trials that were named rightly.
 
-    Parameters
-    ----------
-    labels, predicted : array of int, shape (n_trials,)
-    class_names : sequence of str
-    confidence : float
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per class: ``class, recall, chance, n, low, high``; NaN where a class has no trial.
-        Chance is that of top-1 accuracy. Intervals are Wilson's, which stay within 0 and 1 and
-        are not empty at either.
+    Takes labels and predicted classes, int of shape (n_trials,); gives a row per class: ``class,
+    recall, chance, n, low, high``; NaN where a class has no trial. Chance is that of top-1
+    accuracy. Intervals are Wilson's, which stay within 0 and 1 and are not empty at either.
     """
     counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
     chance = counts.sum(axis=1).max() / counts.sum()
@@ -176,18 +167,9 @@ def score_table(
 ) -> pandas.DataFrame:
     """Scores of one subject in the layout of the paper's Table 1.
 
-    Parameters
-    ----------
-    scores : mapping of method to table
-        Tables of `score` for the same trials.
-    titles : mapping of method to str | None
-        Names to print; the method's own where left out.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per method and a last row for chance; each cell reads ``value [low, high]``. The
-        column ``n`` counts the trials, ``p`` is the exact test of top-1 accuracy against chance.
+    Takes for each method its table of `score`, for the same trials, and the names to print. Gives
+    a row per method and a last row for chance; each cell reads ``value [low, high]``. The column
+    ``n`` counts the trials, ``p`` is the exact test of top-1 accuracy against chance.
     """
     rows = {}
     for method, table in scores.items():
@@ -213,19 +195,9 @@ def pair_table(
 ) -> pandas.DataFrame:
     """Difference in top-1 accuracy of each method from a reference, on the same trials.
 
-    Parameters
-    ----------
-    predictions : mapping of method to array, shape (n_trials, n_classes)
-        The reference is ``distillation_stft`` or, without it, the last.
-    labels : array of int, shape (n_trials,)
-    n_bootstrap, confidence, seed
-        As in `score`.
-    titles : mapping of method to str | None
-
-    Returns
-    -------
-    pandas.DataFrame
-        Empty if there is nothing to compare.
+    Takes for each method its probabilities, shape (n_trials, n_classes); the reference is
+    ``distillation_stft`` or, without it, the last. Other arguments as in `score` and
+    `score_table`. The table is empty if there is nothing to compare.
     """
     ours = "distillation_stft"
     reference = ours if ours in predictions else list(predictions)[-1]
@@ -251,16 +223,7 @@ def pair_table(
 def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -> pandas.DataFrame:
     """Which subjects finished which chapters; those who did not are missing from the group.
 
-    Parameters
-    ----------
-    subjects : sequence of int
-    finished : mapping of chapter to subjects
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per subject, a column per chapter; of more than 40 subjects the complete ones share
-        one row.
+    A row per subject, a column per chapter; of more than 40 subjects the complete share one row.
     """
     index = pandas.Index(subjects, name="subject")
     table = pandas.DataFrame(
@@ -275,18 +238,7 @@ def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -
 
 
 def subject_scores(results: Mapping[int, object]) -> pandas.DataFrame:
-    """Scores of a chapter for every subject in one table.
-
-    Parameters
-    ----------
-    results : mapping of subject to the chapter's metrics
-        From ``chapter.results(name)``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``subject, method, metric, value, chance, n, low, high, p_value``.
-    """
+    """Scores of ``chapter.results(name)`` in one table: those of `score`, with subject and method."""
     return pandas.DataFrame(
         [{"subject": s, **dict(row)} for s, metrics in results.items() for row in metrics.scores]
     )
@@ -297,20 +249,11 @@ def summarize_methods(
 ) -> pandas.DataFrame:
     """Mean and standard deviation over subjects for every method, as in the paper's Table 1.
 
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        From `subject_scores`.
-    n_bootstrap, confidence, seed
-        For the interval of the mean: percentile bootstrap over subjects.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Per method, and metric that all its subjects have: ``method, metric, value`` (the mean)``,
-        sd, chance, n_subjects, n`` (trials in all)``, low, high``. ``sd`` divides by
-        n_subjects - 1 and is NaN for one subject, as are ``low`` and ``high``: one subject says
-        nothing about others.
+    Takes `subject_scores`, and draws, level and seed of the intervals: percentile bootstrap over
+    subjects. Gives, per method and metric that all its subjects have, ``method, metric, value``
+    (the mean)``, sd, chance, n_subjects, n`` (trials in all)``, low, high``. ``sd`` divides by
+    n_subjects - 1 and is NaN for one subject, as are ``low`` and ``high``: one subject says
+    nothing about others.
     """
     if scores.empty:
         raise ValueError("There are no subjects to summarise. Run the chapters before first.")
@@ -350,18 +293,9 @@ TABLE_1 = pandas.read_csv(Path(__file__).with_name("table_1.csv"), index_col="me
 
 
 def published_beside(summary: pandas.DataFrame, titles: Mapping[str, str]) -> pandas.DataFrame:
-    """Our means over subjects with the paper's beside them; for the paper's own data only.
+    """Our means of `summarize_methods` with the paper's beside them; for the paper's own data only.
 
-    Parameters
-    ----------
-    summary : pandas.DataFrame
-        From `summarize_methods`.
-    titles : mapping of method to str
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per method of `TABLE_1`; columns (metric, ours or paper).
+    A row per method of `TABLE_1`; columns (metric, ours or paper).
     """
     rows = {}
     for method, table in summary.groupby("method", sort=False):

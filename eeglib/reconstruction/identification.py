@@ -243,21 +243,9 @@ def made_up_trials(
 ) -> np.ndarray:
     """Make up a trial for each picture: noise that channels share, and a response to its pixels.
 
-    Parameters
-    ----------
-    pictures : sequence of PIL.Image.Image
-    labels : array of int, shape (n_pictures,)
-    image_share : float
-        Share of the response's variance over pictures that belongs to the single picture and not
-        to its class, in [0, 1].
-    strength : float
-        Standard deviation of the response, in those of the noise.
-    seed : int
-
-    Returns
-    -------
-    array, shape (n_pictures, 32, 100)
-        Channels and times at `SFREQ`, without unit.
+    Of the response's variance over pictures, `image_share` (0 to 1) belongs to the single picture
+    and not to its class, one of `labels`; `strength` is its standard deviation, in those of the
+    noise. Gives an array of shape (n_pictures, 32 channels, 100 times at `SFREQ`), without unit.
     """
     rng = np.random.default_rng(seed)
     small = [p.convert("RGB").resize((8, 8), Image.Resampling.BOX) for p in pictures]

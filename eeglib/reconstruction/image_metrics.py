@@ -82,24 +82,11 @@ class Network:
 def load_network(
     name: str, class_names: Sequence[str] = (), folder: Path | None = None, device: str = "cpu"
 ) -> Network:
-    """Load a network by name.
+    """Load one of `NETWORKS`; a `ReconstructionError` says why its weights cannot be had.
 
-    Parameters
-    ----------
-    name : str
-        One of `NETWORKS`.
-    class_names : sequence of str
-        Among which ``demo-clip`` chooses; not used by the others.
-    folder : Path | None
-        Where weight files lie, under their published names; what is absent there is downloaded.
-        Nothing but tensors is read from them: others may run code when opened.
-    device : str
-        Such as ``cpu`` or ``cuda``.
-
-    Raises
-    ------
-    ReconstructionError
-        If the name is unknown, or its weights cannot be had or do not fit.
+    Among `class_names` chooses ``demo-clip``; the others know their own. `folder` is where weight
+    files lie, under their published names; what is absent there is downloaded. Nothing but tensors
+    is read from them: others may run code when opened.
     """
     if name not in NETWORKS:
         raise ReconstructionError(f"No network named {name!r}; there are {', '.join(NETWORKS)}.")
