@@ -238,7 +238,7 @@ def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -
 
 
 def subject_scores(results: Mapping[int, object]) -> pandas.DataFrame:
-    """Scores of ``chapter.results(name)`` in one table: those of `score`, with subject and method."""
+    """Scores of ``chapter.results(name)`` in one table, with the subject of each."""
     return pandas.DataFrame(
         [{"subject": s, **dict(row)} for s, metrics in results.items() for row in metrics.scores]
     )
