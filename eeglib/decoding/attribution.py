@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,27 +11,16 @@ from torch import nn
 
 from eeglib.decoding.training import on_device
 
-STEPS = 16
-"""Points on the way from the reference to the trial; the rest of completeness is reported."""
 
-
-@dataclass(frozen=True)
-class Attribution:
-    """Mean over trials of what each part of the spectrogram added to the logit of the true class.
-
-    Attributes
-    ----------
-    channels : array, shape (n_chans,)
-        Summed over the cells.
-    cells : array, shape (n_freqs, n_windows)
-        Summed over channels.
-    missed : float
-        Share of the change of the logits that the attributions do not account for.
-    """
+class Attribution(NamedTuple):
+    """What each part of the spectrogram added to the logit of the true class, mean over trials."""
 
     channels: np.ndarray
+    """Shape (n_chans,): summed over the cells."""
     cells: np.ndarray
+    """Shape (n_freqs, n_windows): summed over channels."""
     missed: float
+    """Share of the change of the logits that the attributions do not account for."""
 
 
 def attribute(
@@ -49,24 +38,19 @@ def attribute(
     reference : array, shape (n_chans, n_freqs, n_windows)
         The spectrogram without information: the mean over training trials.
 
-    Returns
-    -------
-    Attribution
-
     Notes
     -----
     Sundararajan, Taly & Yan (2017), with captum: the gradient of the logit, averaged along the
-    line from the reference to the trial and multiplied by their difference. Summed over the whole
-    spectrogram it gives the change of the logit; of how exactly it does, `missed` tells. It shows
-    what the *network* used, not where the brain holds the information: a channel may serve only to
-    cancel noise of its neighbours (Haufe et al. 2014).
+    line from the reference to the trial and multiplied by their difference. It shows what the
+    *network* used, not where the brain holds the information: a channel may serve only to cancel
+    noise of its neighbours (Haufe et al. 2014).
     """
     device = next(network.parameters()).device
     values, deltas = IntegratedGradients(network).attribute(
         on_device(spectrograms, device),
         on_device(reference[np.newaxis], device),
         target=torch.as_tensor(labels, device=device),
-        n_steps=STEPS,
+        n_steps=16,
         internal_batch_size=max(256, len(spectrograms)),
         return_convergence_delta=True,
     )

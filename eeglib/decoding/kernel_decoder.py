@@ -25,8 +25,6 @@ BANDS = ((0.0, 8.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 70.0))
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-N_FILTERS = 9
-SHRINKAGE = 0.05
 
 
 class KernelDecoder:
@@ -45,11 +43,6 @@ class KernelDecoder:
     band : tuple of float | None
         Pass band of the filter that the trials went through, Hz; views outside are left out.
 
-    Attributes
-    ----------
-    losses : dict of str to float
-        Validation log-loss (nats) of each set of views, with its best penalty; after `fit_predict`.
-
     Notes
     -----
     Kernel of a view: inner products of its features, scaled to a mean of 1 on the diagonal; views
@@ -58,22 +51,15 @@ class KernelDecoder:
     class indicators equals discriminant analysis with a shrunk covariance up to scale.
     """
 
-    def __init__(
-        self,
-        trials: np.ndarray,
-        sfreq: float,
-        groups: np.ndarray | None = None,
-        band: tuple[float, float] | None = None,
-    ):
+    def __init__(self, trials: np.ndarray, sfreq: float, groups=None, band=None):
         self.trials, self.sfreq = np.asarray(trials, dtype=np.float64), sfreq
-        self.groups = None if groups is None else np.asarray(groups)
-        if self.groups is not None and len(self.groups) != len(self.trials):
-            raise ValueError(f"There are {len(self.trials)} trials but {len(self.groups)} groups.")
+        self.members = None
+        if groups is not None:
+            self.members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
         low, high = band or (0.0, np.inf)
         self.waves = [w for w in WAVES if low < w < sfreq / 2 and (w <= high or w == WAVES[-1])]
         self.bands = [(a, b) for a, b in BANDS if b > low and a < high and b < sfreq / 2]
-        self.losses: dict[str, float] = {}
-        self._views: tuple[list[np.ndarray], dict[str, np.ndarray]] | None = None
+        self._described: tuple[list[np.ndarray], dict[str, np.ndarray]] | None = None
 
     def fit_predict(self, labels: np.ndarray, split: Split, n_classes: int) -> np.ndarray:
         """Fit on training, choose on validation, fit on both, predict test trials.
@@ -90,18 +76,14 @@ class KernelDecoder:
         array, shape (n_test_trials, n_classes)
             Probabilities.
         """
-        labels, self.losses, choices = np.asarray(labels), {}, []
-        own = np.arange(len(split.validation)), labels[split.validation]
-        kernels = _combinations(self._kernels(labels, split.training))
-        for views, kernel in kernels.items():
+        choices, own = [], (np.arange(len(split.validation)), labels[split.validation])
+        for views, kernel in _combinations(self._kernels(labels, split.training)).items():
             scores = _ridge(kernel, labels, split.training, split.validation, n_classes)
-            of_views = [
-                (-special.log_softmax(s * score, axis=1)[own].mean(), views, p, s)
+            choices += [
+                (-special.log_softmax(sharpness * score, axis=1)[own].mean(), views, p, sharpness)
                 for p, score in scores.items()
-                for s in SHARPNESS
+                for sharpness in SHARPNESS
             ]
-            self.losses[views] = min(of_views)[0]
-            choices += of_views
         _, views, penalty, sharpness = min(choices)
         both = np.concatenate([split.training, split.validation])
         kernel = _combinations(self._kernels(labels, both))[views]
@@ -110,14 +92,14 @@ class KernelDecoder:
 
     def _kernels(self, labels, train) -> dict[str, np.ndarray]:
         """Kernel matrix of each kind of view over all trials."""
-        waves, kernels = self._unlabelled(train)
+        waves, kernels = self._described or self._describe(train)
+        if self.members:  # what labels have no part in is then the same for every split
+            self._described = waves, kernels
         evoked = [self._kernel(_xdawn(w, labels, train), train) for w in waves]
         return {**kernels, "xDAWN": sum(evoked) / len(evoked)}
 
-    def _unlabelled(self, train) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """What labels have no part in; with groups it is the same for every split, and kept."""
-        if self._views is not None:
-            return self._views
+    def _describe(self, train) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """Filtered trials, and the kernels that labels have no part in."""
         waves = [self._filtered(0.0, high, train) for high in self.waves]
         middle = waves[min(2, len(waves) - 1)]
         kernels = {
@@ -131,8 +113,6 @@ class KernelDecoder:
             powers.append(self._kernel(features, train, scale=False))
         if powers:
             kernels["power"] = sum(powers) / len(powers)
-        if self.groups is not None:
-            self._views = waves, kernels
         return waves, kernels
 
     def _filtered(self, low: float, high: float, train) -> np.ndarray:
@@ -148,16 +128,13 @@ class KernelDecoder:
 
     def _groups(self, train) -> list[tuple[np.ndarray, np.ndarray]]:
         """Trials of each group, and those that its statistics are taken from."""
-        if self.groups is None:
-            return [(np.arange(len(self.trials)), train)]
-        members = [np.flatnonzero(self.groups == group) for group in np.unique(self.groups)]
-        return [(own, own) for own in members]
+        return [(m, m) for m in self.members] if self.members else [(slice(None), train)]
 
     def _whitened(self, trials: np.ndarray, train) -> np.ndarray:
         """Each trial's channels uncorrelated and of unit variance, on average over its group."""
         white = np.empty_like(trials)
         for own, reference in self._groups(train):
-            mean = _shrunk(_covariances(trials[reference]).mean(axis=0), SHRINKAGE)
+            mean = _shrunk(_covariances(trials[reference]).mean(axis=0))
             white[own] = invsqrtm(mean) @ trials[own]
         return white
 
@@ -168,8 +145,7 @@ class KernelDecoder:
             if scale:
                 features[own] /= _spread(features[reference], axis=0)
         kernel = features @ features.T
-        reference = train if self.groups is None else slice(None)
-        return kernel / kernel.diagonal()[reference].mean()
+        return kernel / kernel.diagonal()[slice(None) if self.members else train].mean()
 
 
 def _combinations(kernels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -206,7 +182,7 @@ def _covariances(trials: np.ndarray) -> np.ndarray:
     return trials @ trials.swapaxes(1, 2) / trials.shape[-1]
 
 
-def _shrunk(matrices: np.ndarray, share: float) -> np.ndarray:
+def _shrunk(matrices: np.ndarray, share: float = 0.05) -> np.ndarray:
     n_chans = matrices.shape[-1]
     level = np.trace(matrices, axis1=-2, axis2=-1)[..., np.newaxis, np.newaxis] / n_chans
     return matrices + share * level * np.eye(n_chans)
@@ -223,13 +199,12 @@ def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
     With few classes each has filters and a wave of its own; with many, all share the filters and
     the waves' principal components.
     """
-    noise = _shrunk(_covariances(trials[train]).mean(axis=0), SHRINKAGE)
-    means = np.stack(
-        [trials[train][labels[train] == c].mean(axis=0) for c in np.unique(labels[train])]
-    )
+    noise = _shrunk(_covariances(trials[train]).mean(axis=0))
+    classes = np.unique(labels[train])
+    means = np.stack([trials[train][labels[train] == c].mean(axis=0) for c in classes])
     few = len(means) <= 4
     scatters = _covariances(means) if few else [_covariances(means).mean(axis=0)]
-    n_each = max(1, N_FILTERS // len(scatters))
+    n_each = 9 // len(scatters)
     filters = [linalg.eigh(s, noise)[1][:, ::-1][:, :n_each].T for s in scatters]
     if few:
         waves = np.concatenate([f @ m for f, m in zip(filters, means, strict=True)])

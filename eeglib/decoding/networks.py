@@ -6,15 +6,18 @@ it has 1.1 to 1.2 million parameters (section 3.6 of the paper): no method wins 
 
 from __future__ import annotations
 
-import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 N_PARAMETERS = 1_150_000
-"""Size that the networks aim at, and come within 4% of."""
+"""Size that the networks aim at."""
+
+DROPOUT = 0.25
 
 MAP_SIZE = 32
 """Longest side of the map that the residual network works on; larger inputs are cut in patches."""
@@ -29,10 +32,20 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
+def fitting_width(build: Callable[[int], nn.Module]) -> int:
+    """Width that brings networks that grow with it closest to the common size."""
+
+    def size(width: int) -> int:
+        with torch.device("meta"):  # nothing is allocated
+            return count_parameters(build(width))
+
+    above = bisect_left(range(10_000), N_PARAMETERS, lo=2, key=size)
+    return min((above - 1, above), key=lambda width: abs(size(width) - N_PARAMETERS))
+
+
 def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], ResidualCNN]:
     """Builder of the paper's student for inputs of a shape (n_chans, n_freqs, n_times)."""
-    n_chans, n_freqs, n_times = (int(side) for side in shape)
-    return lambda: ResidualCNN(n_chans, n_freqs, n_times, n_classes)
+    return lambda: ResidualCNN(*shape, n_classes)
 
 
 class ResidualCNN(nn.Module):
@@ -50,10 +63,6 @@ class ResidualCNN(nn.Module):
         Height and width of the input.
     n_outputs : int
         Number of classes.
-    dropout : float
-        Share of features set to zero in training, before the linear layer.
-    n_parameters : int
-        Size to come close to.
 
     Notes
     -----
@@ -64,15 +73,7 @@ class ResidualCNN(nn.Module):
     shortcuts (He et al. 2019, "Bag of tricks") and a last scale of zero (Goyal et al. 2017).
     """
 
-    def __init__(
-        self,
-        n_chans: int,
-        n_freqs: int,
-        n_times: int,
-        n_outputs: int,
-        dropout: float = 0.25,
-        n_parameters: int = N_PARAMETERS,
-    ):
+    def __init__(self, n_chans: int, n_freqs: int, n_times: int, n_outputs: int):
         super().__init__()
         patch = tuple(-(-side // MAP_SIZE) for side in (n_freqs, n_times))
 
@@ -80,16 +81,16 @@ class ResidualCNN(nn.Module):
             widths = [width, width, 2 * width, 4 * width, 8 * width]
             return nn.Sequential(
                 nn.Conv2d(n_chans, width, patch, stride=patch, bias=False),
-                *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths)),
+                *(ResidualBlock(a, b) for a, b in pairwise(widths)),
                 Norm2d(8 * width),
                 nn.AdaptiveAvgPool2d(1),
                 nn.Flatten(),
-                nn.Dropout(dropout),
+                nn.Dropout(DROPOUT),
                 nn.Linear(8 * width, n_outputs),
             )
 
         self.standardize = CellNorm(n_chans, n_freqs)
-        self.layers = build(fitting_width(build, n_parameters))
+        self.layers = build(fitting_width(build))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits, shape (n_trials, n_outputs), of inputs (n_trials, n_chans, n_freqs, n_times)."""
@@ -100,8 +101,7 @@ class CellNorm(nn.Module):
     """Each frequency of each channel to mean 0 and variance 1, over the training trials and times.
 
     Power falls so steeply with frequency that, with one mean for a whole channel, the input would
-    be the same ridge in every trial and what differs between trials a ripple on it. Means and
-    variances are taken once, by `fit`, so that trials can be standardised once for all epochs.
+    be the same ridge in every trial and what differs between trials a ripple on it.
     """
 
     def __init__(self, n_chans: int, n_freqs: int):
@@ -117,13 +117,6 @@ class CellNorm(nn.Module):
         self.scale.copy_(torch.rsqrt(variance + 1e-5))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Standardised inputs, of the same shape."""
-        n_chans, n_freqs = self.mean.shape[1:3]
-        if inputs.shape[1:3] != (n_chans, n_freqs):  # one frequency would be taken for all
-            raise ValueError(
-                f"This network takes inputs (n_trials, {n_chans}, {n_freqs}, n_times), got "
-                f"{tuple(inputs.shape)}."
-            )
         return (inputs - self.mean) * self.scale
 
 
@@ -158,40 +151,25 @@ class ResidualBlock(nn.Module):
 
 
 class LSTMClassifier(nn.Module):
-    """Four LSTM layers over time; the last moment's state is classified (section 3.6).
+    """Four LSTM layers over time; the last moment's state is classified (section 3.6)."""
 
-    `step` neighbouring times are averaged into one first: a signal filtered below 70 Hz is
-    described by 200 times a second; every further step costs time and adds nothing.
-    """
-
-    def __init__(
-        self,
-        n_chans: int,
-        n_times: int,
-        n_outputs: int,
-        step: int = 1,
-        dropout: float = 0.25,
-        n_parameters: int = N_PARAMETERS,
-    ):
+    def __init__(self, n_chans: int, n_outputs: int):
         super().__init__()
 
         def build(width: int) -> nn.ModuleDict:
             return nn.ModuleDict(
                 {
                     "scale": Norm1d(n_chans),
-                    "lstm": nn.LSTM(n_chans, width, 4, batch_first=True, dropout=dropout),
-                    "drop": nn.Dropout(dropout),
+                    "lstm": nn.LSTM(n_chans, width, 4, batch_first=True, dropout=DROPOUT),
+                    "drop": nn.Dropout(DROPOUT),
                     "out": nn.Linear(width, n_outputs),
                 }
             )
 
-        self.step = step
-        self.layers = build(fitting_width(build, n_parameters))
+        self.layers = build(fitting_width(build))
 
     def forward(self, trials: Tensor) -> Tensor:
         """Logits, shape (n_trials, n_outputs), of trials (n_trials, n_chans, n_times)."""
-        if self.step > 1:
-            trials = nn.functional.avg_pool1d(trials, self.step)
         layers = self.layers
         states, _ = layers["lstm"](layers["scale"](trials).transpose(1, 2))
         return layers["out"](layers["drop"](states[:, -1]))
@@ -200,57 +178,25 @@ class LSTMClassifier(nn.Module):
 class Conv1dClassifier(nn.Module):
     """Four temporal convolutions with dropout, an average over time, a linear layer."""
 
-    def __init__(
-        self,
-        n_chans: int,
-        n_times: int,
-        n_outputs: int,
-        dropout: float = 0.25,
-        n_parameters: int = N_PARAMETERS,
-    ):
+    def __init__(self, n_chans: int, n_times: int, n_outputs: int):
         super().__init__()
         strides = [4 if n_times > 128 else 2, 2, 2, 2]
 
         def build(width: int) -> nn.Sequential:
             widths = [n_chans, width, 2 * width, 4 * width, 4 * width]
             layers: list[nn.Module] = [Norm1d(n_chans)]
-            for (n_in, n_out), stride in zip(itertools.pairwise(widths), strides, strict=True):
+            for (n_in, n_out), stride in zip(pairwise(widths), strides, strict=True):
                 layers += [
                     nn.Conv1d(n_in, n_out, 7, stride=stride, padding=3, bias=False),
                     Norm1d(n_out),
                     nn.ReLU(),
-                    nn.Dropout(dropout),
+                    nn.Dropout(DROPOUT),
                 ]
             layers += [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4 * width, n_outputs)]
             return nn.Sequential(*layers)
 
-        self.layers = build(fitting_width(build, n_parameters))
+        self.layers = build(fitting_width(build))
 
     def forward(self, trials: Tensor) -> Tensor:
         """Logits, shape (n_trials, n_outputs), of trials (n_trials, n_chans, n_times)."""
         return self.layers(trials)
-
-
-def fitting_width(build: Callable[[int], nn.Module], n_parameters: int = N_PARAMETERS) -> int:
-    """Width that brings networks that grow with it closest to a number of parameters.
-
-    Raises ValueError if the nearest is more than 4% off, at the size that all share.
-    """
-
-    def size(width: int) -> int:
-        with torch.device("meta"):  # nothing is allocated
-            return count_parameters(build(width))
-
-    low, high = 1, 2
-    while size(high) < n_parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if size(middle) < n_parameters else (low, middle)
-    width = min((low, high), key=lambda w: abs(size(w) - n_parameters))
-    if n_parameters >= N_PARAMETERS and abs(size(width) - n_parameters) > 0.04 * n_parameters:
-        raise ValueError(
-            f"No width gives a network of {n_parameters:,} parameters within 4% for this input; "
-            f"the nearest has {size(width):,}. Reduce the channels or classes."
-        )
-    return width

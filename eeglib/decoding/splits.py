@@ -1,9 +1,10 @@
-"""Which trials train, which choose, which test: splits by image, checked (chapters 4 to 6)."""
+"""Which trials train, which choose, which test: splits by image (chapters 4 to 6)."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,10 +76,21 @@ def split_by_image(
                 f"{len(missing)} images of the trials are not among the stimuli, such as "
                 f"{missing[0]!r}. Give the stimuli of the same data set."
             )
-    parts = _parts_of_images(all_keys, all_labels, validation, test, seed)
-    part_of_trial = np.array([parts[key] for key in keys])
+    part_of_image = {}
+    for label in np.unique(all_labels):
+        images = sorted(set(all_keys[all_labels == label]), key=lambda k: _draw(seed, label, k))
+        n_test, n_validation = (max(1, round(s * len(images))) for s in (test, validation))
+        n_training = len(images) - n_test - n_validation
+        if n_training < 1:
+            raise SplitError(
+                f"Label {label} has {len(images)} images; at least "
+                f"{max(3, n_test + n_validation + 1)} are needed, one for each part. Collect more "
+                "or leave the class out."
+            )
+        order = ["test"] * n_test + ["validation"] * n_validation + ["training"] * n_training
+        part_of_image |= dict(zip(images, order, strict=True))
+    part_of_trial = np.array([part_of_image[key] for key in keys])
     split = Split(*(np.flatnonzero(part_of_trial == part) for part in PARTS))
-    check_disjoint(split, metadata)
     for part in PARTS:
         if lacking := sorted(set(labels) - set(labels[getattr(split, part)])):
             raise SplitError(
@@ -89,38 +101,22 @@ def split_by_image(
 
 
 def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
-    """Make sure that no trial and no image is in two parts, and every row number exists.
-
-    Raises
-    ------
-    SplitError
-        Naming the parts and what they share.
-    """
+    """Raise a SplitError if a part is empty, or two parts share an image."""
     keys, _ = _image_keys(metadata)
-    part_of_image: dict[str, str] = {}
+    images = {part: set(keys[getattr(split, part)]) for part in PARTS}
     for part in PARTS:
-        rows = np.asarray(getattr(split, part))
-        if len(rows) == 0:
+        if not images[part]:
             raise SplitError(f"The {part} part is empty.")
-        if rows.min() < 0 or rows.max() >= len(keys):
+    for one, other in combinations(PARTS, 2):
+        if shared := sorted(images[one] & images[other]):
             raise SplitError(
-                f"The {part} part names rows from {rows.min()} to {rows.max()}, but there are "
-                f"{len(keys)} trials. Was the split made for another subject?"
+                f"Image {shared[0]!r} is in the {one} and the {other} part. Split by image."
             )
-        if len(np.unique(rows)) < len(rows):
-            raise SplitError(f"The {part} part holds a trial twice.")
-        for key in set(keys[rows]):
-            if part_of_image.setdefault(key, part) != part:
-                raise SplitError(
-                    f"Image {key!r} is in the {part_of_image[key]} and the {part} part. Split by "
-                    "image."
-                )
 
 
 def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Name of the image of each trial, or a name of its own for each trial, and the labels."""
-    names = metadata["image"].fillna("").astype(str).to_numpy(dtype=object)
-    labels = metadata["label"].to_numpy(dtype=int)
+    names, labels = metadata["image"].fillna("").astype(str), metadata["label"].to_numpy(dtype=int)
     unnamed = int((names == "").sum())
     if unnamed == len(names):
         return np.array([f"trial {row}" for row in range(len(names))], dtype=object), labels
@@ -129,34 +125,13 @@ def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
             f"{unnamed} of {len(names)} trials have no image name. Leave them out, or clear all "
             "names to split by trial."
         )
-    label_of: dict[str, int] = {}
-    for name, label in zip(names, labels, strict=True):
-        if label_of.setdefault(name, label) != label:
-            raise SplitError(
-                f"Image {name!r} has the labels {label_of[name]} and {label}. Give each image one "
-                "label, or clear the names to split by trial."
-            )
-    return names, labels
-
-
-def _parts_of_images(
-    keys: np.ndarray, labels: np.ndarray, validation: float, test: float, seed: int
-) -> dict[str, str]:
-    parts = {}
-    for label in np.unique(labels):
-        images = sorted(set(keys[labels == label]), key=lambda key: _draw(seed, label, key))
-        n_test = max(1, round(test * len(images)))
-        n_validation = max(1, round(validation * len(images)))
-        n_training = len(images) - n_test - n_validation
-        if n_training < 1:
-            raise SplitError(
-                f"Label {label} has {len(images)} images; at least "
-                f"{max(3, n_test + n_validation + 1)} are needed, one for each part. Collect more "
-                "or leave the class out."
-            )
-        order = ["test"] * n_test + ["validation"] * n_validation + ["training"] * n_training
-        parts |= dict(zip(images, order, strict=True))
-    return parts
+    n_labels = metadata["label"].groupby(names).nunique()
+    if n_labels.max() > 1:
+        raise SplitError(
+            f"Image {n_labels.idxmax()!r} has {n_labels.max()} labels. Give each image one label, "
+            "or clear the names to split by trial."
+        )
+    return names.to_numpy(dtype=object), labels
 
 
 def _draw(seed: int, label: int, key: str) -> bytes:

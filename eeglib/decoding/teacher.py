@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import open_clip
@@ -18,20 +18,21 @@ import eeglib
 from eeglib.decoding.splits import Split
 from eeglib.decoding.training import fit
 
-WEIGHT_DECAY = 2e-3
-"""Keeps the weights of a separable problem from growing for ever."""
-
 
 class TeacherError(ValueError):
     """No teacher can be had; the message says what was tried and what to do."""
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(NamedTuple):
     """Vision transformer of open_clip, and what makes a tensor (3, size, size) of a picture."""
 
     encoder: nn.Module
     prepare: Callable[[Any], Any]
+
+
+def demo_clip_path() -> Path:
+    """Folder of the demo's CLIP model, in the format of open_clip's ``local-dir:``."""
+    return Path(eeglib.__file__).parent / "pretrained" / "demo_clip"
 
 
 def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
@@ -56,7 +57,18 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
     OpenAI's weights were trained with another activation function (QuickGELU) than the models of
     the same names assume; it is set as the weights' tag asks.
     """
-    name, options = _locate(model, weights)
+    folder = demo_clip_path() if model == "demo" else Path(model)
+    name, options = model, {}
+    if folder.is_dir():
+        name = f"local-dir:{folder.resolve()}"
+    elif tags := open_clip.list_pretrained_tags_by_model(model):
+        if weights not in tags and not Path(weights or "").is_file():
+            raise TeacherError(
+                f"teacher.weights is {weights!r}; {model} needs one of {', '.join(tags)}, or the "
+                "path of a weights file."
+            )
+        setting = open_clip.get_pretrained_cfg(model, weights) or {}
+        options = {"pretrained": weights, "force_quick_gelu": bool(setting.get("quick_gelu"))}
     try:
         whole, prepare = open_clip.create_model_from_pretrained(name, **options)
     except Exception as error:  # hub clients raise many kinds; all mean that it was not loaded
@@ -78,6 +90,7 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
     return Clip(encoder.eval().requires_grad_(False).to(device), prepare)
 
 
+@torch.inference_mode()
 def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) -> np.ndarray:
     """Describe each image by the CLS token of CLIP's image encoder.
 
@@ -85,40 +98,34 @@ def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) ->
     ----------
     clip : Clip
     files : iterable of path
-        Images in any format that Pillow reads.
+        Images in any format that Pillow reads; a TeacherError names one that cannot be read.
     batch_size : int
 
     Returns
     -------
     array of float32, shape (n_images, d)
 
-    Raises
-    ------
-    TeacherError
-        Naming the first file that is missing or cannot be read.
-
     Notes
     -----
     The token after the last block and its layer normalisation, before the projection into the
     space that images share with text (section 3.5 of the paper).
     """
-    files, tokens = [Path(file) for file in files], []
+    files, tokens = list(files), []
     device = next(clip.encoder.parameters()).device
     for start in range(0, len(files), batch_size):
         pictures = [clip.prepare(_open_picture(f)) for f in files[start : start + batch_size]]
-        with torch.inference_mode():
-            layers = clip.encoder.forward_intermediates(
-                torch.stack(pictures).to(device),
-                indices=1,
-                normalize_intermediates=True,
-                intermediates_only=True,
-                output_extra_tokens=True,
-            )
+        layers = clip.encoder.forward_intermediates(
+            torch.stack(pictures).to(device),
+            indices=1,
+            normalize_intermediates=True,
+            intermediates_only=True,
+            output_extra_tokens=True,
+        )
         tokens.append(layers["image_intermediates_prefix"][-1][:, 0].float().cpu().numpy())
     return np.concatenate(tokens)
 
 
-def _open_picture(file: Path) -> Image.Image:
+def _open_picture(file: str | Path) -> Image.Image:
     try:
         with Image.open(file) as picture:
             return picture.convert("RGB")
@@ -129,85 +136,29 @@ def _open_picture(file: Path) -> Image.Image:
         ) from None
 
 
-def demo_clip_path() -> Path:
-    """Folder of the demo's CLIP model, in the format of open_clip's ``local-dir:``."""
-    return Path(eeglib.__file__).parent / "pretrained" / "demo_clip"
-
-
-def _locate(model: str, weights: str | None) -> tuple[str, dict[str, Any]]:
-    """Name and options under which open_clip loads a model, after the checks that need no net."""
-    folder = demo_clip_path() if model == "demo" else Path(model)
-    if model == "demo" or folder.is_dir():
-        if not (folder / "open_clip_config.json").is_file():
-            raise TeacherError(
-                f"{folder} holds no open_clip_config.json, so it is no model of open_clip. Give "
-                "the folder that an open_clip model was saved to."
-            )
-        return f"local-dir:{folder.resolve()}", {}
-    if model.startswith("hf-hub:"):
-        return model, {}
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if tags and weights not in tags and not Path(weights or "").is_file():
-        raise TeacherError(
-            f"teacher.weights is {weights!r}; {model} needs one of {', '.join(tags)}, or the path "
-            "of a weights file."
-        )
-    setting = open_clip.get_pretrained_cfg(model, weights) or {}
-    return model, {"pretrained": weights, "force_quick_gelu": bool(setting.get("quick_gelu"))}
-
-
 @dataclass(frozen=True)
 class Teacher:
-    """A linear classifier of images, and what it says about every one of them.
-
-    Attributes
-    ----------
-    logits : array of float32, shape (n_images, n_classes)
-    features : array of float32, shape (n_images, d)
-        What it sees of each image: the CLS tokens.
-    history : pandas.DataFrame
-        One row per epoch: ``epoch, training_loss, validation_loss`` (nats),
-        ``validation_accuracy, seconds``. The weights of the lowest validation loss are kept.
-    images : list of str
-        Names of the images, in the order of the rows; empty until saved and loaded.
-    """
+    """A linear classifier of images, and what it says about every one of them."""
 
     logits: np.ndarray
+    """Shape (n_images, n_classes), float32."""
     features: np.ndarray
-    history: pandas.DataFrame
-    images: list[str] = field(default_factory=list)
+    """Shape (n_images, d), float32. What it sees of each image: the CLS tokens."""
+    history: pandas.DataFrame | None = None
+    """Of its training, as in `eeglib.decoding.training.Trained`; not saved."""
+    images: np.ndarray | None = None
+    """Names of the images, which `save` is given and `load` returns."""
 
     def save(self, path: Path, images: Sequence[str]) -> None:
-        """Write the images' distinct names, features, logits and the history to an npz file."""
-        if not len(images) == len(set(images)) == len(self.logits):
-            raise TeacherError(
-                f"{len(images)} names ({len(set(images))} distinct) do not go with "
-                f"{len(self.logits)} images: each has a name of its own."
-            )
-        history = {f"history_{name}": self.history[name].to_numpy() for name in self.history}
+        """Write the images' distinct names, features and logits to an npz file."""
         names = np.asarray(images, dtype=str)
-        np.savez_compressed(
-            path, images=names, features=self.features, logits=self.logits, **history
-        )
+        np.savez_compressed(path, images=names, features=self.features, logits=self.logits)
 
     @classmethod
     def load(cls, path: Path) -> Teacher:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        TeacherError
-            If the file is missing or damaged.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                history = {k[8:]: file[k] for k in file.files if k.startswith("history_")}
-                images = [str(name) for name in file["images"]]
-                return cls(file["logits"], file["features"], pandas.DataFrame(history), images)
-        except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-            raise TeacherError(
-                f"{path} is no teacher's file ({type(error).__name__}). Run chapter 4 again."
-            ) from None
+        """Read what `save` wrote."""
+        with np.load(path) as file:
+            return cls(**file)
 
     def of_trials(self, trials: pandas.DataFrame) -> Teacher:
         """What the teacher says about each trial's image, in the order of the trials.
@@ -215,22 +166,18 @@ class Teacher:
         Parameters
         ----------
         trials : pandas.DataFrame
-            With ``image``.
-
-        Raises
-        ------
-        TeacherError
-            If it has not seen the image of some trial.
+            With ``image``. A TeacherError names one that the teacher has not seen.
         """
-        rows = pandas.Index(self.images).get_indexer(trials["image"].astype(str))
-        unknown = sorted(set(trials["image"].astype(str)[rows < 0]))
-        if unknown:
+        names = trials["image"].astype(str)
+        rows = pandas.Index(self.images).get_indexer(names)
+        if unknown := sorted(set(names[rows < 0])):
             raise TeacherError(
                 f"The teacher has not seen {len(unknown)} of the images shown, such as "
                 f"{unknown[0]!r}. Run chapter 4 with the same data set, or leave these trials out."
             )
-        images = [self.images[row] for row in rows]
-        return Teacher(self.logits[rows], self.features[rows], self.history, images)
+        return replace(
+            self, logits=self.logits[rows], features=self.features[rows], images=self.images[rows]
+        )
 
 
 def fit_teacher(
@@ -243,29 +190,22 @@ def fit_teacher(
     patience: int = 20,
     seed: int = 0,
 ) -> Teacher:
-    """Train a linear classifier of images on their features.
+    """Train a linear classifier of images on their features; its logits are those of all images.
 
     Parameters
     ----------
     features : array, shape (n_images, d)
     labels : array of int, shape (n_images,)
-        Of images outside training and validation they are not looked at.
     split : Split
-        Of the images: those to learn from, and those that decide when to stop.
+        Of the images; test images and their labels are not looked at.
     learning_rate, max_epochs, patience, seed
         As in `eeglib.decoding.training.fit`.
-
-    Returns
-    -------
-    Teacher
-        With logits for all images.
 
     Notes
     -----
     Softmax regression on features that are standardised by the training images, trained like the
     student, but on labels alone, with all images in one batch and a small weight decay.
     """
-    features = np.asarray(features, dtype=np.float32)
     scale = features[split.training].std(axis=0)
     inputs = (features - features[split.training].mean(axis=0)) / np.where(scale > 1e-6, scale, 1)
     n_classes = int(labels[split.training].max()) + 1
@@ -283,7 +223,7 @@ def fit_teacher(
         split,
         seed=seed,
         learning_rate=learning_rate,
-        weight_decay=WEIGHT_DECAY,
+        weight_decay=2e-3,  # keeps the weights of a separable problem from growing for ever
         batch_size=len(split.training),
         gradient_clip=None,
         max_epochs=max_epochs,

@@ -15,7 +15,7 @@ from scipy import optimize, special
 from torch import nn
 
 from eeglib.decoding.splits import Split
-from eeglib.decoding.training import fit, predict
+from eeglib.decoding.training import fit, fit_seeds, predict
 
 ALONE = "labels only"
 TEACHER = "CLIP teacher"
@@ -29,9 +29,7 @@ def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dic
     logits : array, shape (n_trials, n_classes)
         Of the real teacher, for the image of each trial.
     labels : array of int, shape (n_trials,)
-        Classes of those images.
     seed : int
-        Of what is drawn.
 
     Returns
     -------
@@ -42,51 +40,37 @@ def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dic
         trial hears what the teacher said about a trial drawn at random; as soft, but about
         nothing. ``label smoothing``: the true class, and the same little for every other; as soft
         on average, but knows no likenesses.
-
     """
-    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    logits = np.asarray(logits, dtype=np.float64)
     n_trials, n_classes = logits.shape
     rng = np.random.default_rng(seed)
-    shuffled = logits.copy()
-    for label in np.unique(labels):
-        others = np.delete(np.arange(n_classes), label)
-        turned = np.roll(rng.permutation(others), 1)
-        order = np.empty(n_classes, dtype=int)
-        order[label], order[np.roll(turned, 1)] = label, turned  # no wrong class keeps its place
-        rows = labels == label
-        shuffled[rows] = logits[rows][:, order]
-    smooth = smoothed_labels(labels, n_classes, mean_entropy(logits))
-    found = {
-        "shuffled classes": shuffled,
-        "random targets": logits[rng.permutation(n_trials)],
-        "label smoothing": np.log(smooth),
-    }
-    if n_classes == 2:
-        del found["shuffled classes"]
-    return {name: values.astype(np.float32) for name, values in found.items()}
+    rivals = {}
+    if n_classes > 2:
+        shuffled = rivals["shuffled classes"] = logits.copy()
+        for label in np.unique(labels):
+            others = np.roll(rng.permutation(np.delete(np.arange(n_classes), label)), 1)
+            order = np.empty(n_classes, dtype=int)
+            order[label], order[np.roll(others, 1)] = label, others  # no wrong class stays
+            shuffled[labels == label] = logits[labels == label][:, order]
+    rivals["random targets"] = logits[rng.permutation(n_trials)]
+    rivals["label smoothing"] = np.log(smoothed_labels(labels, n_classes, mean_entropy(logits)))
+    return {name: values.astype(np.float32) for name, values in rivals.items()}
 
 
 def mean_entropy(logits: np.ndarray) -> float:
     """Mean entropy of the softmax of logits (n_trials, n_classes), in nats."""
-    log_p = special.log_softmax(logits, axis=1)
-    return float(-(np.exp(log_p) * log_p).sum(axis=1).mean())
+    return float(special.entr(special.softmax(logits, axis=1)).sum(axis=1).mean())
 
 
 def smoothed_labels(labels: np.ndarray, n_classes: int, entropy: float) -> np.ndarray:
-    """Soft targets (n_trials, n_classes) of an entropy, nats, that know the label and no more.
-
-    They are ``1 - e`` for the true class and ``e / (n_classes - 1)`` for each other.
-    """
+    """Targets ``1 - e`` for the true class, ``e / (n_classes - 1)`` for others, of an entropy."""
 
     def excess(share: float) -> float:
-        rest = share / (n_classes - 1)
-        return special.entr(1 - share) + (n_classes - 1) * special.entr(rest) - entropy
+        others = (n_classes - 1) * special.entr(share / (n_classes - 1))
+        return special.entr(1 - share) + others - entropy
 
-    low, high = 1e-12, 1 - 1 / n_classes
-    if excess(low) >= 0:
-        share = low
-    else:
-        share = high if excess(high) <= 0 else optimize.brentq(excess, low, high)
+    entropy = np.clip(entropy, 1e-9, np.log(n_classes) - 1e-9)
+    share = optimize.brentq(excess, 1e-12, 1 - 1 / n_classes)
     targets = np.full((len(labels), n_classes), share / (n_classes - 1))
     targets[np.arange(len(labels)), labels] = 1 - share
     return targets
@@ -101,7 +85,7 @@ def train_with_teachers(
     seeds: Sequence[int],
     **training,
 ) -> dict[str, np.ndarray]:
-    """Train the same network under several teachers, from the same seeds.
+    """Train the same network under every teacher, from the same weights for each seed.
 
     Parameters
     ----------
@@ -116,16 +100,12 @@ def train_with_teachers(
     dict of str to array, shape (n_seeds, n_test_trials, n_classes)
         Probabilities of the test trials.
     """
-
-    def answers(logits: np.ndarray | None, seed: int) -> np.ndarray:
-        options = {"teacher_logits": logits, "seed": seed} | training
-        trained = fit(build_network, inputs, labels, split, **options)
-        return predict(trained.network, inputs[split.test])
-
-    return {
-        name: np.stack([answers(logits, seed) for seed in seeds])
-        for name, logits in teachers.items()
-    }
+    problem, test = (build_network, inputs, labels, split), inputs[split.test]
+    predictions = {}
+    for name, logits in teachers.items():
+        trained = fit_seeds(*problem, teacher_logits=logits, seeds=seeds, **training)
+        predictions[name] = np.stack([predict(one.network, test) for one in trained])
+    return predictions
 
 
 def gains(
@@ -142,10 +122,8 @@ def gains(
     predictions : mapping of str to array, shape (n_seeds, n_trials, n_classes)
         From `train_with_teachers`; `ALONE` among them.
     labels : array of int, shape (n_trials,)
-    n_bootstrap : int
-    confidence : float
-    seed : int
-        Of the bootstrap.
+    n_bootstrap, confidence, seed
+        Of the interval.
 
     Returns
     -------
@@ -164,45 +142,34 @@ def gains(
     rng = np.random.default_rng(seed)
     of_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), n_bootstrap)
     of_trials = rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), n_bootstrap)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     rows = {}
     for name, hit in hits.items():
         difference = hit.astype(float) - hits[ALONE]
         drawn = np.einsum("bs,st,bt->b", of_seeds, difference, of_trials, optimize=True)
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low, high = np.quantile(drawn / (n_seeds * n_trials), tails)
-        accuracies = hit.mean(axis=1)
-        rows[name] = {
-            "accuracy": accuracies.mean(),
-            "sd_seeds": accuracies.std(ddof=1) if n_seeds > 1 else np.nan,
-            "gain": difference.mean(),
-            "low": low,
-            "high": high,
-            "chance": _chance(labels),
-            "n": n_trials,
-            "n_seeds": n_seeds,
-        }
-    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("teacher")
-
-
-def _chance(labels: np.ndarray) -> float:
-    """Accuracy of always naming the commonest class."""
-    return np.bincount(labels).max() / len(labels)
+        interval = np.quantile(drawn / (n_seeds * n_trials), tails)
+        accuracies = pandas.Series(hit.mean(axis=1))
+        rows[name] = accuracies.mean(), accuracies.std(), difference.mean(), *interval
+    columns = ["accuracy", "sd_seeds", "gain", "low", "high"]
+    table = pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
+    table = table.assign(chance=np.bincount(labels).max() / n_trials, n=n_trials, n_seeds=n_seeds)
+    return table.rename_axis("teacher")
 
 
 def verdict(table: pandas.DataFrame, teacher: str = TEACHER) -> str:
     """What the table of `gains` allows to say about a teacher, in a sentence."""
     row = table.loc[teacher]
-    figures = f"{row['gain']:+.3f}, interval {row['low']:+.3f} to {row['high']:+.3f}"
-    rest = f"({int(row['n_seeds'])} seeds, {int(row['n'])} test trials)"
+    gain = f"{row['gain']:+.3f}, interval {row['low']:+.3f} to {row['high']:+.3f}"
+    gain += f" ({int(row['n_seeds'])} seeds, {int(row['n'])} test trials)"
     if row["low"] <= 0 <= row["high"]:
         return (
-            f"The teacher's gain in top-1 accuracy is {figures} {rest}: within the noise. These "
+            f"The teacher's gain in top-1 accuracy is {gain}: within the noise. These "
             "trials do not show that the teacher helps, nor that it does not."
         )
-    rivals = [n for n in table.index if n not in (teacher, ALONE)]
-    matched = [n for n in rivals if table.loc[n, "gain"] >= row["low"]]
-    text = f"The teacher changes top-1 accuracy by {figures} {rest}: more than the noise."
-    if row["gain"] > 0 and matched:
+    text = f"The teacher changes top-1 accuracy by {gain}: more than the noise."
+    rivals = table.drop(index=[teacher, ALONE])
+    matched = rivals.index[rivals["gain"] >= row["low"]]
+    if row["gain"] > 0 and len(matched):
         text += f" But so much is also gained with {' and '.join(matched)}."
     return text
 
@@ -234,23 +201,18 @@ def sweep(
         Columns ``parameter`` (alpha or T), ``value, seed, accuracy, chance, n``: accuracy on the
         *validation* trials, since whoever picks a setting by the test trials has used them up.
     """
+    true = labels[split.validation]
 
     @cache  # the values of `training` themselves are in both lists
     def accuracy(alpha: float, temperature: float, seed: int) -> float:
         options = training | {"alpha": alpha, "temperature": temperature, "seed": seed}
-        trained = fit(
-            build_network, inputs, labels, split, teacher_logits=teacher_logits, **options
-        )
-        named = predict(trained.network, inputs[split.validation]).argmax(axis=1)
-        return float((named == labels[split.validation]).mean())
+        options["teacher_logits"] = teacher_logits
+        network = fit(build_network, inputs, labels, split, **options).network
+        return float((predict(network, inputs[split.validation]).argmax(axis=1) == true).mean())
 
-    tried = [("alpha", alpha, alpha, training["temperature"]) for alpha in alphas]
-    tried += [("T", t, training["alpha"], t) for t in temperatures]
-    chance, n = _chance(labels[split.validation]), len(split.validation)
-    rows = [
-        (name, value, seed, accuracy(alpha, temperature, seed), chance, n)
-        for name, value, alpha, temperature in tried
-        for seed in seeds
-    ]
-    columns = ["parameter", "value", "seed", "accuracy", "chance", "n"]
-    return pandas.DataFrame(rows, columns=columns)
+    alpha, temperature = training["alpha"], training["temperature"]
+    tried = [("alpha", value, value, temperature) for value in alphas]
+    tried += [("T", value, alpha, value) for value in temperatures]
+    rows = [(name, v, seed, accuracy(a, t, seed)) for name, v, a, t in tried for seed in seeds]
+    table = pandas.DataFrame(rows, columns=["parameter", "value", "seed", "accuracy"])
+    return table.assign(chance=np.bincount(true).max() / len(true), n=len(true))

@@ -33,7 +33,7 @@ logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its tips and b
 
 
 class TrainingError(ValueError):
-    """Data or settings that no network can be trained on; the message says what to do."""
+    """A training that cannot be done as asked; the message says what to do."""
 
 
 def distillation_loss(
@@ -74,10 +74,6 @@ def distillation_loss(
     paper's T = 1 the two agree; at another T, what is called alpha here corresponds to
     :math:`\\alpha / (\\alpha + (1 - \\alpha) / T^2)` there.
     """
-    if not 0 <= alpha <= 1 or not temperature > 0:
-        raise TrainingError(
-            f"alpha must lie in 0 ... 1 and temperature above 0, got {alpha} and {temperature}."
-        )
     by_labels = functional.cross_entropy(student_logits, labels)
     if teacher_logits is None:
         return by_labels
@@ -133,18 +129,16 @@ class _Epochs(Callback):
 
     def on_train_epoch_end(self, trainer, student):
         names = ["training_loss", "validation_loss", "validation_accuracy"]
-        row = {"epoch": trainer.current_epoch + 1}
-        row |= {name: float(trainer.callback_metrics[name]) for name in names}
-        row["seconds"] = time.perf_counter() - self.started
-        if not np.isfinite([row["training_loss"], row["validation_loss"]]).all():
+        row = {name: float(trainer.callback_metrics[name]) for name in names}
+        values = ", ".join(f"{name.replace('_', ' ')} {row[name]:.3f}" for name in names)
+        epoch, seconds = trainer.current_epoch + 1, time.perf_counter() - self.started
+        logger.info("Epoch %d: %s, %.1f s", epoch, values, seconds)
+        if not np.isfinite(list(row.values())).all():
             raise TrainingError(
-                f"The loss is {row['training_loss']} in training and {row['validation_loss']} in "
-                f"validation, epoch {row['epoch']}: training diverged. Lower "
-                "training.learning_rate, or look for extreme values in the trials."
+                f"Training diverged in epoch {epoch}: {values}. Lower training.learning_rate, or "
+                "look for extreme values in the trials."
             )
-        self.rows.append(row)
-        values = (f"{name.replace('_', ' ')} {row[name]:.3f}" for name in names)
-        logger.info("Epoch %d: %s, %.1f s", row["epoch"], ", ".join(values), row["seconds"])
+        self.rows.append({"epoch": epoch, **row, "seconds": seconds})
 
     def state_dict(self):
         return {"rows": self.rows}
@@ -156,22 +150,13 @@ class _Epochs(Callback):
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network.
-
-    Attributes
-    ----------
-    network : nn.Module
-        With the weights of the epoch that had the lowest validation loss; in evaluation mode.
-    history : pandas.DataFrame
-        One row per epoch: ``epoch`` (from 1), ``training_loss``, ``validation_loss`` (nats),
-        ``validation_accuracy``, ``seconds`` since the start.
-    best_epoch : int
-        Epoch whose weights were kept.
-    seed : int
-    """
+    """A trained network."""
 
     network: nn.Module
+    """With the weights of the epoch that had the lowest validation loss; in evaluation mode."""
     history: pandas.DataFrame
+    """One row per epoch: ``epoch`` (from 1), ``training_loss``, ``validation_loss`` (nats),
+    ``validation_accuracy``, ``seconds`` since the start."""
     best_epoch: int
     seed: int
 
@@ -200,12 +185,11 @@ def fit(
     Parameters
     ----------
     build_network : callable
-        Gives a new network; called once, after the seed is set.
+        Gives a new network.
     inputs : array, shape (n_trials, ...)
-        Input of all trials; test trials are not looked at.
     labels : array of int, shape (n_trials,)
-        Those of test trials are not looked at.
     split : Split
+        Test trials and their labels are not looked at.
     teacher_logits : array, shape (n_trials, n_classes) | None
         For the image of each trial. None: training on labels alone.
     seed : int
@@ -226,16 +210,12 @@ def fit(
     checkpoint : Path | None
         Begin of the name of a folder where the state is kept after every epoch, until training
         has finished. The same call goes on from there if it was interrupted; a training with
-        other trials, settings or seed has a folder of its own and starts anew.
-
-    Returns
-    -------
-    Trained
+        other trials, settings or seed has a folder of its own.
 
     Raises
     ------
     TrainingError
-        If trials, labels and teacher differ in number, or the loss diverges.
+        If the loss diverges.
 
     Notes
     -----
@@ -244,12 +224,9 @@ def fit(
     standardised there once, and a batch is one indexing of them.
     """
     arrays = [array for array in (inputs, labels, teacher_logits) if array is not None]
-    if len({len(array) for array in arrays}) > 1:
-        raise TrainingError(
-            f"Trials, labels and teacher's logits must be as many, got "
-            f"{', '.join(str(len(array)) for array in arrays)}. Give each trial those of its image."
-        )
-    device = find_device(device)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("training.device is cuda, but PyTorch sees no GPU. Set it to auto.")
+    device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     options = {"alpha": alpha, "temperature": temperature, "learning_rate": learning_rate}
     with isolate_rng(), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|lightning_fabric")
@@ -271,6 +248,8 @@ def fit(
                 tensors[0] = network.standardize(tensors[0])
         student = Student(trained, **options, weight_decay=weight_decay)
         epochs, last = _Epochs(seed), Path(folder, "last.ckpt")
+        saving = {"save_last": checkpoint is not None, "save_weights_only": checkpoint is None}
+        saving |= {"save_on_train_epoch_end": True, "enable_version_counter": False}
         trainer = lightning.Trainer(
             max_epochs=max_epochs,
             gradient_clip_val=gradient_clip,
@@ -280,15 +259,7 @@ def fit(
             callbacks=[
                 epochs,
                 EarlyStopping("validation_loss", patience=patience, check_on_train_epoch_end=True),
-                ModelCheckpoint(
-                    folder,
-                    "best",
-                    "validation_loss",
-                    save_last=checkpoint is not None,
-                    save_weights_only=checkpoint is None,
-                    save_on_train_epoch_end=True,
-                    enable_version_counter=False,
-                ),
+                ModelCheckpoint(folder, "best", "validation_loss", **saving),
             ],
             logger=False,
             num_sanity_val_steps=0,
@@ -332,7 +303,7 @@ def fit_seeds(*args, seeds: Sequence[int] = (0,), **options) -> list[Trained]:
 
 @torch.inference_mode()
 def predict(network: nn.Module, inputs: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Probabilities of the classes.
+    """Probabilities of the classes: float32, shape (n_trials, n_classes).
 
     Parameters
     ----------
@@ -341,11 +312,6 @@ def predict(network: nn.Module, inputs: np.ndarray, batch_size: int = 256) -> np
     inputs : array, shape (n_trials, ...)
     batch_size : int
         Trials at a time; without influence on the result but for rounding.
-
-    Returns
-    -------
-    array of float32, shape (n_trials, n_classes)
-        Each trial's sum to 1.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -359,18 +325,8 @@ def average_predictions(trained: Sequence[Trained], inputs: np.ndarray) -> np.nd
     return np.mean([predict(one.network, inputs) for one in trained], axis=0)
 
 
-def find_device(name: str) -> torch.device:
-    """Device that the profile asks for; ``auto`` is the GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("training.device is cuda, but PyTorch sees no GPU. Set it to auto.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def on_device(array: np.ndarray, device: torch.device) -> Tensor:
     """Labels as int64, all else as float32; images with channels last, as convolutions like it."""
-    array = np.asarray(array)
-    dtype = np.int64 if array.dtype.kind in "iu" else np.float32
+    dtype = np.int64 if np.asarray(array).dtype.kind in "iu" else np.float32
     tensor = torch.as_tensor(np.ascontiguousarray(array, dtype=dtype), device=device)
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
