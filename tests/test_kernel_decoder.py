@@ -35,11 +35,12 @@ def test_waves_and_power_are_found(kind):
     probabilities = decoder.fit_predict(LABELS, SPLIT, N_CLASSES)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert accuracy(probabilities) > 0.85
-    assert len(decoder.losses) == 2**4 - 1
-    if kind == "power":
-        assert decoder.losses["power"] < decoder.losses["waves"] - 0.5
-    else:
-        assert decoder.losses["xDAWN"] < decoder.losses["power"] - 0.3
+    right = {}
+    for views, kernel in decoder._kernels(LABELS, SPLIT.training).items():
+        scores = kernel_decoder._ridge(kernel, LABELS, SPLIT.training, SPLIT.test, 3, (1.0,))[1.0]
+        right[views] = accuracy(scores)
+    found, other = ("power", "waves") if kind == "power" else ("xDAWN", "power")
+    assert right[found] > right[other] + 0.1
 
 
 def test_dealt_labels_give_chance():
@@ -127,8 +128,3 @@ def test_whitened_channels_are_uncorrelated_on_average_over_the_training_trials(
 
 def data_of_six():
     return np.random.default_rng(0).standard_normal((N_TRIALS, 6, 200))
-
-
-def test_groups_must_be_as_many_as_trials():
-    with pytest.raises(ValueError, match="3 trials but 2 groups"):
-        KernelDecoder(np.zeros((3, 2, 50)), SFREQ, np.zeros(2))

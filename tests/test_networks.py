@@ -1,4 +1,4 @@
-"""Networks: one size for every shape, right outputs, errors that say what came."""
+"""Networks: one size for every shape, right outputs, a beginning that is linear."""
 
 import pytest
 import torch
@@ -31,31 +31,22 @@ def test_residual_networks_have_the_size_of_the_paper(shape):
     assert network(torch.randn(2, *shape[:3])).shape == (2, shape[3])
 
 
-@pytest.mark.parametrize("kind", [LSTMClassifier, Conv1dClassifier])
 @pytest.mark.parametrize("shape", [(128, 440, 40), (61, 256, 3), (4, 20, 2), (63, 250, 200)])
-def test_networks_over_time_have_the_size_of_the_paper(kind, shape):
-    network = kind(*shape).eval()
-    assert 1_100_000 <= count_parameters(network) <= 1_200_000
-    assert network(torch.randn(2, *shape[:2])).shape == (2, shape[2])
-
-
-def test_lstm_averages_neighbouring_times():
-    torch.manual_seed(0)
-    network = LSTMClassifier(4, 20, 2, step=5, n_parameters=10_000).eval()
-    coarse = torch.randn(3, 4, 4)
-    stretched = coarse.repeat_interleave(5, dim=-1)
-    jittered = stretched + torch.tensor([1.0, -1, 0, 2, -2]).repeat(4)
-    torch.testing.assert_close(network(stretched), network(jittered), atol=1e-4, rtol=1e-4)
+def test_networks_over_time_have_the_size_of_the_paper(shape):
+    n_chans, n_times, n_outputs = shape
+    for network in (Conv1dClassifier(*shape), LSTMClassifier(n_chans, n_outputs)):
+        assert 1_100_000 <= count_parameters(network) <= 1_200_000
+        assert network.eval()(torch.randn(2, n_chans, n_times)).shape == (2, n_outputs)
 
 
 def test_shortcuts_reach_the_output():
-    network = ResidualCNN(4, 9, 9, 3, n_parameters=20_000).eval()
+    network = ResidualCNN(4, 9, 9, 3).eval()
     first, second = network(torch.randn(2, 4, 9, 9))  # at first the other ways add nothing
     assert not torch.allclose(first, second)
 
 
 def test_a_new_student_is_linear_in_its_image():
-    network = ResidualCNN(4, 9, 12, 3, n_parameters=20_000).eval()
+    network = ResidualCNN(4, 9, 12, 3).eval()
     one, other = torch.randn(2, 5, 4, 9, 12)
     middle = (network(one) + network(other)) / 2
     torch.testing.assert_close(network((one + other) / 2), middle, atol=1e-5, rtol=1e-4)
@@ -77,15 +68,8 @@ def test_every_cell_of_channel_and_frequency_is_standardised_by_the_training_tri
 def test_all_parameters_learn():
     for network, shape in [
         (ResidualCNN(3, 8, 8, 2), (4, 3, 8, 8)),
-        (LSTMClassifier(3, 12, 2), (4, 3, 12)),
+        (LSTMClassifier(3, 2), (4, 3, 12)),
         (Conv1dClassifier(3, 40, 2), (4, 3, 40)),
     ]:
         network(torch.randn(shape)).square().sum().backward()
         assert all(p.grad is not None for p in network.parameters())
-
-
-def test_impossible_shapes_are_refused():
-    with pytest.raises(ValueError, match="No width gives"):
-        Conv1dClassifier(1_000_000, 8, 2)
-    with pytest.raises(ValueError, match=r"inputs \(n_trials, 3, 8, n_times\), got \(2, 3, 1, 8\)"):
-        ResidualCNN(3, 8, 8, 2)(torch.zeros(2, 3, 1, 8))

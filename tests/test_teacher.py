@@ -22,6 +22,11 @@ from eeglib.decoding.teacher import (
 TEST = np.arange(50, 60)
 SPLIT = Split(np.arange(40), np.arange(40, 50), TEST)
 LABELS = np.arange(60) % 5
+TRAINING = {"learning_rate": 1e-2, "max_epochs": 300, "patience": 20}
+
+
+def fitted(features, labels=LABELS, **changed):
+    return fit_teacher(features, labels, SPLIT, **TRAINING | changed)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +129,7 @@ def test_names_that_do_not_exist_are_refused_before_any_download(model, weights,
 
 
 def test_a_folder_without_a_model_or_with_damaged_weights_is_refused(folder, tmp_path):
-    with pytest.raises(TeacherError, match="holds no open_clip_config"):
+    with pytest.raises(TeacherError, match="could not be loaded"):
         load_clip(str(tmp_path))
     (tmp_path / "open_clip_config.json").write_text((folder / "open_clip_config.json").read_text())
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"nonsense")
@@ -163,14 +168,14 @@ def test_a_tower_without_cls_token_is_refused(monkeypatch):
 
 
 def test_the_classifier_learns_and_stops(features):
-    teacher = fit_teacher(features, LABELS, SPLIT)
+    teacher = fitted(features)
     assert (teacher.logits.argmax(axis=1) == LABELS)[TEST].mean() >= 0.9
     assert teacher.logits.shape == (60, 5)
     best = teacher.history["validation_loss"].min()
     logits = torch.from_numpy(teacher.logits[40:50])
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(LABELS[40:50]))
     assert float(loss) == pytest.approx(best, rel=1e-4)
-    history = fit_teacher(features, LABELS, SPLIT, patience=2, learning_rate=0.5).history
+    history = fitted(features, patience=2, learning_rate=0.5).history
     assert len(history) == history["validation_loss"].idxmin() + 3
 
 
@@ -178,44 +183,38 @@ def test_test_images_and_their_labels_have_no_influence(features):
     other_features, other_labels = features.copy(), LABELS.copy()
     other_features[TEST] *= 100
     other_labels[TEST] = 3
-    one = fit_teacher(features, LABELS, SPLIT, max_epochs=20)
-    two = fit_teacher(other_features, other_labels, SPLIT, max_epochs=20)
+    one = fitted(features, max_epochs=20)
+    two = fitted(other_features, other_labels, max_epochs=20)
     np.testing.assert_array_equal(one.logits[:50], two.logits[:50])
 
 
 def test_the_unit_of_a_feature_has_no_influence(features):
     size = np.float32(2) ** np.arange(12)  # powers of 2: no rounding
-    one, two = (
-        fit_teacher(f, LABELS, SPLIT, max_epochs=5).logits for f in (features, features * size)
-    )
+    one, two = (fitted(f, max_epochs=5).logits for f in (features, features * size))
     np.testing.assert_allclose(one, two, atol=1e-4)
     features = np.c_[features, np.ones(60, np.float32)]  # one that never changes
-    assert np.isfinite(fit_teacher(features, LABELS, SPLIT, max_epochs=2).logits).all()
+    assert np.isfinite(fitted(features, max_epochs=2).logits).all()
 
 
 def test_permuted_labels_give_chance(features):
     right = []
     for seed in range(6):
         dealt = np.random.default_rng(seed).permutation(LABELS)
-        teacher = fit_teacher(features, dealt, SPLIT, max_epochs=40, seed=seed)
+        teacher = fitted(features, dealt, max_epochs=40, seed=seed)
         right += list((teacher.logits.argmax(axis=1) == dealt)[TEST])
     assert 0.06 < np.mean(right) < 0.37
 
 
 def test_seeds_both_ways(features):
-    one, same, other = (
-        fit_teacher(features, LABELS, SPLIT, max_epochs=3, seed=seed).logits for seed in (1, 1, 2)
-    )
+    one, same, other = (fitted(features, max_epochs=3, seed=seed).logits for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-4
 
 
 def test_saved_and_loaded_for_trials(features, tmp_path):
-    teacher = fit_teacher(features, LABELS, SPLIT, max_epochs=3)
+    teacher = fitted(features, max_epochs=3)
     names = [f"n{i}" for i in range(60)]
     teacher.save(tmp_path / "teacher.npz", names)
-    with np.load(tmp_path / "teacher.npz", allow_pickle=False) as file:
-        assert {"images", "features", "logits"} <= set(file.files)
     trials = pandas.DataFrame({"image": ["n7", "n3", "n7"]})
     loaded = Teacher.load(tmp_path / "teacher.npz")
     found = loaded.of_trials(trials)
@@ -223,21 +222,3 @@ def test_saved_and_loaded_for_trials(features, tmp_path):
     np.testing.assert_array_equal(found.features, features[[7, 3, 7]])
     with pytest.raises(TeacherError, match="not seen 1 of the images shown, such as 'other'"):
         loaded.of_trials(pandas.DataFrame({"image": ["n7", "other"]}))
-    with pytest.raises(TeacherError, match="59 names"):
-        teacher.save(tmp_path / "teacher.npz", names[1:])
-    with pytest.raises(TeacherError, match="59 distinct"):
-        teacher.save(tmp_path / "teacher.npz", ["n1", *names[1:]])
-
-
-def test_a_damaged_or_missing_file_is_refused(tmp_path):
-    for name, content in [("empty", b""), ("text", b"hello"), ("zip", b"PK\x03\x04abc")]:
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(TeacherError, match="no teacher's file"):
-            Teacher.load(tmp_path / name)
-    np.savez(tmp_path / "other.npz", images=np.array(["a"]))
-    for name in ("other.npz", "missing.npz"):
-        with pytest.raises(TeacherError, match="no teacher's file"):
-            Teacher.load(tmp_path / name)
-    np.savez(tmp_path / "pickle.npz", images=np.array([{}], dtype=object))
-    with pytest.raises(TeacherError, match="no teacher's file"):
-        Teacher.load(tmp_path / "pickle.npz")

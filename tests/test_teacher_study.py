@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eeglib.decoding.networks import ResidualCNN
+from eeglib.decoding import networks
 from eeglib.decoding.splits import Split
 from eeglib.decoding.teacher_study import (
     ALONE,
@@ -78,7 +78,7 @@ def test_gains_by_hand_and_their_verdicts():
     assert "within the noise" in verdict(gains(found, labels, n_bootstrap=500))
 
 
-def test_training_under_teachers_and_the_sweep():
+def test_training_under_teachers_and_the_sweep(monkeypatch):
     rng = np.random.default_rng(0)
     images = rng.standard_normal((60, 4, 5, 6)).astype(np.float32)
     images[np.arange(60), LABELS % 4] += 2
@@ -86,9 +86,8 @@ def test_training_under_teachers_and_the_sweep():
     training = {"max_epochs": 2, "batch_size": 10, "device": "cpu"}
     training |= {"alpha": 0.5, "temperature": 1.0}
 
-    def build():
-        return ResidualCNN(4, 5, 6, 5, n_parameters=20_000)
-
+    monkeypatch.setattr(networks, "N_PARAMETERS", 20_000)
+    build = networks.residual_network((4, 5, 6), 5)
     found = train_with_teachers(
         build, images, LABELS, split, {ALONE: None, TEACHER: logits()}, (0, 1), **training
     )

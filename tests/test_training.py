@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from eeglib.decoding import training
-from eeglib.decoding.networks import ResidualCNN, residual_network
+from eeglib.decoding import networks, training
 from eeglib.decoding.splits import Split
 from eeglib.decoding.training import (
     TrainingError,
@@ -40,8 +39,12 @@ def images():
 IMAGES = images()
 
 
-def small_network():
-    return ResidualCNN(6, 5, 6, 3, n_parameters=20_000)
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    monkeypatch.setattr(networks, "N_PARAMETERS", 20_000)
+
+
+small_network = networks.residual_network((6, 5, 6), 3)
 
 
 def train(labels=LABELS, inputs=IMAGES, build=small_network, **changed):
@@ -101,20 +104,13 @@ def test_gradient_has_no_factor_of_t_squared():
     assert sizes[0] / sizes[1] == pytest.approx(4, rel=0.05)
 
 
-@pytest.mark.parametrize(("alpha", "temperature"), [(1.5, 1.0), (0.5, 0.0)])
-def test_impossible_losses_are_refused(alpha, temperature):
-    student, labels = logits()
-    with pytest.raises(TrainingError, match=r"alpha must lie in 0 \.\.\. 1 and temperature above"):
-        distillation_loss(student, labels, student, alpha, temperature)
-
-
 # --- what is learned ------------------------------------------------------------------------
 
 
 def test_a_separable_problem_is_learned_and_permuted_labels_are_not():
     assert accuracy(train(max_epochs=12, learning_rate=3e-3)) >= 0.9
     rng, right = np.random.default_rng(1), []
-    for seed in range(4):
+    for seed in range(3):
         dealt = rng.permutation(LABELS)
         right.append(accuracy(train(dealt, seed=seed), dealt))
     assert 0.15 < np.mean(right) < 0.52
@@ -210,7 +206,9 @@ def test_each_epoch_goes_through_the_trials_in_batches_in_another_order():
 def test_a_last_batch_of_one_trial_sits_out():
     assert len(SPLIT.training) % 32 == 1
     assert train(build=Watched, batch_size=32, max_epochs=1).network.sizes == [32, 32]
-    one_cell = residual_network((6, 1, 1), 3)  # whose map of one place is 1 x 1 from the start
+    one_cell = networks.residual_network(
+        (6, 1, 1), 3
+    )  # whose map of one place is 1 x 1 from the start
     found = train(inputs=IMAGES[..., :1, :1], build=one_cell, batch_size=32, max_epochs=1)
     assert len(found.history) == 1
 
@@ -315,16 +313,9 @@ def test_epochs_are_logged_where_there_is_no_terminal_and_lightning_is_silent(ca
 # --- errors ---------------------------------------------------------------------------------
 
 
-def test_what_does_not_go_together_is_refused():
-    with pytest.raises(TrainingError, match="got 105, 105, 50"):
-        train(teacher_logits=np.zeros((50, 3)))
-    with pytest.raises(TrainingError, match="got 105, 104"):
-        train(LABELS[:-1])
-
-
 @pytest.mark.parametrize("inputs", [IMAGES * np.nan, IMAGES * 1e37])
 def test_divergence_is_an_error(inputs):
-    with pytest.raises(TrainingError, match="training diverged"):
+    with pytest.raises(TrainingError, match="Training diverged in epoch"):
         train(inputs=inputs, build=Watched)
 
 

@@ -28,20 +28,12 @@ SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 class KernelDecoder:
-    """Describe trials once, then fit and predict on as many splits as wanted.
+    """Fits and predicts trials (n_trials, n_chans, n_times) on as many splits as wanted.
 
-    Parameters
-    ----------
-    trials : array, shape (n_trials, n_chans, n_times)
-        Signals in any unit, finite.
-    sfreq : float
-        Hertz.
-    groups : array, shape (n_trials,) | None
-        Subject of each trial, where trials of several are mixed. Means and variances of views are
-        then taken within each subject, from unlabelled trials, test subjects included. None: from
-        the trials that are learned from alone.
-    band : tuple of float | None
-        Pass band of the filter that the trials went through, Hz; views outside are left out.
+    `groups` are the trials' subjects, where several are mixed: means and variances are then taken
+    within each subject, from unlabelled trials, test subjects included; else from the trials that
+    are learned from. `band` is the pass band that they went through, Hz: views outside are left
+    out.
 
     Notes
     -----
@@ -62,20 +54,7 @@ class KernelDecoder:
         self._described: tuple[list[np.ndarray], dict[str, np.ndarray]] | None = None
 
     def fit_predict(self, labels: np.ndarray, split: Split, n_classes: int) -> np.ndarray:
-        """Fit on training, choose on validation, fit on both, predict test trials.
-
-        Parameters
-        ----------
-        labels : array of int, shape (n_trials,)
-            Those of test trials are not looked at.
-        split : Split
-        n_classes : int
-
-        Returns
-        -------
-        array, shape (n_test_trials, n_classes)
-            Probabilities.
-        """
+        """Fit on training, choose on validation, fit on both: probabilities of the test trials."""
         choices, own = [], (np.arange(len(split.validation)), labels[split.validation])
         for views, kernel in _combinations(self._kernels(labels, split.training)).items():
             scores = _ridge(kernel, labels, split.training, split.validation, n_classes)
@@ -93,7 +72,7 @@ class KernelDecoder:
     def _kernels(self, labels, train) -> dict[str, np.ndarray]:
         """Kernel matrix of each kind of view over all trials."""
         waves, kernels = self._described or self._describe(train)
-        if self.members:  # what labels have no part in is then the same for every split
+        if self.members:  # then the same for every split
             self._described = waves, kernels
         evoked = [self._kernel(_xdawn(w, labels, train), train) for w in waves]
         return {**kernels, "xDAWN": sum(evoked) / len(evoked)}
@@ -106,12 +85,9 @@ class KernelDecoder:
             "waves": self._kernel(_binned(middle), train),
             "whitened waves": self._kernel(_binned(self._whitened(middle, train)), train),
         }
-        powers = []
-        for low, high in self.bands:
-            whitened = self._whitened(self._filtered(low, high, train), train)
-            features = _log_covariances(_covariances(whitened), 0.1)
-            powers.append(self._kernel(features, train, scale=False))
-        if powers:
+        whitened = (self._whitened(self._filtered(*band, train), train) for band in self.bands)
+        features = (_log_covariances(trials, 0.1) for trials in whitened)
+        if powers := [self._kernel(values, train, scale=False) for values in features]:
             kernels["power"] = sum(powers) / len(powers)
         return waves, kernels
 
@@ -188,9 +164,9 @@ def _shrunk(matrices: np.ndarray, share: float = 0.05) -> np.ndarray:
     return matrices + share * level * np.eye(n_chans)
 
 
-def _log_covariances(matrices: np.ndarray, share: float) -> np.ndarray:
+def _log_covariances(trials: np.ndarray, share: float) -> np.ndarray:
     """Upper triangles of matrix logarithms; off-diagonal elements count twice."""
-    return upper(logm(_shrunk(matrices, share)))
+    return upper(logm(_shrunk(_covariances(trials), share)))
 
 
 def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
@@ -215,5 +191,4 @@ def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
     sources = np.concatenate(filters) @ trials
     waves = np.broadcast_to(waves / waves.std(), (len(trials), *waves.shape))
     both = np.concatenate([waves, sources / sources[train].std()], axis=1)
-    both = both - both.mean(axis=-1, keepdims=True)
-    return _log_covariances(_covariances(both), 0.02)
+    return _log_covariances(both - both.mean(axis=-1, keepdims=True), 0.02)

@@ -24,13 +24,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
+from eeglib.decoding import networks
 from eeglib.decoding.kernel_decoder import KernelDecoder
-from eeglib.decoding.networks import (
-    Conv1dClassifier,
-    LSTMClassifier,
-    fitting_width,
-    residual_network,
-)
 from eeglib.decoding.splits import Split
 from eeglib.decoding.training import fit, predict
 from eeglib.timefrequency import spectrograms, wavelet_coefficients
@@ -51,16 +46,11 @@ CEBRA_DIMENSIONS = 32
 class Method(NamedTuple):
     """One method of the table."""
 
-    title: str
-    """As in the paper's Table 1."""
-    sees: str
-    """What of a trial reaches the classifier."""
-    needs_teacher: bool
-    """Whether it can only be fitted where the images, hence a teacher, are known."""
-    seeded: bool
-    """Whether another seed gives another result."""
-    decode: Callable[..., np.ndarray]
-    """From trials, labels, split and keywords to the probabilities of the test trials."""
+    title: str  # as in the paper's Table 1
+    sees: str  # what of a trial reaches the classifier
+    needs_teacher: bool  # whether the images, hence a teacher, must be known
+    seeded: bool  # whether another seed gives another result
+    decode: Callable[..., np.ndarray]  # to the probabilities of the test trials
 
 
 def fit_predict(
@@ -92,7 +82,7 @@ def fit_predict(
         Those of test trials are not looked at.
     split : Split
     sfreq : float
-        Hertz.
+        Hz.
     n_classes : int
         Of the data set, whether or not this subject has trials of all.
     teacher_logits : array, shape (n_trials, n_classes) | None
@@ -145,9 +135,6 @@ def _chosen(candidates: Sequence[Callable], labels, split: Split, n_classes: int
     return min(candidates, key=loss)(split.test)
 
 
-# --- logistic regression ----------------------------------------------------------------------
-
-
 def power_features(trials: np.ndarray) -> np.ndarray:
     """Mean square over the times of each channel, float32, shape (n_trials, n_chans)."""
     return np.square(trials, dtype=np.float32).mean(axis=-1)
@@ -184,24 +171,16 @@ def lr_windowed(trials, labels, split, *, sfreq, n_classes, **_):
 
 
 def lr_windowed_pca(trials, labels, split, *, sfreq, n_classes, **_):
-    components = PCA(n_components=0.95, svd_solver="full")
-    features = window_features(trials, sfreq)
+    features, components = window_features(trials, sfreq), PCA(0.95, svd_solver="full")
     return _logistic_regression(features, labels, split, n_classes, components)
-
-
-# --- CEBRA ------------------------------------------------------------------------------------
 
 
 def cebra_knn(trials, labels, split, *, sfreq, n_classes, teacher_features, seed, training, **_):
     """Nearest neighbours in a space that CEBRA, guided by CLIP, learned from the training trials.
 
-    A trial is ONE row, its channels and times side by side, and its guide is the CLS token of its
-    image (the leading 32 principal components over training images, standardised). CEBRA was made
-    for continuous recordings in which neighbouring rows are neighbours in time, and its usual
-    filters and ``time_delta`` reach over several rows; here neighbouring rows are different
-    trials, so the model sees one row at a time and partners are drawn by likeness of the guide
-    alone. The encoder is as large as the other networks and is trained for as many steps as they
-    may take.
+    Neighbouring rows are different trials: the model sees one row at a time, and partners are drawn
+    by likeness of the guide alone, the leading components of the images' CLS tokens. The encoder is
+    as large as the other networks and takes as many steps as they may.
     """
     train = split.training
     rows = _thinned(trials, sfreq).reshape(len(trials), -1)
@@ -228,7 +207,7 @@ def _cebra(rows, guide, seed, max_epochs=50, batch_size=64, learning_rate=3e-4, 
         import cebra  # which takes seconds
 
         name = "offset1-model"
-        width = fitting_width(
+        width = networks.fitting_width(
             lambda units: cebra.models.init(name, rows.shape[1], units, CEBRA_DIMENSIONS)
         )
         model = cebra.CEBRA(
@@ -267,16 +246,13 @@ def _seeded_cebra(training_seed: int):
         yield
 
 
-# --- networks ---------------------------------------------------------------------------------
-
-
 def _network(build, inputs, labels, split, *, training, seed, teacher_logits=None, **_):
     options = {"teacher_logits": teacher_logits, "seed": seed, **training}
     return predict(fit(build, inputs, labels, split, **options).network, inputs[split.test])
 
 
 def _residual(inputs, labels, split, *, n_classes, **options):
-    build = residual_network(inputs.shape[1:], n_classes)
+    build = networks.residual_network(inputs.shape[1:], n_classes)
     return _network(build, inputs, labels, split, **options)
 
 
@@ -291,12 +267,12 @@ def _thinned(trials: np.ndarray, sfreq: float) -> np.ndarray:
 
 
 def lstm(trials, labels, split, *, sfreq, n_classes, teacher_logits, **options):
-    build = partial(LSTMClassifier, trials.shape[1], n_classes)
+    build = partial(networks.LSTMClassifier, trials.shape[1], n_classes)
     return _network(build, _thinned(trials, sfreq), labels, split, **options)
 
 
 def conv1d(trials, labels, split, *, n_classes, teacher_logits, **options):
-    build = partial(Conv1dClassifier, *trials.shape[1:], n_classes)
+    build = partial(networks.Conv1dClassifier, *trials.shape[1:], n_classes)
     return _network(build, trials, labels, split, **options)
 
 

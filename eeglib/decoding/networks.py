@@ -57,10 +57,8 @@ class ResidualCNN(nn.Module):
 
     Parameters
     ----------
-    n_chans : int
-        Channels: those of the EEG, or 1 where the EEG itself is the picture.
-    n_freqs, n_times : int
-        Height and width of the input.
+    n_chans, n_freqs, n_times : int
+        Shape of the input; one channel where the EEG itself is the picture.
     n_outputs : int
         Number of classes.
 
@@ -68,7 +66,7 @@ class ResidualCNN(nn.Module):
     -----
     Most parameters stand where the map is small, so that a trial of 128 x 21 x 23 takes 12 million
     multiply-adds. Sides longer than 32 are divided into patches by the first convolution, whose
-    kernel then equals its stride. The paper gives no more than this section says of the network.
+    kernel then equals its stride. The paper says no more of the network than the first paragraph.
     Residual blocks: with activations first (He et al. 2016, "Identity mappings"), averaging
     shortcuts (He et al. 2019, "Bag of tricks") and a last scale of zero (Goyal et al. 2017).
     """
@@ -151,7 +149,7 @@ class ResidualBlock(nn.Module):
 
 
 class LSTMClassifier(nn.Module):
-    """Four LSTM layers over time; the last moment's state is classified (section 3.6)."""
+    """Four LSTM layers over the times of trials (n_trials, n_chans, n_times)."""
 
     def __init__(self, n_chans: int, n_outputs: int):
         super().__init__()
@@ -169,14 +167,13 @@ class LSTMClassifier(nn.Module):
         self.layers = build(fitting_width(build))
 
     def forward(self, trials: Tensor) -> Tensor:
-        """Logits, shape (n_trials, n_outputs), of trials (n_trials, n_chans, n_times)."""
         layers = self.layers
         states, _ = layers["lstm"](layers["scale"](trials).transpose(1, 2))
         return layers["out"](layers["drop"](states[:, -1]))
 
 
 class Conv1dClassifier(nn.Module):
-    """Four temporal convolutions with dropout, an average over time, a linear layer."""
+    """Four convolutions over the times of trials (n_trials, n_chans, n_times), then their mean."""
 
     def __init__(self, n_chans: int, n_times: int, n_outputs: int):
         super().__init__()
@@ -198,5 +195,4 @@ class Conv1dClassifier(nn.Module):
         self.layers = build(fitting_width(build))
 
     def forward(self, trials: Tensor) -> Tensor:
-        """Logits, shape (n_trials, n_outputs), of trials (n_trials, n_chans, n_times)."""
         return self.layers(trials)

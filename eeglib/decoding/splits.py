@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas
 
-PARTS = ("training", "validation", "test")
-
 
 class SplitError(ValueError):
     """Trials that cannot be split as asked; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """Row numbers of the trials in each part: ascending arrays of int."""
 
     training: np.ndarray
@@ -29,7 +25,7 @@ class Split:
 
     def sizes(self) -> dict[str, int]:
         """Number of trials in each part."""
-        return {part: len(getattr(self, part)) for part in PARTS}
+        return {part: len(rows) for part, rows in self._asdict().items()}
 
 
 def split_by_image(
@@ -78,7 +74,9 @@ def split_by_image(
             )
     part_of_image = {}
     for label in np.unique(all_labels):
-        images = sorted(set(all_keys[all_labels == label]), key=lambda k: _draw(seed, label, k))
+        keys_of_label = set(all_keys[all_labels == label])
+        hashed = {hashlib.sha256(f"{seed}/{label}/{k}".encode()).digest(): k for k in keys_of_label}
+        images = [hashed[digest] for digest in sorted(hashed)]
         n_test, n_validation = (max(1, round(s * len(images))) for s in (test, validation))
         n_training = len(images) - n_test - n_validation
         if n_training < 1:
@@ -90,9 +88,9 @@ def split_by_image(
         order = ["test"] * n_test + ["validation"] * n_validation + ["training"] * n_training
         part_of_image |= dict(zip(images, order, strict=True))
     part_of_trial = np.array([part_of_image[key] for key in keys])
-    split = Split(*(np.flatnonzero(part_of_trial == part) for part in PARTS))
-    for part in PARTS:
-        if lacking := sorted(set(labels) - set(labels[getattr(split, part)])):
+    split = Split(*(np.flatnonzero(part_of_trial == part) for part in Split._fields))
+    for part, rows in split._asdict().items():
+        if lacking := sorted(set(labels) - set(labels[rows])):
             raise SplitError(
                 f"The {part} part holds no trial of label {lacking[0]}: this subject lacks all of "
                 "its images there. Choose another seed or leave the class out."
@@ -103,11 +101,11 @@ def split_by_image(
 def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
     """Raise a SplitError if a part is empty, or two parts share an image."""
     keys, _ = _image_keys(metadata)
-    images = {part: set(keys[getattr(split, part)]) for part in PARTS}
-    for part in PARTS:
+    images = {part: set(keys[rows]) for part, rows in split._asdict().items()}
+    for part in images:
         if not images[part]:
             raise SplitError(f"The {part} part is empty.")
-    for one, other in combinations(PARTS, 2):
+    for one, other in combinations(images, 2):
         if shared := sorted(images[one] & images[other]):
             raise SplitError(
                 f"Image {shared[0]!r} is in the {one} and the {other} part. Split by image."
@@ -132,7 +130,3 @@ def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
             "or clear the names to split by trial."
         )
     return names.to_numpy(dtype=object), labels
-
-
-def _draw(seed: int, label: int, key: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{label}/{key}".encode()).digest()

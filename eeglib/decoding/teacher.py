@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,11 +51,6 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
     ------
     TeacherError
         If model or weights do not exist, cannot be reached, or are no vision transformer.
-
-    Notes
-    -----
-    OpenAI's weights were trained with another activation function (QuickGELU) than the models of
-    the same names assume; it is set as the weights' tag asks.
     """
     folder = demo_clip_path() if model == "demo" else Path(model)
     name, options = model, {}
@@ -67,6 +62,7 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
                 f"teacher.weights is {weights!r}; {model} needs one of {', '.join(tags)}, or the "
                 "path of a weights file."
             )
+        # OpenAI's weights want another activation than the models of the same names have.
         setting = open_clip.get_pretrained_cfg(model, weights) or {}
         options = {"pretrained": weights, "force_quick_gelu": bool(setting.get("quick_gelu"))}
     try:
@@ -104,11 +100,8 @@ def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) ->
     Returns
     -------
     array of float32, shape (n_images, d)
-
-    Notes
-    -----
-    The token after the last block and its layer normalisation, before the projection into the
-    space that images share with text (section 3.5 of the paper).
+        After the last block and its layer normalisation, before the projection into the space that
+        images share with text (section 3.5 of the paper).
     """
     files, tokens = list(files), []
     device = next(clip.encoder.parameters()).device
@@ -138,16 +131,16 @@ def _open_picture(file: str | Path) -> Image.Image:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A linear classifier of images, and what it says about every one of them."""
+    """What a linear classifier of images says about each of them.
+
+    Its `logits` (n_images, n_classes) and what it sees of each image, the `features` (n_images, d),
+    are float32. Only a new one has a `history`, as in `Trained`; only a loaded one the `images`.
+    """
 
     logits: np.ndarray
-    """Shape (n_images, n_classes), float32."""
     features: np.ndarray
-    """Shape (n_images, d), float32. What it sees of each image: the CLS tokens."""
     history: pandas.DataFrame | None = None
-    """Of its training, as in `eeglib.decoding.training.Trained`; not saved."""
     images: np.ndarray | None = None
-    """Names of the images, which `save` is given and `load` returns."""
 
     def save(self, path: Path, images: Sequence[str]) -> None:
         """Write the images' distinct names, features and logits to an npz file."""
@@ -161,13 +154,7 @@ class Teacher:
             return cls(**file)
 
     def of_trials(self, trials: pandas.DataFrame) -> Teacher:
-        """What the teacher says about each trial's image, in the order of the trials.
-
-        Parameters
-        ----------
-        trials : pandas.DataFrame
-            With ``image``. A TeacherError names one that the teacher has not seen.
-        """
+        """What the teacher says about each trial's ``image``, in the order of the trials."""
         names = trials["image"].astype(str)
         rows = pandas.Index(self.images).get_indexer(names)
         if unknown := sorted(set(names[rows < 0])):
@@ -175,21 +162,10 @@ class Teacher:
                 f"The teacher has not seen {len(unknown)} of the images shown, such as "
                 f"{unknown[0]!r}. Run chapter 4 with the same data set, or leave these trials out."
             )
-        return replace(
-            self, logits=self.logits[rows], features=self.features[rows], images=self.images[rows]
-        )
+        return Teacher(self.logits[rows], self.features[rows], images=self.images[rows])
 
 
-def fit_teacher(
-    features: np.ndarray,
-    labels: np.ndarray,
-    split: Split,
-    *,
-    learning_rate: float = 1e-2,
-    max_epochs: int = 300,
-    patience: int = 20,
-    seed: int = 0,
-) -> Teacher:
+def fit_teacher(features: np.ndarray, labels: np.ndarray, split: Split, **training) -> Teacher:
     """Train a linear classifier of images on their features; its logits are those of all images.
 
     Parameters
@@ -198,14 +174,15 @@ def fit_teacher(
     labels : array of int, shape (n_images,)
     split : Split
         Of the images; test images and their labels are not looked at.
-    learning_rate, max_epochs, patience, seed
-        As in `eeglib.decoding.training.fit`.
+    training
+        Keywords of `eeglib.decoding.training.fit`, such as ``learning_rate``.
 
     Notes
     -----
     Softmax regression on features that are standardised by the training images, trained like the
     student, but on labels alone, with all images in one batch and a small weight decay.
     """
+    features = np.asarray(features, dtype=np.float32)
     scale = features[split.training].std(axis=0)
     inputs = (features - features[split.training].mean(axis=0)) / np.where(scale > 1e-6, scale, 1)
     n_classes = int(labels[split.training].max()) + 1
@@ -216,20 +193,9 @@ def fit_teacher(
         nn.init.zeros_(layer.bias)
         return layer
 
-    trained = fit(
-        linear,
-        inputs,
-        labels,
-        split,
-        seed=seed,
-        learning_rate=learning_rate,
-        weight_decay=2e-3,  # keeps the weights of a separable problem from growing for ever
-        batch_size=len(split.training),
-        gradient_clip=None,
-        max_epochs=max_epochs,
-        patience=patience,
-        device="cpu",
-    )
+    training |= {"batch_size": len(split.training), "gradient_clip": None, "device": "cpu"}
+    training["weight_decay"] = 2e-3  # else the weights of a separable problem grow for ever
+    trained = fit(linear, inputs, labels, split, **training)
     with torch.inference_mode():
         logits = trained.network(torch.from_numpy(inputs)).numpy()
     return Teacher(logits, features, trained.history)

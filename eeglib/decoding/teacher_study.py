@@ -6,15 +6,13 @@ classes look alike, its targets are merely soft, or the seed was lucky. Each con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import pandas
 from scipy import optimize, special
-from torch import nn
 
-from eeglib.decoding.splits import Split
 from eeglib.decoding.training import fit, fit_seeds, predict
 
 ALONE = "labels only"
@@ -77,13 +75,7 @@ def smoothed_labels(labels: np.ndarray, n_classes: int, entropy: float) -> np.nd
 
 
 def train_with_teachers(
-    build_network: Callable[[], nn.Module],
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    split: Split,
-    teachers: Mapping[str, np.ndarray | None],
-    seeds: Sequence[int],
-    **training,
+    build_network, inputs, labels, split, teachers, seeds, **training
 ) -> dict[str, np.ndarray]:
     """Train the same network under every teacher, from the same weights for each seed.
 
@@ -133,9 +125,8 @@ def gains(
 
     Notes
     -----
-    Both the trials and the seeds are a sample, so the interval of the gain is a bootstrap that
-    draws both, pairs kept together: a seed's network without the teacher is compared with the
-    network that started from the same weights with it.
+    The interval of the gain is a bootstrap that draws trials and seeds, pairs kept together: a
+    seed's network is compared with the one that started from the same weights without a teacher.
     """
     hits = {name: p.argmax(axis=2) == labels for name, p in predictions.items()}
     n_seeds, n_trials = hits[ALONE].shape
@@ -175,25 +166,12 @@ def verdict(table: pandas.DataFrame, teacher: str = TEACHER) -> str:
 
 
 def sweep(
-    build_network: Callable[[], nn.Module],
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    split: Split,
-    teacher_logits: np.ndarray,
-    seeds: Sequence[int],
-    alphas: Sequence[float],
-    temperatures: Sequence[float],
-    **training,
+    build_network, inputs, labels, split, teacher_logits, seeds, alphas, temperatures, **training
 ) -> pandas.DataFrame:
     """Change alpha, then T, and keep the rest.
 
-    Parameters
-    ----------
-    build_network, inputs, labels, split, teacher_logits, training
-        As in `eeglib.decoding.training.fit`; `training` must hold ``alpha`` and ``temperature``.
-    seeds : sequence of int
-    alphas, temperatures : sequence of float
-        The values to try; while one is changed, the other is that of `training`.
+    Arguments as in `train_with_teachers`; `training` holds the ``alpha`` and ``temperature`` that
+    are kept while the other is changed.
 
     Returns
     -------

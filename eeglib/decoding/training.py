@@ -152,12 +152,9 @@ class _Epochs(Callback):
 class Trained:
     """A trained network."""
 
-    network: nn.Module
-    """With the weights of the epoch that had the lowest validation loss; in evaluation mode."""
-    history: pandas.DataFrame
-    """One row per epoch: ``epoch`` (from 1), ``training_loss``, ``validation_loss`` (nats),
-    ``validation_accuracy``, ``seconds`` since the start."""
-    best_epoch: int
+    network: nn.Module  # with the weights of the best epoch; in evaluation mode
+    history: pandas.DataFrame  # epoch, training_loss, validation_loss, validation_accuracy, seconds
+    best_epoch: int  # that of the lowest validation loss, from 1
     seed: int
 
 
@@ -180,12 +177,11 @@ def fit(
     device: str = "auto",
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Train a network on a subject's training trials, stopping by the validation trials.
+    """Train a new network on a subject's training trials, stopping by the validation trials.
 
     Parameters
     ----------
     build_network : callable
-        Gives a new network.
     inputs : array, shape (n_trials, ...)
     labels : array of int, shape (n_trials,)
     split : Split
@@ -195,7 +191,7 @@ def fit(
     seed : int
         Of the initial weights, the order of the trials, and dropout.
     alpha, temperature : float
-        See `distillation_loss`.
+        Of `distillation_loss`.
     learning_rate, weight_decay : float
         Of Adam.
     batch_size : int
@@ -212,16 +208,11 @@ def fit(
         has finished. The same call goes on from there if it was interrupted; a training with
         other trials, settings or seed has a folder of its own.
 
-    Raises
-    ------
-    TrainingError
-        If the loss diverges.
-
     Notes
     -----
-    Section 3.6 of the paper: Adam, gradients clipped by norm, early stopping on the validation
-    loss, which is the same loss (1) on the validation trials. All trials lie on the device,
-    standardised there once, and a batch is one indexing of them.
+    Section 3.6 of the paper: Adam, gradients clipped by norm, early stopping on the same loss (1)
+    of the validation trials. All trials lie on the device, standardised there once, and a batch is
+    one indexing of them. A loss that is no number ends the training with a TrainingError.
     """
     arrays = [array for array in (inputs, labels, teacher_logits) if array is not None]
     if device == "cuda" and not torch.cuda.is_available():
@@ -232,19 +223,19 @@ def fit(
         warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|lightning_fabric")
         torch.manual_seed(seed)
         network = build_network().to(device)
-        parts = {
-            part: [on_device(array[getattr(split, part)], device) for array in arrays]
-            for part in ("training", "validation")
-        }
+        training, validation = parts = [
+            [on_device(array[rows], device) for array in arrays]
+            for rows in (split.training, split.validation)
+        ]
         if checkpoint is not None:
             settings = (options, weight_decay, batch_size, gradient_clip, patience, seed)
-            arrays = [tensor.cpu().numpy() for part in parts.values() for tensor in part]
+            arrays = [tensor.cpu().numpy() for tensor in training + validation]
             folder = f"{checkpoint}-{joblib.hash([arrays, settings, str(network)])}"
         trained = network
         if isinstance(network, ResidualCNN):
             trained = network.layers.to(memory_format=torch.channels_last)
-            network.standardize.fit(parts["training"][0])
-            for tensors in parts.values():
+            network.standardize.fit(training[0])
+            for tensors in parts:
                 tensors[0] = network.standardize(tensors[0])
         student = Student(trained, **options, weight_decay=weight_decay)
         epochs, last = _Epochs(seed), Path(folder, "last.ckpt")
@@ -269,8 +260,8 @@ def fit(
         try:
             trainer.fit(
                 student,
-                _batches(parts["training"], batch_size, shuffle=True),
-                _batches(parts["validation"], 256, shuffle=False),
+                _batches(training, batch_size, shuffle=True),
+                _batches(validation, 256, shuffle=False),
                 ckpt_path=str(last) if last.exists() else None,
                 weights_only=True,
             )
@@ -303,16 +294,7 @@ def fit_seeds(*args, seeds: Sequence[int] = (0,), **options) -> list[Trained]:
 
 @torch.inference_mode()
 def predict(network: nn.Module, inputs: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Probabilities of the classes: float32, shape (n_trials, n_classes).
-
-    Parameters
-    ----------
-    network : nn.Module
-        Used on the device where it is.
-    inputs : array, shape (n_trials, ...)
-    batch_size : int
-        Trials at a time; without influence on the result but for rounding.
-    """
+    """Probabilities of the classes: float32, shape (n_trials, n_classes)."""
     network.eval()
     device = next(network.parameters()).device
     starts = range(0, len(inputs), batch_size)
