@@ -159,7 +159,7 @@ def test_blocks_and_sessions_are_left_out_whole():
     repeated = controls.leave_block_out(trials)
     assert repeated.n == 48
     assert repeated.chance == pytest.approx(1 / 3)
-    assert "no class is in two" in controls.leave_block_out(in_blocks()).reason
+    assert "no class comes back" in controls.leave_block_out(in_blocks()).reason
 
 
 def test_less_training_does_not_pass_for_a_clock():
@@ -412,9 +412,6 @@ def test_every_available_control_has_a_figure(full_card):
     for control in card.controls:
         if control.available:
             assert plotting.plot_control(control).axes[0].get_title() == control.title
-        else:
-            with pytest.raises(ValueError, match=control.name):
-                plotting.plot_control(control)
     assert len(plotting.plot_card(card).axes) == 2
     plt.close("all")
 

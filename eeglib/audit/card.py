@@ -1,8 +1,4 @@
-"""The audit card: one page on whether an accuracy is about pictures or about time (chapter 8).
-
-`run_audit` makes the card of a subject, `conclude` puts it into a sentence; `read_cards`,
-`card_table` and `report` are for the subjects of a data set together (chapter 9, ``eeglib audit``).
-"""
+"""The audit card: is an accuracy about pictures or about time (chapters 8, 9, ``eeglib audit``)?"""
 
 from __future__ import annotations
 
@@ -167,13 +163,9 @@ def conclude(card: AuditCard) -> Conclusion:
     clocks = [c for c in map(card.control, CLOCK_CONTROLS) if c.available]
     least = min(clocks, key=lambda c: c.p_value, default=Control())
     limit = ALPHA / max(1, len(clocks))
-    evidence = "No control that looks for a clock could be run."
-    if clocks:
-        evidence = (
-            f"The smallest p-value of the {len(clocks)} controls that look for one is "
-            f"{least.p_value:.2g} ({least.title}); below {SIGN:g} it is a sign, below {limit:.2g} "
-            "a clock."
-        )
+    evidence = WORDS["evidence" if clocks else "no evidence"].format(
+        n=len(clocks), p_value=least.p_value, title=least.title, sign=SIGN, limit=limit
+    )
     follows = card.control("label_from_clock").p_value < ALPHA
     flagged = least.p_value < limit and follows
     own, network = card.control("accuracy"), card.control("student")
@@ -202,9 +194,7 @@ def conclude(card: AuditCard) -> Conclusion:
     return Conclusion(kind, flagged, sentence)
 
 
-def read_cards(
-    facts: Mapping[int, Mapping[str, Any]], files: Mapping[int, Path]
-) -> list[AuditCard]:
+def read_cards(facts: Mapping[int, Mapping], files: Mapping[int, Path]) -> list[AuditCard]:
     """Cards that chapter 8 left in a run, with control 1 where there are several subjects.
 
     By subject: the fact ``audit`` of ``metrics.json``, and the file with its features and labels.

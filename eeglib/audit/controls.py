@@ -292,9 +292,9 @@ def across_subjects(subjects: Mapping[int, tuple[np.ndarray, np.ndarray]], subje
     """
     if len(subjects) < 2:
         raise AuditError("only one subject is at hand; the group page has it for several.")
-    if len({features.shape[1] for features, _ in subjects.values()}) > 1:
+    if len({X.shape[1] for X, _ in subjects.values()}) > 1:
         raise AuditError("subjects have different numbers of features.")
-    X = {s: StandardScaler().fit_transform(features) for s, (features, _) in subjects.items()}
+    X = {s: StandardScaler().fit_transform(X) for s, (X, _) in subjects.items()}
     others = [s for s in subjects if s != subject]
     y = np.concatenate([subjects[s][1] for s in others])
     probabilities = discriminant(np.concatenate([X[s] for s in others]), y, X[subject])
@@ -345,16 +345,16 @@ def permutation_within_blocks(trials: AuditTrials, seed: int = 0) -> Control:
     rng, draws, labels = np.random.default_rng(seed), [], trials.labels
     for _ in range(1 + N_REFITS):
         metadata = trials.metadata.assign(label=labels)
-        draws.append(_hits(replace(trials, metadata=metadata), folds))
+        hits = _hits(replace(trials, metadata=metadata), folds)
+        draws.append(hits.mean())
         labels = trials.labels.copy()
         for block in np.unique(blocks):
             labels[blocks == block] = rng.permutation(labels[blocks == block])
-    draws, n = [hits.mean() for hits in draws], len(draws[0])
     unpermuted, permuted = draws[0], np.array(draws[1:])
     value = unpermuted - permuted.mean()
     low, high = value + np.percentile(permuted - permuted.mean(), [2.5, 97.5])
     p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + N_REFITS))
-    return Control(float(value), 0.0, float(low), float(high), n, p_value)
+    return Control(float(value), 0.0, float(low), float(high), len(hits), p_value)
 
 
 @control
@@ -388,8 +388,8 @@ def image_identification(
         # Regularisation scales with the number of trials: weak answers need a strong one.
         model = RidgeCV(alphas=len(labels) * np.geomspace(0.1, 100, 7))
         predicted[test] = model.fit(white[~test], target[~test]).predict(white[test])
-    names = decoders.image_names(trials)
-    table = identify_within_class(predicted, target, labels, names, seed=seed)
+    images = decoders.image_names(trials)
+    table = identify_within_class(predicted, target, labels, images, seed=seed)
     rank = table.set_index("metric").loc["within-class two-way"]
     return Control(rank.value, 0.5, rank.low, rank.high, int(rank.n), rank.p_value)
 
@@ -400,12 +400,9 @@ def generation_controls(
 ) -> Control:
     """Control 10: what do image metrics say when only the class is drawn?
 
-    Each of the classes that the decoder named, ``predicted``, is drawn as the mean of its images.
-
-    Notes
-    -----
-    Two-way identification: is the drawing more like (cosine) the image shown than like one of
-    another class? The estimate is that of the decoder's classes minus what its accuracy predicts:
+    Each class that the decoder named, ``predicted``, is drawn as the mean of its images. Two-way
+    identification: is the drawing more like (cosine) the image shown than like one of another
+    class? The estimate is that of the decoder's classes minus what its accuracy predicts:
     ``a R + (1 - a) W``, with the means R for the right and W for a wrong class.
     """
     if image_features is None:

@@ -1,7 +1,4 @@
-"""The classifiers that are audited, and splits that respect time (chapter 8).
-
-A decoder takes ``X, y, X_test`` and returns probabilities of shape (n_test, n_classes in ``y``).
-"""
+"""The classifiers that are audited, and splits that respect time (chapter 8)."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from eeglib.audit.features import AuditError, AuditTrials
 # Small matrices, many of them: threads of the linear algebra would only wait for each other.
 one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
+# From X, y and X_test to probabilities, (n_test, n_classes in y).
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -91,8 +89,7 @@ def predict(
 def random_folds(trials: AuditTrials, n_folds: int = 5, seed: int = 0) -> Folds:
     """Random split by image, blind to time; fewer folds where a class has fewer images."""
     names, labels = image_names(trials), trials.labels
-    fewest = min(len(np.unique(names[labels == label])) for label in np.unique(labels))
-    n_folds = min(n_folds, fewest)
+    n_folds = min(n_folds, *(len(np.unique(names[labels == c])) for c in np.unique(labels)))
     fold = _image_parts(names, labels, n_folds, seed)
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n_folds)]
 
@@ -111,10 +108,7 @@ def matched_folds(trials: AuditTrials, folds: Folds, seed: int = 0) -> Folds:
 
 
 def contiguous_folds(trials: AuditTrials, n_folds: int = 5, gap: int = 2) -> Folds:
-    """Split each class by time: a stretch of its trials is tested, its surroundings are left out.
-
-    ``gap`` trials of any class, before and after a tested one, are left out of the training.
-    """
+    """Test each class in stretches of time; trials within ``gap`` of a tested one do not train."""
     position, labels = trials.position, trials.labels
     fold = np.empty(len(position), dtype=int)
     for label in np.unique(labels):
@@ -138,7 +132,9 @@ def group_folds(trials: AuditTrials, groups: np.ndarray) -> Folds:
         if test.any():
             folds.append((np.flatnonzero(train), np.flatnonzero(test)))
     if not folds:
-        raise AuditError("no class is in two of them, so that none can be left out.")
+        raise AuditError(
+            "no class comes back in another block or session, so that none can be left out."
+        )
     return _without_shared_images(trials, folds)
 
 

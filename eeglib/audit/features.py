@@ -203,14 +203,12 @@ def with_time(metadata: pandas.DataFrame, trials: pandas.DataFrame) -> pandas.Da
 
 
 def _windows(data: np.ndarray, sfreq: float, tmin: float, kind: str) -> dict[str, np.ndarray]:
-    """The same measure in windows that start at multiples of `WINDOW` after the image.
-
-    One that the trial cuts short counts if half of it is left.
-    """
+    """The same measure in windows that start at multiples of `WINDOW` after the image."""
     index = np.floor((tmin + np.arange(data.shape[2]) / sfreq) / WINDOW + 1e-6).astype(int)
     parts = {}
     for k in np.unique(index[index >= 0]):
         part = data[..., index == k]
+        # One that the trial cuts short counts if half of it is left.
         if part.shape[2] >= max(2, WINDOW * sfreq / 2):
             values = part.mean(axis=2) if kind == "amplitude" else _log(np.mean(part**2, axis=2))
             parts[f"{1000 * max(k * WINDOW, tmin):.0f}"] = values

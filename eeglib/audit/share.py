@@ -1,9 +1,4 @@
-"""How much of what separates the classes is driven by the stimulus (chapter 8).
-
-A block of 25 s is longer than the pause of 10 s after it, so that there are pairs of trials
-*within* a block and pairs *across* a pause that lie equally far apart in time. What a clock does,
-it does to both; what is left between the two curves, time cannot explain.
-"""
+"""How much of what separates the classes is driven by the stimulus (chapter 8)."""
 
 from __future__ import annotations
 
@@ -25,6 +20,8 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
 
     Notes
     -----
+    A block is longer than the pause after it, so that there are pairs of trials within a block and
+    pairs across a pause that lie equally far apart in time: what a clock does, it does to both.
     Two curves, ``w(lag)`` and ``a(lag)``: the mean similarity of two trials within and across
     blocks of one session, against the time between them. The share is ``C / T``, where C is the
     mean of ``w - a`` over the lags that both curves have (weighted by the harmonic mean of their
@@ -73,10 +70,7 @@ def similarity_by_lag(trials: AuditTrials, edges: np.ndarray) -> dict[str, np.nd
 
 @one_thread
 def pair_sums(trials: AuditTrials, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of pairs and sum of their similarities, shape (n_blocks, n_blocks, n_lags).
-
-    Pairs of two different trials of one session, by the blocks of both and the lag between them.
-    """
+    """Number of pairs and sum of their similarities, (n_blocks, n_blocks, n_lags), in a session."""
     features, block, time = trials.features.astype(float), trials.blocks, trials.time
     # Two neighbours in time are whitened alike: their noise is not independent.
     stretch = np.empty(len(block), dtype=int)

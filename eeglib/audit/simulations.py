@@ -66,10 +66,8 @@ def simulate_trials(
     features = rng.standard_normal((N_CLASSES, 20))[labels]
     features += 0.7 * rng.standard_normal(features.shape)
     images = np.array([f"image{k:05d}" for k in range(len(labels))])
-    stimuli = pandas.DataFrame({"image": images, "label": labels})
-    subject = SimulatedSubject(settings, 1, stimuli, features)
-    n_times = round(settings.image_duration * SFREQ)
-    signal = subject.signals(0)
+    subject = SimulatedSubject(settings, 1, pandas.DataFrame({"label": labels}), features)
+    signal, n_times = subject.signals(0), round(settings.image_duration * SFREQ)
     filtered = filter_signals(signal.astype(float), SFREQ, notch=None, band=BAND)
     starts = np.round(subject.schedule["onset"].to_numpy() * SFREQ).astype(int)
     narrow, wide = (

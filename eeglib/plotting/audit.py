@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 
 
 def plot_control(control: Control) -> Figure:
-    """The figure of a control: its details where it has any, else the estimate and its interval.
-
-    Raises
-    ------
-    ValueError
-        If the data did not support the control; its ``reason`` says why.
-    """
-    if not control.available:
-        raise ValueError(f"{control.name} has no figure: {control.reason}")
+    """The figure of a control: its details where it has any, else the estimate and its interval."""
     draw = DETAILS.get(control.name) if control.rows else None
     figure, axes = new_figure(2.8 if draw else 1.3)
     (draw or _estimate)(axes[0, 0], control)
@@ -43,9 +35,10 @@ def plot_card(card: AuditCard) -> Figure:
     figure, axes = new_figure(1.8 + 0.32 * sum(sizes), 2, 1, height_ratios=sizes)
     labels = ("accuracy or rank", "difference or correlation")
     for ax, controls, label in zip(axes[:, 0], sides, labels, strict=True):
+        names = [f"{c.number}: {c.title}" if c.number else c.title for c in controls]
         for y, control in enumerate(controls):
             _bar(ax, y, control)
-        ax.set_yticks(range(len(controls)), [_name(c) for c in controls], fontsize=8)
+        ax.set_yticks(range(len(controls)), names, fontsize=8)
         ax.set(xlabel=label, ylim=(max(1, len(controls)) - 0.4, -0.6))
     _legend_once(figure, axes[0, 0])
     return figure
@@ -54,13 +47,12 @@ def plot_card(card: AuditCard) -> Figure:
 def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
     """Similarity of two trials against the time between them, within and across blocks."""
     figure, axes = new_figure(2.8)
-    for name, marker, color in (("within", "o-", COLORS[0]), ("across", "s--", COLORS[1])):
-        axes[0, 0].plot(
-            curves["lag"], curves[name], marker, color=color, label=f"{name} blocks", markersize=4
-        )
-    axes[0, 0].axhline(0, color="0.7", linewidth=0.8)
-    axes[0, 0].set(xlabel=f"time between the two trials ({unit})", ylabel="similarity")
-    axes[0, 0].legend()
+    ax = axes[0, 0]
+    for name, style, color in (("within", "o-", COLORS[0]), ("across", "s--", COLORS[1])):
+        ax.plot(curves["lag"], curves[name], style, color=color, label=f"{name} blocks", ms=4)
+    ax.axhline(0, color="0.7", linewidth=0.8)
+    ax.set(xlabel=f"time between the two trials ({unit})", ylabel="similarity")
+    ax.legend()
     return figure
 
 
@@ -82,18 +74,11 @@ def plot_share(shares: Mapping[str, Control], truths: Mapping[str, float] | None
 def plot_sensitivity(table: pandas.DataFrame) -> Figure:
     """Share of simulated recordings in which each control sees a drift, against its strength."""
     figure, axes = new_figure(3.4)
-    markers = "os^Dv*P"
+    ax, strength = axes[0, 0], table["drift strength"]
     columns = [c for c in table if c not in ("drift strength", "accuracy")]
-    for color, marker, name in zip(COLORS, markers, columns, strict=False):
-        axes[0, 0].plot(
-            table["drift strength"],
-            table[name],
-            f"{marker}-",
-            color=color,
-            label=name,
-            markersize=4,
-        )
-    axes[0, 0].set(xlabel="drift strength", ylabel="share of seeds that see it", ylim=(-0.03, 1.03))
+    for color, marker, name in zip(COLORS, "os^Dv*P", columns, strict=False):
+        ax.plot(strength, table[name], f"{marker}-", color=color, label=name, ms=4)
+    ax.set(xlabel="drift strength", ylabel="share of seeds that see it", ylim=(-0.03, 1.03))
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
@@ -112,19 +97,10 @@ def _estimate(ax: Axes, control: Control) -> None:
 
 def _bar(ax: Axes, y: int, control: Control) -> None:
     reach = np.maximum(0, [[control.estimate - control.low], [control.high - control.estimate]])
-    ax.errorbar(
-        control.estimate,
-        y,
-        xerr=reach,
-        fmt="o",
-        color=COLORS[0],
-        capsize=3,
-        markersize=4,
-        label="estimate and 95% interval",
-    )
-    ax.plot(
-        [control.chance] * 2, [y - 0.35, y + 0.35], color=COLORS[1], linewidth=2, label="chance"
-    )
+    style = {"fmt": "o", "color": COLORS[0], "capsize": 3, "ms": 4}
+    ax.errorbar(control.estimate, y, xerr=reach, label="estimate and 95% interval", **style)
+    ends = [y - 0.35, y + 0.35]
+    ax.plot([control.chance] * 2, ends, color=COLORS[1], linewidth=2, label="chance")
 
 
 def _bars(key: str, score: str = "accuracy") -> Callable[[Axes, Control], None]:
@@ -148,21 +124,16 @@ def _over_distance(ax: Axes, control: Control) -> None:
         place = row["distance"], row["accuracy"]
         ax.plot(*place, "o", color=COLORS[0])
         ax.annotate(row["split"], place, fontsize=7.5, textcoords="offset points", xytext=(5, 4))
-    ax.set(
-        xlabel="median distance to the nearest training trial of the class (trials)",
-        ylabel="accuracy",
-        ylim=(0, 1.25 * max(r["accuracy"] for r in control.rows)),
-    )
+    ax.set_xlabel("median distance to the nearest training trial of the class (trials)")
+    ax.set(ylabel="accuracy", ylim=(0, 1.25 * max(r["accuracy"] for r in control.rows)))
     ax.margins(x=0.15)
 
 
 def _pairs(ax: Axes, control: Control) -> None:
     distances, confusions = zip(*(r.values() for r in control.rows), strict=True)
     ax.plot(distances, confusions, "o", color=COLORS[0], markersize=4)
-    ax.set(
-        xlabel="time between the blocks of two classes (s)",
-        ylabel="confusion\n(log-probability, centred)",
-    )
+    ax.set_xlabel("time between the blocks of two classes (s)")
+    ax.set_ylabel("confusion\n(log-probability, centred)")
 
 
 def _windows(ax: Axes, control: Control) -> None:
@@ -186,7 +157,3 @@ DETAILS: dict[str, Callable[[Axes, Control], None]] = {
     "time_windows": _windows,
     "generation_controls": _bars("drawn from", "identification"),
 }
-
-
-def _name(control: Control) -> str:
-    return f"{control.number}: {control.title}" if control.number else control.title
