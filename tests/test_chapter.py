@@ -333,11 +333,12 @@ def test_the_split_is_the_same_whatever_images_a_subject_lacks(tmp_path, monkeyp
     whole = pd.DataFrame({"image": images, "label": np.repeat([0, 1], 20)})
     monkeypatch.setattr(type(chapter.dataset), "stimuli", lambda self: whole)
     parts = {
-        name: set(whole["image"].iloc[rows]) for name, rows in vars(chapter.split(whole)).items()
+        name: set(whole["image"].iloc[rows])
+        for name, rows in chapter.split(whole)._asdict().items()
     }
     for lacking in range(len(whole)):
         seen = whole.drop(index=lacking).reset_index(drop=True)
-        for name, rows in vars(chapter.split(seen)).items():
+        for name, rows in chapter.split(seen)._asdict().items():
             assert set(seen["image"].iloc[rows]) <= parts[name]
 
 
@@ -349,7 +350,7 @@ def test_a_published_split_is_taken_or_missed(tmp_path, monkeypatch):
         chapter.split(trials)
     parts = {"training": np.array([2]), "validation": np.array([0]), "test": np.array([1])}
     monkeypatch.setattr(type(chapter.dataset), "published_split", lambda self, trials: parts)
-    assert {name: rows.tolist() for name, rows in vars(chapter.split(trials)).items()} == {
+    assert {name: rows.tolist() for name, rows in chapter.split(trials)._asdict().items()} == {
         "training": [2], "validation": [0], "test": [1]
     }  # fmt: skip
     parts["test"] = np.array([0])
