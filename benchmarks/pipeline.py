@@ -13,9 +13,9 @@ from pathlib import Path
 
 from eeglib.profile import Profile, load_profile
 from eeglib.workflow.book import build_book
-from eeglib.workflow.pages import Result, read_result
 from eeglib.workflow.run import Request, available_cores, run
 from eeglib.workflow.stages import STAGES, jobs_of, site_folder
+from eeglib.workflow.status import Result
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
     """Print the table of chapters and the closing line."""
     jobs = [job for stage in STAGES for job in jobs_of(stage, profile.dataset.subjects)]
-    done = [r for r in (read_result(job, run_dir) for job in jobs) if r.metrics]
+    done = [r for r in (Result(job, run_dir) for job in jobs) if r.metrics]
     if not done:
         print(f"No finished chapter in {run_dir}.")
         return 1
@@ -63,13 +63,13 @@ def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
     for result in done:
         known = result.provenance
         kernel, imports = _overhead(result)
-        figures = [result.seconds or 0, kernel, imports, known.seconds, known.peak_memory_mb]
-        print(f"{result.job!s:34}" + "".join(f"{n:12.1f}" for n in figures) + f"  {known.device}")
+        figures = [result.seconds or 0, kernel, imports, known["seconds"], known["peak_memory_mb"]]
+        print(f"{result.job!s:34}" + "".join(f"{n:12.1f}" for n in figures) + f"  {known['device']}")
     total = sum(result.seconds or 0 for result in done)
     overheads = [sum(_overhead(result)) for result in done]
     figures = {
         "total_s": round(total, 1),
-        "peak_mb": round(max(r.provenance.peak_memory_mb for r in done)),
+        "peak_mb": round(max(r.provenance["peak_memory_mb"] for r in done)),
         "overhead_s_mean": round(sum(overheads) / len(done), 2),
         "overhead_s_max": round(max(overheads), 2),
         "chapters": len(done),

@@ -27,7 +27,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from eeglib.profile import load_profile
 from eeglib.workflow import run as workflow
 from eeglib.workflow.book import build_book
-from eeglib.workflow.job import KERNEL
 from eeglib.workflow.run import Request, make_plan, run, stale_jobs
 from eeglib.workflow.stages import Job, Stage, site_folder
 from eeglib.workflow.status import describe_status, read_status
@@ -106,7 +105,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     unchanged = time.perf_counter() - started
     if left:
         raise SystemExit(f"{len(left)} jobs are stale after the run")
-    print(describe_status(read_status(request), STAGES))
+    print(describe_status(read_status(request)))
     started = time.perf_counter()
     index = build_book(request.run_dir, site, STAGES)
     book = time.perf_counter() - started
@@ -136,11 +135,11 @@ def _above_papermill(request: Request, repeats: int) -> float:
     """
     job = Job("02_filter_signals", 1)
     folder = request.run_dir / str(job)
-    environment = {**os.environ, "JUPYTER_PATH": str(request.run_dir / ".jupyter")}
+    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
     own = [sys.executable, "-P", "-m", "eeglib.workflow.job", "plan.json", job.metrics]
     values = {"profile": request.run_dir / "profile.yml", "run_dir": request.run_dir}
     papermill = [sys.executable, "-P", "-m", "papermill", "--no-progress-bar"]
-    papermill += ["--kernel", KERNEL, "--language", "python"]
+    papermill += ["--kernel", "python3", "--language", "python"]
     papermill += [str(request.notebooks / f"{job.chapter}.ipynb"), str(folder / "copy.ipynb")]
     papermill += ["-p", "subject", "1"]
     papermill += [part for name, value in values.items() for part in ("-p", name, str(value))]

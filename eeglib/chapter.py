@@ -7,7 +7,7 @@ A run is one folder::
     runs/demo/sub-01/05_distill_student/           chapters that run for every subject
         notebook.ipynb                             the chapter as it was executed
         metrics.json                               scores, facts, outputs (`Metrics`)
-        provenance.json                            when, where and from what (`Provenance`)
+        provenance.json                            when, where and from what
         figures/*.png, *.npz, ...                  what the chapter made
 
 A notebook opens its chapter with `open_chapter`, asks it for inputs and outputs by name, and
@@ -18,21 +18,22 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
-import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -52,11 +53,8 @@ PROVENANCE = "provenance.json"
 NOTEBOOK = "notebook.ipynb"
 FAILURE = "failure.json"
 """Why a chapter stopped, and in which cell and line."""
-INPUTS = "inputs.json"
-RUNNING = "running.json"
 FIGURES = "figures"
 DATA_CHAPTER = "01_download_data"
-SCHEMA_VERSION = 2
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "open-clip-torch")
 PACKAGES += ("diffusers", "transformers")
 """Packages whose versions may change a result."""
@@ -93,7 +91,7 @@ class Metrics(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[2] = 2
     chapter: str
     subject: int | None
     scores: list[Score]
@@ -101,30 +99,11 @@ class Metrics(BaseModel):
     outputs: dict[str, OutputFile]
 
 
-class Provenance(BaseModel):
-    """Content of ``provenance.json``: how the results came about."""
+class Predictions(NamedTuple):
+    """What one method said about the test trials, whose `METADATA` stand beside it.
 
-    model_config = ConfigDict(extra="forbid")
-
-    eeglib: str
-    git_revision: str | None
-    modules: dict[str, str]
-    python: str
-    platform: str
-    packages: dict[str, str]
-    profile: dict[str, Any]
-    seeds: dict[str, list[int]]
-    dataset: dict[str, str]
-    device: str
-    seconds: float
-    peak_memory_mb: float
-    peak_gpu_memory_mb: float | None
-    finished_at: str
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What one method said about the test trials: (n_trials, n_classes), with `METADATA`."""
+    The probabilities are float32 of shape (n_trials, n_classes), one column per class name.
+    """
 
     probabilities: np.ndarray
     metadata: pandas.DataFrame
@@ -166,34 +145,29 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def load_metrics(folder: str | Path) -> Metrics:
-    """Read and check the ``metrics.json`` of a chapter's folder.
-
-    Raises
-    ------
-    ResultsError
-        If there is none, or it does not follow the schema.
-    """
-    return _load(Metrics, Path(folder) / METRICS)
-
-
-def load_provenance(folder: str | Path) -> Provenance:
-    """Read the ``provenance.json`` of a chapter's folder; raises as `load_metrics` does."""
-    return _load(Provenance, Path(folder) / PROVENANCE)
-
-
-def _load(model: type[BaseModel], path: Path) -> Any:
+    """Read the ``metrics.json`` of a chapter's folder; ResultsError if there is none that fits."""
+    path = Path(folder) / METRICS
     try:
-        content = model.model_validate_json(path.read_text(encoding="utf-8"))
+        metrics = Metrics.model_validate_json(_read_text(path))
+    except ValidationError as error:
+        raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
+    return metrics
+
+
+def load_provenance(folder: str | Path) -> dict[str, Any]:
+    """Read the ``provenance.json`` of a chapter's folder; raises as `load_metrics` does."""
+    path = Path(folder) / PROVENANCE
+    try:
+        return json.loads(_read_text(path))
+    except ValueError as error:
+        raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ResultsError(f"No {path}: that chapter has not finished. Run it first.") from None
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
-    if getattr(content, "schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise ResultsError(
-            f"{path} follows version {content.schema_version} of the schema, this eeglib reads "
-            f"version {SCHEMA_VERSION}. Run the chapter again."
-        )
-    return content
 
 
 def data_folder(profile: Profile, run_dir: Path) -> Path:
@@ -201,27 +175,24 @@ def data_folder(profile: Profile, run_dir: Path) -> Path:
     return profile.dataset.root or chapter_folder(run_dir, DATA_CHAPTER, None) / "data"
 
 
-def data_subjects(chapter: str, subject: int | None, profile: Profile) -> list[int | None]:
-    """Whose files a chapter reads: those that all share, and its own or, in chapter 1, all."""
-    whose = profile.dataset.subjects if chapter == DATA_CHAPTER else ()
-    return [None, *(whose if subject is None else [subject])]
-
-
-def data_fingerprint(dataset: Dataset, subject: int | None) -> str:
-    """Checksum of the files that a subject's trials depend on; for None, of those all share.
+def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[str, str]:
+    """Checksums of the files that each subject's trials depend on; for None, of those all share.
 
     Text files (events, channels, stimuli) count by content; signals and pictures, which may be
     many gigabytes, by size and time of change.
     """
-    digest = hashlib.sha256()
-    with suppress(DatasetError):  # what is missing is told by the chapter that reads it
-        for path in dataset.files(subject):
-            inside, state = path.relative_to(dataset.folder).as_posix(), path.stat()
-            if not inside.startswith(("README", "CHANGES")):
-                text = path.suffix in TEXT_FILES and state.st_size < 1e8
-                content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
-                digest.update(f"{inside}\0{content}\0".encode())
-    return digest.hexdigest()[:16]
+    found = {}
+    for subject in subjects:
+        digest = hashlib.sha256()
+        with suppress(DatasetError):  # what is missing is told by the chapter that reads it
+            for path in dataset.files(subject):
+                inside, state = path.relative_to(dataset.folder).as_posix(), path.stat()
+                if not inside.startswith(("README", "CHANGES")):
+                    text = path.suffix in TEXT_FILES and state.st_size < 1e8
+                    content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
+                    digest.update(f"{inside}\0{content}\0".encode())
+        found[subject_folder(subject)] = digest.hexdigest()[:16]
+    return found
 
 
 def peak_memory_mb() -> float:
@@ -234,23 +205,10 @@ def peak_memory_mb() -> float:
 def git_revision() -> str | None:
     """Commit of the checkout that eeglib runs from, ``-dirty`` if edited; None if installed."""
     checkout = Path(eeglib.__file__).parent.parent
-    if not (checkout / ".git").exists():
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    if not (checkout / ".git").exists() or not shutil.which("git"):
         return None
-    command = [
-        "git",
-        "-C",
-        str(checkout),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True).stdout.strip()
 
 
 def plain(value: Any) -> Any:
@@ -263,40 +221,16 @@ def plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
         return None
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(
-        f"metrics.json holds numbers, text, lists and dicts, got {type(value).__name__}. "
-        "Turn it into one of them."
-    )
-
-
-def module_hashes() -> dict[str, str]:
-    """Checksums of the modules of eeglib that this process has imported, by dotted name."""
-    names = [n for n in sorted(sys.modules) if n == "eeglib" or n.startswith("eeglib.")]
-    files = {name: getattr(sys.modules[name], "__file__", None) for name in names}
-    return {n: sha256_of(Path(f))[:16] for n, f in files.items() if f and Path(f).is_file()}
+    return value
 
 
 class Chapter:
-    """One chapter of one run: its profile, data, inputs and outputs.
+    """One chapter of one run: its profile, data, inputs and outputs; made by `open_chapter`.
 
-    Made by `open_chapter`.
-
-    Attributes
-    ----------
-    name : str
-        Such as ``05_distill_student``.
-    profile : Profile
-        The run's settings.
-    subject : int | None
-        None in the chapters that run once for all subjects.
-    run_dir : Path
-        Folder of the run.
-    folder : Path
-        Folder of this chapter's results.
+    Its ``name`` is that of its notebook, its ``subject`` None in the chapters that run once for
+    all; the results of this chapter lie in its ``folder`` inside ``run_dir``.
     """
 
     def __init__(self, name: str, profile: Profile, run_dir: Path, subject: int | None):
@@ -319,19 +253,8 @@ class Chapter:
     def input(self, chapter: str, name: str, subject: int | None = None) -> Path:
         """Path of something that an earlier chapter made, checked to be there and undamaged.
 
-        Parameters
-        ----------
-        chapter : str
-            The chapter that made it.
-        name : str
-            File name, as that chapter gave it to `output`.
-        subject : int | None
-            Whose; the own subject where left out.
-
-        Raises
-        ------
-        ResultsError
-            If it is not there, or is not what that chapter wrote.
+        It is the own subject's where no other is named. Raises ResultsError if it is not there, or
+        is not what that chapter wrote.
         """
         subject = self.subject if subject is None else subject
         folders = [chapter_folder(self.run_dir, chapter, s) for s in {subject, None}]
@@ -356,8 +279,6 @@ class Chapter:
     def output(self, name: str) -> Path:
         """Path for a file of this chapter; `finish` records its size and checksum."""
         path = self.folder / name
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise ValueError(f"An output stays inside the chapter's folder, got {name!r}.")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._outputs.add(name)
         return path
@@ -385,31 +306,15 @@ class Chapter:
     ) -> Path:
         """Write what a method said about the test trials, for chapters 6 to 9.
 
-        Parameters
-        ----------
-        method : str
-            Its name, such as ``distillation_stft``.
-        probabilities : np.ndarray
-            Shape (n_trials, n_classes); class c is ``class_names[c]``.
-        metadata : pandas.DataFrame
-            The same trials, with the columns `METADATA`.
-        class_names : list of str
-            Length n_classes.
-
-        Raises
-        ------
-        ValueError
-            If the three do not belong together, or a probability is not finite.
+        The probabilities have shape (n_trials, n_classes), ``metadata`` the columns `METADATA`.
         """
         probabilities = np.asarray(probabilities, dtype=np.float32)
         expected = (len(metadata), len(class_names))
-        if probabilities.shape != expected:
+        if probabilities.shape != expected or not np.isfinite(probabilities).all():
             raise ValueError(
-                f"probabilities of {method} have shape {probabilities.shape}; trials and classes "
-                f"ask for {expected}."
+                f"probabilities of {method} must be finite and of shape {expected}, got shape "
+                f"{probabilities.shape}."
             )
-        if not np.isfinite(probabilities).all():
-            raise ValueError(f"probabilities of {method} hold values that are not finite.")
         columns = {
             f"trial_{name}": np.asarray(metadata[name], dtype=kind)
             for name in METADATA
@@ -417,26 +322,15 @@ class Chapter:
         }
         path = self.output(f"predictions-{method}.npz")
         with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(
-                file,
-                probabilities=probabilities,
-                class_names=np.asarray(class_names, dtype=str),
-                **columns,
-            )
+            names = np.asarray(class_names, dtype=str)
+            np.savez_compressed(file, probabilities=probabilities, class_names=names, **columns)
         return path
 
     def split(self, trials: pandas.DataFrame) -> Split:
         """Training, validation and test trials: the same images for all subjects and the teacher.
 
-        Parameters
-        ----------
-        trials : pandas.DataFrame
-            One row per trial or picture, with ``image`` and ``label``.
-
-        Raises
-        ------
-        SplitError
-            If they cannot be split as the profile asks.
+        The table ``trials`` has one row per trial or picture, with ``image`` and ``label``. Raises
+        SplitError if they cannot be split as the profile asks.
         """
         settings, dataset = self.profile.split, self.dataset
         if not settings.published:
@@ -475,55 +369,47 @@ class Chapter:
     ) -> Metrics:
         """Close the chapter: write ``metrics.json``, and ``provenance.json`` beside it.
 
-        Parameters
-        ----------
-        scores : pandas.DataFrame | None
-            One row per score with at least the columns metric, value, chance, n, low, high.
-        facts : dict | None
-            Other findings, by name: numbers, strings, lists or dicts of them.
-
-        Returns
-        -------
-        Metrics
-            What was written.
+        The table ``scores`` has one row per score and at least the columns metric, value, chance,
+        n, low, high; ``facts`` are numbers, strings, lists or dicts of them, by name.
         """
-        outputs = [name for name in sorted(self._outputs) if not name.startswith(f"{FIGURES}/")]
-        try:
-            metrics = Metrics(
-                chapter=self.name,
-                subject=self.subject,
-                scores=[] if scores is None else plain(scores.to_dict("records")),
-                facts=plain(facts or {}),
-                outputs={name: _output_file(self.folder / name) for name in outputs},
-            )
-        except ValidationError as error:
-            raise ResultsError(f"Chapter {self.name} cannot write its metrics: {error}") from None
-        write_text(self.folder / PROVENANCE, self._provenance().model_dump_json(indent=1) + "\n")
+        files = [n for n in sorted(self._outputs) if not n.startswith(f"{FIGURES}/")]
+        paths = {name: self.folder / name for name in files}
+        metrics = Metrics(
+            chapter=self.name,
+            subject=self.subject,
+            scores=[] if scores is None else plain(scores.to_dict("records")),
+            facts=plain(facts or {}),
+            outputs={
+                name: OutputFile(bytes=path.stat().st_size, sha256=sha256_of(path))
+                for name, path in paths.items()
+            },
+        )
+        write_text(self.folder / PROVENANCE, json.dumps(self._provenance(), indent=1) + "\n")
         write_text(self.folder / METRICS, metrics.model_dump_json(indent=1) + "\n")
         return metrics
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self) -> dict[str, Any]:
+        """How the results came about."""
         # A chapter that never imported torch should not pay seconds for the question.
         torch = sys.modules.get("torch")
-        on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
-        profile = self.profile
-        subjects = data_subjects(self.name, self.subject, profile)
-        return Provenance(
-            eeglib=eeglib.__version__,
-            git_revision=git_revision(),
-            modules=module_hashes(),
-            python=platform.python_version(),
-            platform=platform.platform(),
-            packages={name: importlib.metadata.version(name) for name in PACKAGES},
-            profile=profile.model_dump(mode="json"),
-            seeds={"profile": [profile.seed], "training": list(profile.training.seeds)},
-            dataset={subject_folder(s): data_fingerprint(self.dataset, s) for s in subjects},
-            device=torch.cuda.get_device_name() if on_gpu else "cpu",
-            seconds=round(time.perf_counter() - self._started, 3),
-            peak_memory_mb=round(peak_memory_mb(), 1),
-            peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 1e6) if on_gpu else None,
-            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+        gpu = torch.cuda if torch and torch.cuda.is_initialized() else None
+        profile, own = self.profile, [] if self.subject is None else [self.subject]
+        subjects = profile.dataset.subjects if self.name == DATA_CHAPTER else own
+        return {
+            "eeglib": eeglib.__version__,
+            "git_revision": git_revision(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "profile": profile.model_dump(mode="json"),
+            "seeds": {"profile": [profile.seed], "training": list(profile.training.seeds)},
+            "dataset": data_fingerprints(self.dataset, [None, *subjects]),
+            "device": gpu.get_device_name() if gpu else "cpu",
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+            "peak_gpu_memory_mb": round(gpu.max_memory_allocated() / 1e6) if gpu else None,
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
 
 
 def open_chapter(
@@ -543,19 +429,10 @@ def open_chapter(
         Folder of the run. A relative one counts from the current folder or, for a notebook
         opened in ``notebooks/``, from the folder above.
     subject : int | None
-        Subject, in the chapters that run for every subject.
-
-    Raises
-    ------
-    ProfileError
-        If the profile cannot be used.
-    ValueError
-        If the chapter's name or the subject is not one.
+        None in the chapters that run once for all.
     """
     import pandas
 
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+", chapter):
-        raise ValueError(f"A chapter is named like '02_filter_signals', got {chapter!r}.")
     if not isinstance(profile, Profile):
         profile = load_profile(profile)
     if subject is not None and subject not in profile.dataset.subjects:
@@ -569,13 +446,7 @@ def open_chapter(
 
 
 def load_predictions(folder: str | Path) -> dict[str, Predictions]:
-    """Read all predictions that a chapter saved, by method.
-
-    Raises
-    ------
-    ResultsError
-        If the folder holds none, or one that cannot be read.
-    """
+    """Read all predictions that a chapter saved, by method; ResultsError if there are none."""
     import pandas as pd
 
     found = {}
@@ -594,26 +465,16 @@ def load_predictions(folder: str | Path) -> dict[str, Predictions]:
     return found
 
 
-def _output_file(path: Path) -> OutputFile:
-    if not path.is_file():
-        raise ResultsError(f"The chapter announced {path.name} but did not write it.")
-    return OutputFile(bytes=path.stat().st_size, sha256=sha256_of(path))
-
-
+@dataclass(frozen=True)
 class Notice:
     """A boxed note that stands out in the book, in Jupyter and as plain text.
 
-    Parameters
-    ----------
-    title : str
-    text : str
-        Plain text.
-    kind : str
-        Class of the box in the book: ``note``, ``warning`` or ``important``.
+    Its ``kind`` is the class of the box in the book: ``note``, ``warning`` or ``important``.
     """
 
-    def __init__(self, title: str, text: str, kind: str = "note"):
-        self.title, self.text, self.kind = title, text, kind
+    title: str
+    text: str
+    kind: str = "note"
 
     def _repr_html_(self) -> str:
         return (
@@ -647,15 +508,9 @@ def data_notice(chapter: Chapter) -> Notice:
 def stop_chapter(chapter: Chapter, reason: str) -> None:
     """End a chapter here: in a run the cells below are shown but not run.
 
-    For chapters that a data set cannot support. ``metrics.json`` is written with the fact
-    ``skipped``, so that a run goes on and the group page can say why. In a notebook that somebody
-    works in, the cells below still run when asked to.
-
-    Parameters
-    ----------
-    chapter : Chapter
-    reason : str
-        Shown to the reader.
+    For chapters that a data set cannot support; ``reason`` is shown to the reader.
+    ``metrics.json`` is written with the fact ``skipped``, so that a run goes on and the group page
+    can say why. In a notebook that somebody works in, the cells below still run when asked to.
     """
     from IPython import get_ipython
     from IPython.display import display

@@ -5,9 +5,8 @@ Whatever takes long to import is imported inside the commands, so that ``--help`
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,30 +18,33 @@ app = typer.Typer(
 )
 
 
-class Executor(StrEnum):
-    """Where chapters run."""
-
-    local = "local"
-    slurm = "slurm"
+def _option(help: str, **settings: Any) -> Any:
+    return typer.Option(help=help, **settings)
 
 
 ProfileOption = Annotated[
-    str,
-    typer.Option(help="What to run on what: a shipped profile (see `eeglib profiles`) or a .yml."),
+    str, _option("What to run on what: a shipped profile (see `eeglib profiles`) or a .yml.")
 ]
-SubjectsOption = Annotated[str, typer.Option(help="Subjects: all, 3, 1-4 or 1,3,7-9.")]
-RunDirOption = Annotated[
-    Path | None, typer.Option(help="Folder of the results; runs/<profile> where left out.")
-]
-JobsOption = Annotated[int, typer.Option(min=1, help="Chapters that run at the same time.")]
+SubjectsOption = Annotated[str, _option("Subjects: all, 3, 1-4 or 1,3,7-9.")]
+RunDirOption = Annotated[Path | None, _option("Folder of the results; else runs/<profile>.")]
+JobsOption = Annotated[int, _option("Chapters that run at the same time.", min=1)]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one setting, such as training.max_epochs=5; repeatable.",
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.max_epochs=5."),
 ]
+GpusOption = Annotated[
+    int | None, _option("GPUs to use, one for each chapter that can; all if left out.", min=0)
+]
+ShareOption = Annotated[int, _option("Chapters that may share one GPU and its memory.", min=1)]
+ExecutorOption = Annotated[
+    Literal["local", "slurm"], _option("Run here, or submit every chapter to a cluster's Slurm.")
+]
+OnlyOption = Annotated[
+    str | None, _option("Chapters to run, with what they need: 05 or 05,06. All if left out.")
+]
+KeepOption = Annotated[bool, typer.Option("--keep-going", help="If one fails, others go on.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run even if nothing has changed.")]
 
 
 @app.command("run")
@@ -51,30 +53,14 @@ def run_command(
     subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
     jobs: JobsOption = 1,
-    gpus: Annotated[
-        int | None,
-        typer.Option(min=0, help="GPUs to use, one for each chapter that can; all if left out."),
-    ] = None,
-    jobs_per_gpu: Annotated[
-        int, typer.Option(min=1, help="Chapters that may share one GPU and its memory.")
-    ] = 1,
-    executor: Annotated[
-        Executor, typer.Option(help="Run here, or submit every chapter to a cluster's Slurm.")
-    ] = Executor.local,
+    gpus: GpusOption = None,
+    jobs_per_gpu: ShareOption = 1,
+    executor: ExecutorOption = "local",
     settings: SetOption = None,
-    only: Annotated[
-        str | None,
-        typer.Option(help="Chapters to run, with what they need: 05 or 05,06. All if left out."),
-    ] = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="When a chapter fails, let the others go on.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Run the chapters even if nothing has changed.")
-    ] = False,
+    only: OnlyOption = None,
+    keep_going: KeepOption = False,
+    dry_run: DryOption = False,
+    force: ForceOption = False,
 ) -> None:
     """Run the chapters for every subject; what is up to date does not run again.
 
@@ -89,18 +75,10 @@ def run_command(
     from eeglib.workflow.run import stale_jobs
     from eeglib.workflow.stages import select_stages
 
-    request = _request(
-        _load(profile, settings),
-        run_dir,
-        subjects,
-        only=select_stages(only.split(",")) if only else (),
-        jobs=jobs,
-        gpus=gpus,
-        jobs_per_gpu=jobs_per_gpu,
-        executor=executor.value,
-        keep_going=keep_going,
-        force=force,
-    )
+    chosen = select_stages(only.split(",")) if only else ()
+    how = {"jobs": jobs, "gpus": gpus, "jobs_per_gpu": jobs_per_gpu, "executor": executor}
+    how |= {"only": chosen, "keep_going": keep_going, "force": force}
+    request = _request(_load(profile, settings), run_dir, subjects, **how)
     if not dry_run:
         _end(_run(request))
         return
@@ -113,8 +91,7 @@ def run_command(
 @app.command("status")
 def status_command(
     profile: Annotated[
-        str | None,
-        typer.Option(help="Profile; if left out, that of the run's folder, or demo."),
+        str | None, _option("Profile; if left out, that of the run's folder, or demo.")
     ] = None,
     subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
@@ -127,14 +104,13 @@ def status_command(
     A chapter is done, skipped (nothing to do, such as no pictures), running, failed, stale (what
     it was computed from has changed since) or not yet run. The book has the same as a page.
     """
-    from eeglib.workflow.stages import STAGES
     from eeglib.workflow.status import describe_status, read_status
 
     own = run_dir / "profile.yml" if run_dir and not profile else None
     loaded = _load(str(own) if own and own.is_file() else profile or "demo", settings)
     request = _request(loaded, run_dir, subjects)
     typer.echo(f"{request.run_dir}\n")
-    typer.echo(describe_status(read_status(request), STAGES))
+    typer.echo(describe_status(read_status(request)))
 
 
 @app.command("audit")
@@ -153,18 +129,17 @@ def audit_command(
     audit_card.md in the run's folder.
     """
     from eeglib.audit.card import read_cards, report
-    from eeglib.chapter import chapter_folder, load_metrics
+    from eeglib.chapter import METRICS, chapter_folder, load_metrics
     from eeglib.workflow.stages import select_stages
 
     chapter = "08_audit_confounds"
-    only = select_stages([chapter])
-    loaded = _load(profile, settings)
-    request = _request(loaded, run_dir, subjects, only=only, jobs=jobs, keep_going=True)
+    how = {"only": select_stages([chapter]), "jobs": jobs, "keep_going": True}
+    request = _request(_load(profile, settings), run_dir, subjects, **how)
     failures = _run(request)
     folders = {s: chapter_folder(request.run_dir, chapter, s) for s in request.subjects}
-    folders = {s: folder for s, folder in folders.items() if (folder / "metrics.json").is_file()}
-    facts = {s: load_metrics(folder).facts["audit"] for s, folder in folders.items()}
-    files = {s: folder / "audit_trials.npz" for s, folder in folders.items()}
+    done = {s: folder for s, folder in folders.items() if (folder / METRICS).is_file()}
+    facts = {s: load_metrics(folder).facts["audit"] for s, folder in done.items()}
+    files = {s: folder / "audit_trials.npz" for s, folder in done.items()}
     text = report(read_cards(facts, files))
     place = request.run_dir / "audit_card.md"
     place.write_text(text, encoding="utf-8")
@@ -202,14 +177,12 @@ def book_command(
     """
     from eeglib.workflow.book import build_book
 
-    typer.echo(build_book(_folder(run_dir, _load(profile, settings))))
+    typer.echo(build_book(run_dir or Path("runs") / _load(profile, settings).name))
 
 
 @app.command("simulate")
 def simulate_command(
-    folder: Annotated[Path, typer.Argument(help="Where to write the data set.")] = Path(
-        "simulated_eeg"
-    ),
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("simulated_eeg"),
     profile: ProfileOption = "demo",
     subjects: SubjectsOption = "1",
     settings: SetOption = None,
@@ -234,16 +207,12 @@ def simulate_command(
 
 @app.command("download")
 def download_command(
-    name: Annotated[
-        str, typer.Argument(help="Data set: eeg_imagenet, randomized_trials or things_eeg2.")
-    ],
+    name: Annotated[str, typer.Argument(help="eeg_imagenet, randomized_trials or things_eeg2.")],
     folder: Annotated[
-        Path | None, typer.Argument(help="Where to keep it; data/<name> where left out.")
+        Path | None, typer.Argument(help="Where to keep it; else data/<name>.")
     ] = None,
     subjects: SubjectsOption = "all",
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds without a byte until a connection is given up.")
-    ] = 30,
+    timeout: Annotated[float, _option("Seconds without a byte until it is given up.", min=1)] = 30,
 ) -> None:
     """Download a published data set, or say exactly how to get it by hand.
 
@@ -316,7 +285,7 @@ def _request(profile: Any, run_dir: Path | None, subjects: str, **options: Any) 
 
     return Request(
         profile=profile,
-        run_dir=_folder(run_dir, profile),
+        run_dir=(run_dir or Path("runs") / profile.name).resolve(),
         subjects=parse_subjects(subjects, profile.dataset.subjects),
         notebooks=site_folder() / "notebooks",
         **options,
@@ -330,20 +299,16 @@ def _load(profile: str, settings: list[str] | None) -> Any:
 
     overrides = {}
     for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals or not key.strip():
-            raise ProfileError(
-                f"--set takes KEY=VALUE, such as training.max_epochs=5, got {setting!r}."
-            )
+        key, _, value = setting.partition("=")
         try:
             overrides[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ProfileError(f"--set {key}: the value {value!r} is not valid YAML.") from None
+        if not key.strip() or "=" not in setting:
+            raise ProfileError(
+                f"--set takes KEY=VALUE, such as training.max_epochs=5, got {setting!r}."
+            )
     return load_profile(profile, overrides)
-
-
-def _folder(run_dir: Path | None, profile: Any) -> Path:
-    return (run_dir or Path("runs") / profile.name).resolve()
 
 
 if __name__ == "__main__":

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+ControlName = Literal["clock", "signals", "pictures", "comparisons", "share"]
 MethodName = Literal[
     "lr_power",
     "lr_windowed",
@@ -47,70 +50,57 @@ class Settings(BaseModel):
 class DatasetSettings(Settings):
     """Which data set, which subjects, and the options of its own loader."""
 
-    name: str = Field("simulated", description="module of eeglib.datasets that loads the data")
-    subjects: tuple[Count, ...] = Field((1, 2), min_length=1, description="subjects to decode")
-    root: Path | None = Field(
-        None, description="folder of the data; empty: inside the run's own folder"
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="options of the loader, checked by the loader itself"
-    )
+    name: str = "simulated"  # module of eeglib.datasets that loads the data
+    subjects: tuple[Count, ...] = Field((1, 2), min_length=1)
+    root: Path | None = None  # folder of the data; empty: inside the run's own folder
+    options: dict[str, Any] = {}  # checked by the loader itself
 
 
 class FilteringSettings(Settings):
     """Chapter 2. The paper: notch 49-51 Hz, second-order Butterworth 14-70 Hz, z-scores."""
 
-    notch: tuple[Positive, Positive] | None = Field((49.0, 51.0), description="stop band, Hz")
-    band: tuple[Positive, Positive] | None = Field((14.0, 70.0), description="pass band, Hz")
-    order: Count = Field(2, description="order of both Butterworth filters")
-    standardize: bool = Field(True, description="zero mean and unit variance per channel")
-    epoch: tuple[float, float] = Field(
-        (0.0, 0.5), description="start and end of a trial after the onset of its image, s"
-    )
+    notch: tuple[Positive, Positive] | None = (49.0, 51.0)  # stop band, Hz
+    band: tuple[Positive, Positive] | None = (14.0, 70.0)  # pass band, Hz
+    order: Count = 2  # of both Butterworth filters
+    standardize: bool = True  # zero mean and unit variance per channel
+    epoch: tuple[float, float] = (0.0, 0.5)  # start and end after the onset of the image, s
 
-    @model_validator(mode="after")
-    def _bounds_ascend(self) -> FilteringSettings:
-        for name in ("notch", "band", "epoch"):
-            bounds = getattr(self, name)
-            if bounds is not None and bounds[0] >= bounds[1]:
-                raise ValueError(f"filtering.{name} must ascend, got {list(bounds)}")
-        return self
+    @field_validator("notch", "band", "epoch")
+    @classmethod
+    def _bounds_ascend(cls, bounds: tuple[float, float] | None, info: ValidationInfo) -> Any:
+        if bounds is not None and bounds[0] >= bounds[1]:
+            raise ValueError(f"{info.field_name} must ascend")
+        return bounds
 
 
 class TimeFrequencySettings(Settings):
     """Chapter 3. The paper: windows of 40 ms moving by 20 ms; db4 wavelets beside them."""
 
-    window: Positive = Field(0.04, description="length of a window, s")
-    step: Positive = Field(0.02, description="distance between windows, s")
-    wavelet: str = Field("db4", description="name of a PyWavelets wavelet")
+    window: Positive = 0.04  # length of a window, s
+    step: Positive = 0.02  # distance between windows, s
+    wavelet: str = "db4"  # name of a PyWavelets wavelet
 
 
 class SplitSettings(Settings):
     """Shares of the *images* that go to training, validation and test, or the authors' parts."""
 
-    published: bool = Field(
-        False, description="take the parts that come with the data; the shares then do not count"
-    )
-    training: Share = 0.8
-    validation: Share = 0.1
-    test: Share = 0.1
+    published: bool = False  # the parts that come with the data; the shares then do not count
+    training: OpenShare = 0.8
+    validation: OpenShare = 0.1
+    test: OpenShare = 0.1
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSettings:
-        total = self.training + self.validation + self.test
-        if abs(total - 1) > 1e-6 or min(self.training, self.validation, self.test) <= 0:
-            raise ValueError(
-                "split.training, split.validation and split.test must each be above 0 and sum "
-                f"to 1, got {self.training}, {self.validation}, {self.test}"
-            )
+        if abs(self.training + self.validation + self.test - 1) > 1e-6:
+            raise ValueError("training, validation and test must sum to 1")
         return self
 
 
 class TeacherSettings(Settings):
     """Chapter 4. ``demo`` is the small CLIP model shipped here; the paper's kind is ViT-L-14."""
 
-    model: str = Field("demo", description="open_clip model name, local folder, or demo")
-    weights: str | None = Field(None, description="open_clip weights' name, such as openai")
+    model: str = "demo"  # open_clip model name, local folder, or demo
+    weights: str | None = None  # open_clip weights' name, such as openai
     learning_rate: Positive = 1e-2
     max_epochs: Count = 300
     patience: Count = 20
@@ -119,70 +109,60 @@ class TeacherSettings(Settings):
 class TrainingSettings(Settings):
     """Chapter 5, sections 3.5 and 3.6 of the paper."""
 
-    alpha: Share = Field(0.5, description="weight of the class labels in the loss; eq. (1)")
-    temperature: Positive = Field(1.0, description="temperature of the soft targets; eq. (2)")
-    learning_rate: Positive = Field(3e-4, description="of Adam")
-    batch_size: Count = Field(64, description="trials per step")
-    gradient_clip: Positive = Field(1.0, description="largest norm of a gradient")
-    max_epochs: Count = Field(50, description="passes over the training trials, at most")
-    patience: Count = Field(10, description="epochs without a better validation loss")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="a network is trained per seed")
+    alpha: Share = 0.5  # weight of the class labels in the loss; eq. (1)
+    temperature: Positive = 1.0  # of the soft targets; eq. (2)
+    learning_rate: Positive = 3e-4  # of Adam
+    batch_size: Count = 64  # trials per step
+    gradient_clip: Positive = 1.0  # largest norm of a gradient
+    max_epochs: Count = 50  # passes over the training trials, at most
+    patience: Count = 10  # epochs without a better validation loss
+    seeds: tuple[int, ...] = Field((0,), min_length=1)  # a network is trained per seed
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 class TeacherStudySettings(Settings):
     """Chapter 5: what the teacher adds; many short trainings of the same network."""
 
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="networks per teacher")
-    max_epochs: Count | None = Field(None, description="none: as long as in training")
-    alphas: tuple[Share, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), description="values to try")
-    temperatures: tuple[Positive, ...] = Field((0.5, 1.0, 2.0, 4.0), description="values to try")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)  # networks per teacher
+    max_epochs: Count | None = None  # none: as long as in training
+    alphas: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    temperatures: tuple[Positive, ...] = (0.5, 1.0, 2.0, 4.0)
 
 
 class BaselineSettings(Settings):
     """Chapter 6: the methods of the table, `eeglib.decoding.methods.METHODS`; the paper's ten."""
 
-    methods: tuple[MethodName, ...] = Field(
-        get_args(MethodName)[:10], min_length=1, description="names, in order"
-    )
+    methods: tuple[MethodName, ...] = Field(get_args(MethodName)[:10], min_length=1)  # in order
 
 
 class ReconstructionSettings(Settings):
     """Chapter 7. ``demo`` is the small Stable Diffusion pipeline shipped here."""
 
-    model: str = Field("demo", description="diffusers repository id, local folder, or demo")
-    prompt: str = Field("an image of a {class}", description="{class} is replaced by the class")
-    steps: Count = Field(25, description="denoising steps")
-    guidance_scale: float = Field(4.0, ge=0, description="strength of the prompt")
-    size: Count = Field(64, description="height and width, pixels")
-    n_images: Count = Field(8, ge=2, description="test trials to draw and measure per subject")
-    batch_size: Count = Field(4, description="pictures drawn at a time")
-    scheduler: str | None = Field(None, description="of diffusers; empty: the model's own")
+    model: str = "demo"  # diffusers repository id, local folder, or demo
+    prompt: str = "an image of a {class}"  # {class} is replaced by the class
+    steps: Count = 25  # of denoising
+    guidance_scale: float = Field(4.0, ge=0)  # strength of the prompt
+    size: Count = 64  # height and width, pixels
+    n_images: Count = Field(8, ge=2)  # test trials to draw and measure per subject
+    batch_size: Count = 4  # pictures drawn at a time
+    scheduler: str | None = None  # of diffusers; empty: the model's own
 
 
 class PictureSettings(Settings):
     """How pictures are measured. ``demo-clip`` needs no download."""
 
-    backbones: tuple[str, ...] = Field(
-        ("demo-clip",),
-        description="networks, by the names of eeglib.reconstruction.image_metrics.NETWORKS",
-    )
-    weights: Path | None = Field(
-        None, description="folder of weight files; empty: download them when first needed"
-    )
-    n_way: int = Field(50, ge=2, description="classes to choose from, at most all; papers: 50")
-    batch_size: Count = Field(16, description="pictures through a network at a time")
+    # By the names of eeglib.reconstruction.image_metrics.NETWORKS.
+    backbones: tuple[str, ...] = ("demo-clip",)
+    weights: Path | None = None  # folder of weight files; empty: download them when first needed
+    n_way: int = Field(50, ge=2)  # classes to choose from, at most all; papers: 50
+    batch_size: Count = 16  # pictures through a network at a time
 
 
 class AuditSettings(Settings):
-    """Chapter 8."""
+    """Chapter 8: groups of controls, and what the refitted decoder sees of each channel."""
 
-    controls: tuple[Literal["clock", "signals", "pictures", "comparisons", "share"], ...] = Field(
-        ("clock", "signals", "pictures", "comparisons", "share"), description="groups of controls"
-    )
-    features: Literal["power", "amplitude"] = Field(
-        "power", description="what the refitted decoder sees of each channel"
-    )
+    controls: tuple[ControlName, ...] = get_args(ControlName)
+    features: Literal["power", "amplitude"] = "power"
 
 
 class EvaluationSettings(Settings):
@@ -195,35 +175,27 @@ class EvaluationSettings(Settings):
 class ChapterResources(Settings):
     """What one chapter may use; Snakemake and a cluster's scheduler are told."""
 
-    minutes: Positive = Field(60, description="time limit of the whole chapter")
-    memory_mb: Count | None = Field(
-        None, description="memory, MB, that a cluster enforces; empty: as its chapter says"
-    )
-    gpus: int | None = Field(
-        None, ge=0, description="GPUs; empty: one for the chapters that train or draw"
-    )
-    cores: Count | None = Field(
-        None, description="processor cores; empty: this machine's divided by --jobs, 2 on a cluster"
-    )
+    minutes: Positive = 60  # time limit of the whole chapter
+    memory_mb: Count | None = None  # MB, that a cluster enforces; empty: as its chapter says
+    gpus: int | None = Field(None, ge=0)  # empty: one for the chapters that train or draw
+    cores: Count | None = None  # empty: this machine's divided by --jobs, 2 on a cluster
 
 
 class ClusterSettings(Settings):
     """What ``eeglib run --executor slurm`` tells the scheduler besides each chapter's needs."""
 
-    account: str | None = Field(None, description="account to charge; empty: none")
-    partition: str | None = Field(None, description="partition; empty: the cluster's default")
-    gpu_partition: str | None = Field(
-        None, description="partition of chapters that use a GPU; empty: as for the others"
-    )
-    options: str = Field("", description="further options of sbatch, such as --constraint=a100")
+    account: str | None = None  # to charge; empty: none
+    partition: str | None = None  # empty: the cluster's default
+    gpu_partition: str | None = None  # of chapters that use a GPU; empty: as for the others
+    options: str = ""  # further options of sbatch, such as --constraint=a100
 
 
 class Profile(Settings):
     """Everything that a run of the book depends on."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="names the run's folder")
-    title: str = Field("", description="one line for the title of generated pages")
-    seed: int = Field(0, ge=0, description="seed of everything random that has none of its own")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")  # names the run's folder
+    title: str = ""  # one line for the title of generated pages
+    seed: int = Field(0, ge=0)  # of everything random that has none of its own
     dataset: DatasetSettings = DatasetSettings()
     filtering: FilteringSettings = FilteringSettings()
     timefrequency: TimeFrequencySettings = TimeFrequencySettings()
@@ -236,9 +208,7 @@ class Profile(Settings):
     pictures: PictureSettings = PictureSettings()
     audit: AuditSettings = AuditSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    resources: dict[str, ChapterResources] = Field(
-        default_factory=dict, description="per chapter, such as 05_distill_student"
-    )
+    resources: dict[str, ChapterResources] = {}  # per chapter, such as 05_distill_student
     cluster: ClusterSettings = ClusterSettings()
 
 
@@ -255,13 +225,8 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
     source : str | Path
         Name of a shipped profile (``demo``) or path of a YAML file.
     overrides : dict | None
-        Values that win over the file's, by dotted key: ``{"training.max_epochs": 5}``.
-
-    Returns
-    -------
-    Profile
-        The checked profile. A relative ``dataset.root`` counts from the YAML file's folder or,
-        where it is one of ``overrides``, from the current folder.
+        Values that win over the file's, by dotted key: ``{"training.max_epochs": 5}``. A relative
+        ``dataset.root`` among them counts from the current folder, in the file from the file's.
 
     Raises
     ------
@@ -322,11 +287,10 @@ def _explain(error: ValidationError, path: Path) -> str:
     lines = [f"{path.name} is not a valid profile:"]
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "profile"
+        text = f"{item['msg']}, got {item.get('input')!r}"
         if item["type"] == "extra_forbidden":
-            allowed = ", ".join(_fields_of(item["loc"][:-1]))
-            lines.append(f"  {key}: unknown key; allowed here: {allowed}")
-        else:
-            lines.append(f"  {key}: {item['msg']}, got {item.get('input')!r}")
+            text = f"unknown key; allowed here: {', '.join(_fields_of(item['loc'][:-1]))}"
+        lines.append(f"  {key}: {text}")
     return "\n".join(lines)
 
 

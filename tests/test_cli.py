@@ -90,7 +90,7 @@ def test_status_takes_the_profile_of_the_run(capsys, tmp_path):
     told = capsys.readouterr().out
     assert "sub-04" in told
     assert "sub-01" not in told
-    assert f"{len(STAGES)} not yet" in told
+    assert f"Chapters: {len(STAGES)} not yet." in told
 
 
 def test_student_notebooks_are_named(capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""Building the book from what a run left: stage the pages, build them, look for faults.
+"""Building the book from what a run left: write its pages, look for faults, build them.
 
 Jupyter Book builds a staging folder inside the run's folder: the prose, the chapters with the
 outputs of the run's first subject, a section of pages for every subject, and the execution times.
@@ -8,26 +8,31 @@ pages.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import nbformat
 import yaml
+from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
+from tabulate import tabulate
 
-from eeglib.chapter import subject_folder, write_text
+from eeglib.chapter import NOTEBOOK, subject_folder, write_text
 from eeglib.profile import load_profile
-from eeglib.workflow import pages
-from eeglib.workflow.dependencies import read_notebook
+from eeglib.workflow.dependencies import code_cells, is_from_papermill, read_notebook
 from eeglib.workflow.run import Request
-from eeglib.workflow.stages import STAGES, Stage, jobs_of, site_folder
-from eeglib.workflow.status import read_status
+from eeglib.workflow.stages import STAGES, Stage, site_folder
+from eeglib.workflow.status import Result, describe_status, read_status
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 SUBJECTS_LINK = "## Subject by subject\n\nWhat each chapter found: {doc}`/subjects/index`."
@@ -41,28 +46,15 @@ class BookError(RuntimeError):
 
 
 def build_book(run_dir: str | Path, site: Path | None = None, stages: Stages = STAGES) -> Path:
-    """Build the HTML book of a run.
+    """Build the HTML book of a run; returns its ``index.html``.
 
-    Parameters
-    ----------
-    run_dir : str | Path
-        Folder of the run.
-    site : Path | None
-        Folder with ``_config.yml``, ``_toc.yml``, ``book`` and ``notebooks``; the project's own
-        where left out.
-    stages : tuple of Stage
-        The table of stages.
-
-    Returns
-    -------
-    Path
-        The book's ``index.html``.
+    The folder ``site`` has ``_config.yml``, ``_toc.yml``, ``book`` and ``notebooks``; it is the
+    project's own where left out.
 
     Raises
     ------
     BookError
-        If nothing has run, if a page has error output or a warning in it, if the builder warns,
-        or if a page would load something from the network.
+        If nothing has run, if a page has error output or a warning in it, or the builder warns.
     """
     run_dir = Path(run_dir).resolve()
     if not (run_dir / "profile.yml").is_file():
@@ -78,21 +70,11 @@ def build_book(run_dir: str | Path, site: Path | None = None, stages: Stages = S
         lines = (done.stdout + done.stderr).splitlines()
         faults = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-15:]
         raise BookError(f"The book was not built without warnings ({log}):\n" + "\n".join(faults))
-    html = staging / "_build" / "html"
-    faults = page_faults(html)
-    if faults:
-        raise BookError("Pages with faults:\n" + "\n".join(faults))
-    return html / "index.html"
+    return staging / "_build" / "html" / "index.html"
 
 
 def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
-    """Write everything that Jupyter Book builds, into ``<run_dir>/book``.
-
-    Raises
-    ------
-    BookError
-        If a notebook has error output or a warning in it.
-    """
+    """Write everything that Jupyter Book builds, into ``<run_dir>/book``."""
     profile = load_profile(run_dir / "profile.yml")
     staging = run_dir / "book"
     shutil.rmtree(staging, ignore_errors=True)
@@ -100,42 +82,42 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     shutil.copy(site / "_config.yml", staging)
     _copy_mathjax(staging / "_static" / "mathjax")
     sources = {s.name: read_notebook(site / "notebooks" / f"{s.name}.ipynb") for s in stages}
-    titles = {name: pages.title_of(source, name) for name, source in sources.items()}
+    titles = {name: title_of(source) for name, source in sources.items()}
     everybody = profile.dataset.subjects
+    statuses = read_status(Request(profile, run_dir, everybody, site / "notebooks", stages))
     subjects = [s for s in everybody if (run_dir / subject_folder(s)).is_dir()] or everybody[:1]
+    results = [result for result in statuses if result.job.subject in (None, *subjects)]
     with_pages = subjects if len(subjects) <= SUBJECT_PAGES else []
-    results = {
-        job: pages.read_result(job, run_dir, bool(with_pages) or job.subject in (None, subjects[0]))
-        for stage in stages
-        for job in jobs_of(stage, subjects)
-    }
-    for stage in stages:
-        page = pages.chapter_page(sources[stage.name], results[jobs_of(stage, subjects)[0]])
-        if stage == stages[-1]:
+    for name, source in sources.items():
+        first = next(result for result in results if result.job.chapter == name)
+        page = chapter_page(source, first)
+        if name == stages[-1].name:
             page.cells.append(new_markdown_cell(SUBJECTS_LINK))
-        _write(staging / "notebooks" / f"{stage.name}.ipynb", page)
-    sections = []
+        _write(staging / "notebooks" / f"{name}.ipynb", page)
+    index: dict[str, Any] = {"file": "subjects/index"}
     for subject in with_pages:
         folder = f"subjects/{subject_folder(subject)}"
-        own = [result for job, result in results.items() if job.subject == subject]
-        overview = pages.subject_overview(subject, own, titles)
-        _write(staging / folder / "index.md", overview)
-        ran = [result for result in own if result.status != "not run"]
-        for result in ran:
-            page = pages.subject_page(sources[result.job.chapter], result)
-            _write(staging / "subjects" / f"{result.job}.ipynb", page)
-        entries = [{"file": f"subjects/{result.job}"} for result in ran]
-        sections.append({"file": f"{folder}/index", **({"sections": entries} if entries else {})})
-    request = Request(profile, run_dir, everybody, site / "notebooks", stages)
-    _write(
-        staging / "subjects" / "index.md", pages.subjects_index(read_status(request), with_pages)
-    )
-    times = pages.execution_times([*results.values()], titles, bool(with_pages))
-    _write(staging / "execution_times.md", times)
+        own = [result for result in results if result.job.subject == subject]
+        _write(staging / folder / "index.md", subject_overview(subject, own, titles))
+        section: dict[str, Any] = {"file": f"{folder}/index"}
+        for result in own:
+            if result.state != "not yet":
+                page = subject_page(sources[result.job.chapter], result)
+                _write(staging / "subjects" / f"{result.job}.ipynb", page)
+                section.setdefault("sections", []).append({"file": f"subjects/{result.job}"})
+        index.setdefault("sections", []).append(section)
+
+    def link(subject: int) -> str:
+        page = f"{{doc}}`/subjects/{subject_folder(subject)}/index`"
+        return page if subject in with_pages else str(subject)
+
+    table = describe_status(statuses, "pipe", link)
+    stale = "A chapter is *stale* if what it was computed from has changed since."
+    _write(staging / "subjects" / "index.md", f"# All subjects\n\n{table}\n\n{stale}\n")
+    _write(staging / "execution_times.md", execution_times(results, titles))
     toc = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))
-    index = {"file": "subjects/index", **({"sections": sections} if sections else {})}
-    run_part = {"caption": "This run", "chapters": [index, {"file": "execution_times"}]}
-    toc["parts"].insert(1, run_part)
+    part = {"caption": "This run", "chapters": [index, {"file": "execution_times"}]}
+    toc["parts"].insert(1, part)
     _write(staging / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
     faults = _output_faults(staging)
     if faults:
@@ -146,55 +128,7 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     return staging
 
 
-def page_faults(html: Path) -> list[str]:
-    """Look for what must not be in the built pages.
-
-    Returns
-    -------
-    list of str
-        One line per fault: error output, a warning, a figure without alternative text, or
-        something that a browser would load from the network.
-    """
-    faults = []
-    for path in sorted(html.rglob("*.html")):
-        reader = _PageReader()
-        reader.feed(path.read_text(encoding="utf-8"))
-        faults += [f"{path.relative_to(html)}: {fault}" for fault in reader.faults]
-    for path in sorted(html.rglob("*.css")):
-        text = path.read_text(encoding="utf-8", errors="replace").replace('"', "").replace("'", "")
-        if "url(http" in text or "url(//" in text or "@import http" in text:
-            faults.append(f"{path.relative_to(html)}: loads from the network")
-    return faults
-
-
-class _PageReader(HTMLParser):
-    """Collects the faults of one page."""
-
-    LOADING = frozenset({"script", "img", "iframe", "source", "video", "audio", "embed", "object"})
-    NAMING = frozenset({"canonical", "next", "prev", "search", "index", "author", "license"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.faults: list[str] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attributes}
-        address = values.get("src") or values.get("data") or ""
-        if tag == "link" and values.get("rel") not in self.NAMING:
-            address = values.get("href", "")
-        if tag in self.LOADING | {"link"} and address.startswith(("http:", "https:", "//")):
-            self.faults.append(f"loads {address}")
-        classes = values.get("class", "").split()
-        if {"output", "traceback"} <= set(classes):
-            self.faults.append("shows a traceback")
-        if {"output", "stderr"} <= set(classes):
-            self.faults.append("shows a warning")
-        alternative = values.get("alt", "").strip()
-        if tag == "img" and (not alternative or alternative.startswith(("../", "_images"))):
-            self.faults.append(f"figure {values.get('src', '')[:80]} has no alternative text")
-
-
-def _write(path: Path, page: nbformat.NotebookNode | str) -> None:
+def _write(path: Path, page: NotebookNode | str) -> None:
     """Write a page, whose cells have ids that are the same at every build."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not isinstance(page, str):
@@ -227,3 +161,149 @@ def _copy_mathjax(folder: Path) -> None:
     shutil.copytree(source / fonts, folder / fonts)
     shutil.copy(source / "tex-chtml-full.js", folder)
     shutil.copy(source.parent / "LICENSE", folder)
+
+
+def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
+    """Put the outputs of the executed notebook into the chapter's current text.
+
+    Editing a sentence of a chapter runs nothing again; so the text comes from the source, the
+    outputs from what was executed. If the code differs, the executed notebook is shown as it is.
+    """
+    page = copy.deepcopy(source)
+    note = _note(result)
+    if result.notebook is not None:
+        own = [cell for cell in result.notebook.cells if not is_from_papermill(cell)]
+        executed = [cell for cell in own if cell.cell_type == "code"]
+        if [cell.source for cell in executed] != code_cells(source):
+            page.cells = copy.deepcopy(own)
+            note = note or _box("warning", "Edited since", "The chapter's code has changed since.")
+        targets = [cell for cell in page.cells if cell.cell_type == "code"]
+        # The note at the top tells the failure; the page itself stays free of error output.
+        broken = ("error", "stderr") if result.failure else ()
+        for target, cell in zip(targets, executed, strict=True):
+            target.execution_count = cell.execution_count
+            target.outputs = [
+                output
+                for output in cell.outputs
+                if output.output_type not in broken and output.get("name") not in broken
+            ]
+    if note:
+        page.cells.insert(1, new_markdown_cell(note))
+    page.metadata = NotebookNode(
+        kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},
+        language_info={"name": "python"},
+    )
+    return page
+
+
+def subject_page(source: NotebookNode, result: Result) -> NotebookNode:
+    """Make a subject's page of a chapter: headings and outputs; the text stands in the chapter."""
+    chapter = result.job.chapter
+    page = chapter_page(source, result)
+    intro = (
+        f"# {title_of(source)}: subject {result.job.subject}\n\n"
+        f"What was done and how to read it: {{doc}}`/notebooks/{chapter}`.\n\n{_note(result)}"
+    )
+    cells, heading = [new_markdown_cell(intro)], None
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            heading = (_headings(cell.source) or [heading])[-1]
+        elif cell.cell_type == "code" and cell.outputs:
+            if heading:
+                cells.append(new_markdown_cell(f"## {heading}"))
+                heading = None
+            tags = sorted({*cell.metadata.get("tags", []), "remove-input"})
+            settings = copy.deepcopy(cell.metadata.get("mystnb", {}))
+            for kind in ("figure", "image"):
+                # A label may stand once in the book, and it stands in the chapter.
+                settings.get(kind, {}).pop("name", None)
+            cell.metadata = NotebookNode(tags=tags, mystnb=settings)
+            cells.append(cell)
+    page.cells = cells
+    return page
+
+
+def subject_overview(subject: int, results: Sequence[Result], titles: dict[str, str]) -> str:
+    """Markdown of a subject's own page: its chapters, how long they took, and their scores."""
+    chapters, scores = [], []
+    for result in results:
+        title, cost = titles[result.job.chapter], result.provenance
+        row = {"chapter": title, "status": result.state}
+        if result.state != "not yet":
+            row["chapter"] = f"{{doc}}`{title} </subjects/{result.job}>`"
+        if cost:
+            row |= {"total, s": f"{result.seconds:.1f}", "computing, s": f"{cost['seconds']:.1f}"}
+            row["memory, MB"] = f"{cost['peak_memory_mb']:.0f}"
+        chapters.append(row)
+        for score in result.metrics.scores if result.metrics else []:
+            values = {n: f"{v:.3f}" for n, v in score if isinstance(v, float)}
+            row = {"chapter": title, "method": getattr(score, "method", ""), "score": score.metric}
+            row |= {"value": values.get("value"), "chance": values.get("chance"), "n": score.n}
+            row["interval"] = f"{values['low']} to {values['high']}" if "low" in values else ""
+            scores.append(row)
+    text = f"# Subject {subject}\n\n## Chapters\n\n{_table(chapters)}\n"
+    return text + (f"\n## Scores\n\n{_table(scores)}\n" if scores else "")
+
+
+def execution_times(results: Sequence[Result], titles: dict[str, str]) -> str:
+    """Markdown of the page of execution times: of each chapter, over subjects."""
+    done = [result.provenance for result in results if result.provenance]
+    total = sum(cost["seconds"] for cost in done)
+    devices = ", ".join(sorted({cost["device"] for cost in done})) or "none"
+    rows = []
+    for chapter, title in titles.items():
+        of_chapter = [result for result in results if result.job.chapter == chapter]
+        costs = [result.provenance for result in of_chapter if result.provenance]
+        seconds = [cost["seconds"] for cost in costs] or [0.0]
+        memory = max((cost["peak_memory_mb"] for cost in costs), default=0)
+        row = {
+            "chapter": title,
+            "n": len(costs),
+            "failed": sum(bool(r.failure) for r in of_chapter),
+        }
+        row |= {"median, s": f"{median(seconds):.1f}", "longest, s": f"{max(seconds):.1f}"}
+        rows.append({**row, "most memory, MB": f"{memory:.0f}"})
+    return (
+        "# Execution times\n\n"
+        f"All chapters together took {total:.0f} s, one after the other, each from its first call "
+        f"to its last. Device: {devices}. How long each subject took stands on the subject's own "
+        f"page.\n\n{_table(rows)}\n"
+    )
+
+
+def title_of(source: NotebookNode) -> str:
+    """First heading of a notebook."""
+    text = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
+    return re.search(r"^# (.+)", text, re.MULTILINE)[1].strip()
+
+
+def _table(rows: list[dict]) -> str:
+    return tabulate(rows, "keys", "pipe", disable_numparse=True)
+
+
+def _note(result: Result) -> str:
+    """Markdown box that says that a chapter failed or has not run; empty if it is done."""
+    whose = "" if result.job.subject is None else f" for subject {result.job.subject}"
+    if result.failure is not None:
+        failure = result.failure
+        text = f"{failure.error}: {failure.message}\n\n{failure.traceback}".rstrip()
+        where = f"Cell In [{failure.cell}], line {failure.line}.\n\n" if failure.cell else ""
+        return _box(
+            "error",
+            f"This chapter failed{whose}",
+            f"{where}The executed notebook is kept in the run's folder as "
+            f"`{result.job}/{NOTEBOOK}`.\n\n`````text\n{text}\n`````",
+        )
+    if result.metrics is None:
+        return _box("warning", f"This chapter has not run{whose}", "Run it with `eeglib run`.")
+    return ""
+
+
+def _box(kind: str, title: str, text: str) -> str:
+    return f"::::{{admonition}} {title}\n:class: {kind}\n\n{text}\n::::\n"
+
+
+def _headings(markdown: str) -> list[str]:
+    """Headings below the title, outside code and directives."""
+    text = re.sub(r"^\s*(`{3,}|:{3,}).*?^\s*\1\s*$", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"^#{2,6}\s+(.+?)\s*#*$", text, re.MULTILINE)

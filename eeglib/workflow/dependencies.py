@@ -10,13 +10,11 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import nbformat
 
-from eeglib.chapter import sha256_of
 from eeglib.profile import Profile
 from eeglib.workflow.stages import PACKAGE, WorkflowError
 
@@ -27,44 +25,39 @@ PARAMETERS = ("subject", "profile", "run_dir")
 def dependencies(notebook: Path, profile: Profile) -> list[str]:
     """Describe what a chapter's results depend on, one text each: ``what: checksum``.
 
-    These are the code of its notebook, the sections of the profile that it reads, and the modules
-    of eeglib that it imports, directly or through others. Modules of `eeglib.plotting` are left
-    out, for a figure is no result; see `figure_modules`.
-
-    Raises
-    ------
-    WorkflowError
-        If the notebook is not fit to run.
+    These are the code of its notebook, the sections of the profile that it reads, the modules of
+    eeglib that it imports, directly or through others, and those of `eeglib.plotting` whose
+    functions it calls.
     """
     sources = code_cells(check_notebook(notebook))
-    everything = _parse("\n".join(sources), notebook)
-    values = profile.model_dump(mode="json", include={"seed", "dataset", *_sections(everything)})
+    code = "\n".join(sources)
+    try:
+        tree = ast.parse(code)
+    except SyntaxError as error:
+        raise WorkflowError(
+            f"{notebook}: a code cell is not plain Python (no % or ! lines): {error}"
+        ) from None
+    sections = {*re.findall(r"\bprofile\.(\w+)", code), *re.findall(r"\bchapter\.(split)\b", code)}
+    values = profile.model_dump(mode="json", include={"seed", "dataset", *sections})
     # Who and where change no result.
     values["dataset"] = {k: values["dataset"][k] for k in ("name", "options")}
+    modules = _modules(
+        {*_imports(tree), "eeglib.chapter", f"eeglib.datasets.{profile.dataset.name}"}
+    )
+    drawn = {*re.findall(r"\bplotting\.(\w+)", code)}
+    for path in sorted((PACKAGE / "plotting").glob("[!_]*.py")) if drawn else []:
+        checksum, _, functions = _read_module(path, path.stat().st_mtime_ns)
+        if path.stem == "style" or drawn & functions:
+            modules[f"eeglib.plotting.{path.stem}"] = checksum
     return [
         f"code of the notebook: {_short(chr(0).join(sources))}",
         *(f"section {name} of the profile: {json.dumps(values[name])}" for name in values),
-        *_module_texts([*_imports(everything), f"eeglib.datasets.{profile.dataset.name}"]),
+        *(f"{name}: {modules[name]}" for name in sorted(modules)),
     ]
 
 
-def figure_modules(notebook: Path) -> dict[str, str]:
-    """Modules of `eeglib.plotting` that a notebook draws with, with checksums of their files."""
-    names = set(re.findall(r"\bplotting\.(\w+)", "\n".join(code_cells(read_notebook(notebook)))))
-    modules = {path.stem: path for path in (PACKAGE / "plotting").glob("*.py")} if names else {}
-    uses = {stem for stem, path in modules.items() if names & _read_module(path)[2]}
-    uses |= {"style"} if uses else set()
-    return {f"eeglib.plotting.{stem}": sha256_of(modules[stem])[:16] for stem in sorted(uses)}
-
-
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """Read a notebook of format 4.
-
-    Raises
-    ------
-    WorkflowError
-        If it is not there or is not a notebook.
-    """
+    """Read a notebook of format 4."""
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:
@@ -74,13 +67,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 
 
 def check_notebook(path: Path) -> nbformat.NotebookNode:
-    """Read a notebook and check that it takes the parameters that a run passes.
-
-    Raises
-    ------
-    WorkflowError
-        If there is not exactly one cell tagged ``parameters``, or it lacks one of them.
-    """
+    """Read a notebook and check that it takes the parameters that a run passes."""
     notebook = read_notebook(path)
     cells = [c for c in notebook.cells if c.cell_type == "code" and "parameters" in tags_of(c)]
     if len(cells) != 1:
@@ -112,81 +99,42 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[str]:
     return [cell.source for cell in cells if not is_from_papermill(cell)]
 
 
-def _sections(tree: ast.AST) -> set[str]:
-    """Sections of the profile that code reads: ``….profile.x``, and ``chapter.split(…)``.
-
-    All of them where the code passes the profile on as a whole.
-    """
-    every = set(Profile.model_fields) - {"name", "title", "resources", "cluster"}
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    taken_apart = {id(a.value) for a in attributes}
-    if any(a.attr == "profile" and id(a) not in taken_apart for a in attributes):
-        return every
-    owners = {(getattr(a.value, "attr", getattr(a.value, "id", "")), a.attr) for a in attributes}
-    return {name for owner, name in owners if owner in ("profile", "chapter") and name in every}
-
-
-def _module_texts(roots: list[str]) -> list[str]:
-    """Names and checksums of modules, and of all of eeglib that they import."""
+def _modules(names: set[str]) -> dict[str, str]:
+    """Checksums of modules of eeglib by name, and of all that they import; no plotting."""
     found: dict[str, str] = {}
-    waiting = [*roots, "eeglib.chapter"]
+    waiting = set(names)
     while waiting:
         name = waiting.pop()
-        path = _module_path(name)
-        if path is None or name in found or name.startswith("eeglib.plotting"):
-            continue
-        code, imported, _ = _read_module(path)
-        found[name] = f"{name}: {code}"
-        parents = name.split(".")[:-1]
-        waiting += [".".join(parents[: i + 1]) for i in range(len(parents))]
-        waiting += imported
-    return [found[name] for name in sorted(found)]
+        path = PACKAGE.joinpath(*name.split(".")[1:])
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        ours = f"{name}.".startswith("eeglib.") and not name.startswith("eeglib.plotting")
+        if ours and name not in found and path.is_file():
+            found[name], imported, _ = _read_module(path, path.stat().st_mtime_ns)
+            waiting |= {name.rpartition(".")[0], *imported}
+    return found
 
 
-def _module_path(name: str) -> Path | None:
-    first, *rest = name.split(".")
-    path = PACKAGE.joinpath(*rest)
-    candidates = [path / "__init__.py", path.with_suffix(".py")] if first == "eeglib" else []
-    return next((c for c in candidates if c.is_file()), None)
-
-
-def _imports(tree: ast.AST) -> Iterator[str]:
-    """Dotted names that code imports, but for those that only a type checker follows."""
-    for node in ast.iter_child_nodes(tree):
+def _imports(tree: ast.AST) -> set[str]:
+    """Dotted names that code imports; ``from eeglib.x import y`` may name a module or not."""
+    names = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            # `from eeglib import filtering` imports a module, `from eeglib.x import f` a name.
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"):
-            yield from _imports(node)
-
-
-def _parse(source: str, path: Path) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        raise WorkflowError(
-            f"{path}: a code cell is not plain Python (no % or ! lines): {error}"
-        ) from None
-
-
-def _read_module(path: Path) -> tuple[str, tuple[str, ...], frozenset[str]]:
-    """Checksum of a module's code, what it imports, and the names of its functions."""
-    return _read_version(path, path.stat().st_mtime_ns)
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 @cache
-def _read_version(path: Path, changed: int) -> tuple[str, tuple[str, ...], frozenset[str]]:
+def _read_module(path: Path, changed: int) -> tuple[str, set[str], set[str]]:
+    """Checksum of a module's code, what it imports, and the names of its functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = frozenset(getattr(node, "name", "") for node in tree.body)
+    functions = {getattr(node, "name", "") for node in tree.body}
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):  # a docstring
-                del body[0]
-    return _short(ast.dump(tree)), tuple(_imports(tree)), functions
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant()), *_]:  # a docstring
+                del node.body[0]
+    return _short(ast.dump(tree)), _imports(tree), functions
 
 
 def _short(text: str) -> str:

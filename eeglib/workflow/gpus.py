@@ -26,16 +26,8 @@ _HELD: list[IO] = []  # files whose locks this process keeps
 
 
 def choose_gpus(wanted: int | None) -> list[str]:
-    """Devices for a run on this machine: all that it shows, or as many as wanted.
-
-    Raises
-    ------
-    WorkflowError
-        If the machine does not show as many.
-    """
-    if wanted == 0:
-        return []
-    devices = visible_gpus()
+    """Devices for a run on this machine: all that it shows, or as many as wanted."""
+    devices = visible_gpus() if wanted != 0 else []
     if wanted is not None and wanted > len(devices):
         raise WorkflowError(
             f"--gpus {wanted}, but this machine shows {len(devices)} GPUs (nvidia-smi, "
@@ -63,18 +55,9 @@ def visible_gpus() -> list[str]:
 def claim_gpus(count: int, say: Callable[[str], None], folder: Path | None = None) -> list[str]:
     """Take GPUs for this process until it ends, and make only them visible to it.
 
-    Waits for those that other jobs hold. A job that needs none sees none, so that it cannot take
-    memory from one that does. Where no run has offered devices, such as on a node of a cluster
-    whose scheduler has chosen them, the choice stands.
-
-    Parameters
-    ----------
-    count : int
-        Number of GPUs; 0 for none.
-    say : callable
-        Takes a line when the job has to wait.
-    folder : Path | None
-        Where the locks lie; a folder of the user in the system's temporary folder if left out.
+    Waits for those that other jobs hold. A job that needs none sees none. Where no run has offered
+    devices, such as on a node of a cluster whose scheduler has chosen them, the choice stands. The
+    locks lie in ``folder``, or in one of the user in the system's temporary folder.
     """
     if count and OFFERED not in os.environ:
         return [d for d in os.environ.get(VISIBLE, "").split(",") if d]
@@ -99,13 +82,11 @@ def _lock_some(count: int, folder: Path) -> dict[str, IO]:
     held: dict[str, IO] = {}
     for slot in range(int(os.environ.get(SHARED_BY, "1"))):
         for device in os.environ.get(OFFERED, "").split(","):
-            if len(held) == count or device in held:
-                continue
-            file = open(folder / f"{device.replace('/', '_')}.{slot}", "a")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-            else:
-                held[device] = file
+            if len(held) < count and device not in held:
+                file = open(folder / f"{device.replace('/', '_')}.{slot}", "a")
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held[device] = file
+                except BlockingIOError:
+                    file.close()
     return held

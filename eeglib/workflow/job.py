@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import sys
@@ -18,7 +17,6 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from eeglib.chapter import FAILURE, FIGURES, METRICS, NOTEBOOK, load_provenance, write_text
@@ -27,11 +25,10 @@ from eeglib.workflow.gpus import claim_gpus
 from eeglib.workflow.processes import end_children, end_with
 from eeglib.workflow.stages import Job
 
-KERNEL = "eeglib"
 LIBRARIES = ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
 """Numerical libraries that are told how many threads to use."""
 KILLED = "the job was killed from outside, most often for lack of memory"
-SLURM_LOGS = ".snakemake/slurm_logs in the run's folder"
+SLURM_LOGS = " or time; see .snakemake/slurm_logs in the run's folder"
 KERNEL_DIED = (
     "the kernel was killed, most often for lack of memory; run fewer jobs at once, or make the "
     "profile's data smaller"
@@ -48,7 +45,6 @@ class Failure:
     cell: int | None = None
     line: int | None = None
     traceback: str = ""
-    started: str = ""
 
     @property
     def job(self) -> Job:
@@ -57,8 +53,7 @@ class Failure:
 
     def write(self) -> None:
         """Write it into the chapter's folder."""
-        content = {name: value for name, value in vars(self).items() if name != "folder"}
-        write_text(self.folder / FAILURE, json.dumps(content, indent=1))
+        write_text(self.folder / FAILURE, json.dumps({**vars(self), "folder": None}, indent=1))
 
     def __str__(self) -> str:
         place = f", cell In [{self.cell}]" if self.cell else ""
@@ -69,27 +64,23 @@ class Failure:
 def load_failure(folder: Path) -> Failure | None:
     """What a chapter's folder says of a failure; of a job that works now, that it was killed."""
     try:
-        return Failure(folder, **json.loads((folder / FAILURE).read_text(encoding="utf-8")))
+        content = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+        return Failure(**{**content, "folder": folder})
     except FileNotFoundError:
         return None
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Run the job that the command line names; 0 if the chapter finished."""
     parser = argparse.ArgumentParser(description="Execute one chapter of a planned run.")
     parser.add_argument("plan", type=Path)
     parser.add_argument("metrics", type=Path, help="the file that it makes, in the run's folder")
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     end_with(os.getppid())
     # Before anything loads a numerical library.
     os.environ.update({f"{name}_NUM_THREADS": str(options.threads) for name in LIBRARIES})
-    plan = json.loads(options.plan.read_text(encoding="utf-8"))
-    try:
-        return run_job(options.metrics.parent, plan)
-    except OSError as error:  # most often: no space left, so that not even the failure is written
-        _say(options.metrics.parent, f"failed: {error}")
-        return 1
+    return run_job(options.metrics.parent, json.loads(options.plan.read_text(encoding="utf-8")))
 
 
 def run_job(folder: Path, plan: dict) -> int:
@@ -102,10 +93,9 @@ def run_job(folder: Path, plan: dict) -> int:
             path.unlink()
     shutil.rmtree(folder / FIGURES, ignore_errors=True)
     devices = claim_gpus(stage["gpus"], lambda text: _say(folder, text))
-    where = f"on {platform.node()} since {datetime.now(UTC).isoformat(timespec='seconds')}"
     # Written first and removed last: whatever ends the job from outside leaves it behind.
-    logs = f" or time; see {SLURM_LOGS}" if "SLURM_JOB_ID" in os.environ else ""
-    Failure(folder, "Killed", KILLED + logs, started=where).write()
+    message = KILLED + (SLURM_LOGS if "SLURM_JOB_ID" in os.environ else "")
+    Failure(folder, "Killed", message).write()
     started = time.perf_counter()
     _say(folder, "started" + (f" on GPU {', '.join(devices)}" if devices else ""))
     try:
@@ -120,23 +110,10 @@ def run_job(folder: Path, plan: dict) -> int:
         _say(folder, f"failed after {seconds:.1f} s: {failure.error}: {failure.message}")
         failure.write()
         return 1
-    memory = load_provenance(folder).peak_memory_mb
     (folder / FAILURE).unlink()
+    memory = load_provenance(folder)["peak_memory_mb"]
     _say(folder, f"finished in {seconds:.1f} s, {memory:.0f} MB")
     return 0
-
-
-def write_kernel(folder: Path) -> None:
-    """Describe, in a folder for ``JUPYTER_PATH``, a kernel of the Python that runs eeglib."""
-    kernel = folder / "kernels" / KERNEL
-    kernel.mkdir(parents=True, exist_ok=True)
-    options = ["-f", "{connection_file}", "--HistoryManager.enabled=False"]
-    specification = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", *options],
-        "display_name": "Python (eeglib)",
-        "language": "python",
-    }
-    write_text(kernel / "kernel.json", json.dumps(specification, indent=1))
 
 
 def _execute(folder: Path, plan: dict, minutes: float) -> Failure | None:
@@ -148,7 +125,6 @@ def _execute(folder: Path, plan: dict, minutes: float) -> Failure | None:
 
     subject = Job.of(folder).subject or plan["first_subject"]
     values = (subject, plan["profile"], str(Path.cwd()))
-    notebook = Path(plan["notebooks"]) / f"{folder.name}.ipynb"
     expired = threading.Event()
 
     def stop() -> None:
@@ -159,26 +135,26 @@ def _execute(folder: Path, plan: dict, minutes: float) -> Failure | None:
     limit = threading.Timer(minutes * 60, stop)
     limit.daemon = True
     limit.start()
-    # The names of sockets are short or refused, whatever TMPDIR is.
-    place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
     try:
-        with tempfile.TemporaryDirectory(prefix="eeglib-", dir=place) as sockets:
+        # The names of sockets are short or refused, whatever TMPDIR is.
+        with tempfile.TemporaryDirectory(prefix="eeglib-", dir="/tmp") as sockets:
             papermill.execute_notebook(
-                _literal(notebook),
-                _literal(folder / NOTEBOOK),
+                str(Path(plan["notebooks"]) / f"{folder.name}.ipynb"),
+                str(folder / NOTEBOOK),
                 parameters=dict(zip(PARAMETERS, values, strict=True)),
-                kernel_name=KERNEL,
+                kernel_name="python3",
                 language="python",
                 progress_bar=False,
                 cwd=folder.absolute(),
                 # All results are written; a kernel with PyTorch takes seconds to end by itself.
                 shutdown_kernel="immediate",
+                extra_arguments=["--HistoryManager.enabled=False"],
                 # Kernels that start at the same moment may choose the same network port and then
                 # wait for ever; files have names of their own.
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
             )
     except PapermillExecutionError as error:
-        traceback = _without_color("\n".join(error.traceback))
+        traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
         lines = re.findall(rf"Cell In\[{error.exec_count}\], line (\d+)", traceback)
         line = int(lines[-1]) if lines else None
         return Failure(folder, error.ename, error.evalue, error.exec_count, line, traceback)
@@ -197,22 +173,12 @@ def _execute(folder: Path, plan: dict, minutes: float) -> Failure | None:
 
 def _running_cell(notebook: Path) -> int | None:
     """Execution count of the cell in which the kernel ended, from what papermill saved."""
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError):
+    if not notebook.is_file():
         return None
-    code = [cell["metadata"] for cell in cells if cell["cell_type"] == "code"]
-    begun = sum(c.get("papermill", {}).get("start_time") is not None for c in code)
-    return begun or None
-
-
-def _literal(path: Path) -> str:
-    """Papermill takes braces in a path for parameters."""
-    return str(path.absolute()).replace("{", "{{").replace("}", "}}")
-
-
-def _without_color(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    started = [cell["metadata"].get("papermill", {}).get("start_time") for cell in cells]
+    code = [cell["cell_type"] == "code" for cell in cells]
+    return sum(is_code and time is not None for is_code, time in zip(code, started, strict=True))
 
 
 def _say(folder: Path, text: str) -> None:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,11 +24,6 @@ def only_run_in(run_dir: Path) -> Iterator[int]:
 
     The lock is the system's: it goes with the last process that has the descriptor, however that
     ends. Snakemake inherits it, so that a lock of Snakemake's own that is found here is stale.
-
-    Raises
-    ------
-    WorkflowError
-        If another run works in the folder.
     """
     with open(run_dir / ".lock", "a", encoding="utf-8") as lock:
         # Patience, for `eeglib status` holds the lock for a moment, and so does what was killed.
@@ -67,12 +62,7 @@ def _try(lock: IO[str]) -> bool | None:
 def end_with(parent: int, grace: float = 0) -> None:
     """End this process and its children soon after its parent has ended, even by signal 9.
 
-    Parameters
-    ----------
-    parent : int
-        Process id of the parent.
-    grace : float
-        Seconds between an interrupt, on which a process may clear up, and the end, s.
+    Where there is ``grace``, s, an interrupt comes first, on which the process may clear up.
     """
 
     def watch() -> None:
@@ -90,7 +80,5 @@ def end_with(parent: int, grace: float = 0) -> None:
 def end_children() -> None:
     """Kill all processes that this process and its children have started."""
     for child in psutil.Process().children(recursive=True):
-        try:
+        with suppress(psutil.NoSuchProcess):  # it ended by itself
             child.kill()
-        except psutil.NoSuchProcess:  # it ended by itself
-            continue

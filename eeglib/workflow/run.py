@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
-import functools
 import json
-import math
 import os
 import re
 import shutil
@@ -16,6 +13,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -27,74 +26,36 @@ from eeglib.chapter import (
     FAILURE,
     METRICS,
     ResultsError,
-    data_fingerprint,
+    data_fingerprints,
     data_folder,
-    data_subjects,
     load_metrics,
     load_provenance,
-    subject_folder,
     write_text,
 )
 from eeglib.datasets import open_dataset
 from eeglib.profile import ChapterResources, Profile
-from eeglib.workflow.dependencies import dependencies, figure_modules
+from eeglib.workflow.dependencies import dependencies
 from eeglib.workflow.gpus import OFFERED, SHARED_BY, VISIBLE, choose_gpus
-from eeglib.workflow.job import Failure, load_failure, write_kernel
+from eeglib.workflow.job import Failure, load_failure
 from eeglib.workflow.processes import only_run_in
 from eeglib.workflow.slurm import slurm_options
-from eeglib.workflow.stages import (
-    FILTER,
-    PACKAGE,
-    STAGES,
-    TEACHER,
-    Job,
-    Stage,
-    WorkflowError,
-    jobs_of,
-    needs_of,
-)
+from eeglib.workflow.stages import PACKAGE, STAGES, Job, Stage, WorkflowError, jobs_of
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 LOG = "snakemake.log"
 CLUSTER_THREADS = 2
 """Cores that a chapter asks a cluster for where the profile does not say."""
-CLUSTER_MARGIN = 2
-"""Minutes that a cluster gives a chapter above its limit, to say that it was reached."""
-GRACE = 20
-"""Seconds that Snakemake has to cancel its jobs on a cluster, s."""
-READ_DATA = (DATA_CHAPTER, FILTER, TEACHER)
+GRACE = {"local": 0, "slurm": 20}
+"""Seconds that Snakemake has after an interrupt: to cancel its jobs on a cluster, s."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Request:
-    """What to run.
+    """What to run: the chapters ``only`` with what they need, or all; for which subjects; and how.
 
-    Attributes
-    ----------
-    profile : Profile
-        The settings.
-    run_dir : Path
-        Folder of the results.
-    subjects : sequence of int
-        Subjects to run, of those in the profile.
-    notebooks : Path
-        Folder of the chapters' notebooks.
-    stages : sequence of Stage
-        The table of stages.
-    only : sequence of Stage
-        Stages wanted, with what they need; empty for all.
-    jobs : int
-        Chapters that run at the same time; on a cluster, that are submitted at the same time.
-    gpus : int | None
-        GPUs to use, all that the machine shows where left out, none where 0.
-    jobs_per_gpu : int
-        Chapters that may share a GPU.
-    executor : "local" | "slurm"
-        Whether chapters run on this machine or are submitted to Slurm.
-    keep_going : bool
-        Whether the other subjects go on when a chapter fails.
-    force : bool
-        Whether the chapters wanted run even if nothing has changed.
+    So many ``jobs`` run at the same time, or wait in the queue of a cluster. ``gpus`` None takes
+    all that the machine shows. With ``keep_going`` the other subjects go on when a chapter fails;
+    with ``force`` chapters run even if nothing has changed.
     """
 
     profile: Profile
@@ -110,6 +71,25 @@ class Request:
     keep_going: bool = False
     force: bool = False
 
+    @cached_property
+    def wanted(self) -> list[Job]:
+        """All jobs, each after those that it needs."""
+        waiting = [j for s in self.only or self.stages for j in jobs_of(s, self.subjects)]
+        needed: set[Job] = set()
+        while waiting:
+            job = waiting.pop()
+            if job not in needed:
+                needed.add(job)
+                waiting += self.needs_of(job)
+        ordered = [j for stage in self.stages for j in jobs_of(stage, self.subjects)]
+        return [job for job in ordered if job in needed]
+
+    def needs_of(self, job: Job) -> list[Job]:
+        """Jobs whose results a job reads; one for the group reads those of all subjects."""
+        table = {stage.name: stage for stage in self.stages}
+        whose = self.subjects if job.subject is None else [job.subject]
+        return [need for name in table[job.chapter].needs for need in jobs_of(table[name], whose)]
+
 
 def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
     """Run what is stale and return what failed.
@@ -120,124 +100,119 @@ def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
         If another run works in the same folder, if a notebook is not fit to run, if the disk is
         full, or if Snakemake itself stops.
     """
-    plan = make_plan(request)
+    make_plan(request)  # refuses what is not fit to run before anything is written
     run_dir = request.run_dir
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         with only_run_in(run_dir) as lock:
+            profile = request.profile.model_dump(mode="json")
+            text = yaml.safe_dump(profile, sort_keys=False, allow_unicode=True)
+            header = "# The complete profile of this run; written by eeglib run.\n"
+            write_text(run_dir / "profile.yml", header + text)
             write_text(run_dir / LOG, "")
-            _write_profile(request)
-            write_kernel(run_dir / ".jupyter")
-            return _run(request, plan, lock, say)
+            return _run(request, lock, say)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise WorkflowError(_disk_full(request)) from None
+        raise WorkflowError(_disk_full(run_dir)) from None
 
 
-def _run(request: Request, plan: dict, lock: int, say: Callable) -> list[Failure]:
-    wanted = wanted_jobs(request)
-    again = reasons_to_repeat(request)
-    for job in again:
-        (request.run_dir / job.metrics).unlink(missing_ok=True)
+def _run(request: Request, lock: int, say: Callable) -> list[Failure]:
+    for job in _reasons_to_repeat(request):
+        (request.run_dir / job.metrics).unlink()
+    request = replace(request, force=False)
     failures: list[Failure] = []
-    # Chapter 1 first, which makes the data that the others read. Then what only this module knows
-    # to be stale: if its results are the same again, file by file, Snakemake finds nothing to do
-    # for the chapters after it.
-    first = [job for job in wanted if job.chapter == DATA_CHAPTER]
-    for jobs in (first, [job for job in again if job not in first], wanted):
-        if any(f.job in first for f in failures) or (failures and not request.keep_going):
-            return failures
-        without = {failure.job.subject for failure in failures}
-        jobs = [job for job in jobs if job.subject not in without]
-        failures += _drive(request, plan, jobs, lock, say) if jobs else []
-    if "jobid:" not in (request.run_dir / LOG).read_text(encoding="utf-8"):
-        say(f"Nothing to do: all results in {request.run_dir} are up to date.")
-    survivors = [s for s in request.subjects if s not in {f.job.subject for f in failures}]
-    if request.keep_going and survivors and survivors != [*request.subjects]:
+    done: set[Job] = set()
+    while request.subjects:
+        stale = {job: why for job, why in stale_jobs(request).items() if job not in done}
+        jobs = _first_of(stale, {failure.job for failure in failures}, request)
+        if not jobs:
+            if not done:
+                say(f"Nothing to do: all results in {request.run_dir} are up to date.")
+            break
+        new = {failure.job: failure for failure in _drive(request, jobs, lock, say)}
+        failures += new.values()
+        blocked = set(new)
+        for job in request.wanted:  # what could not run now must not pass for a result
+            if blocked.intersection(request.needs_of(job)):
+                blocked.add(job)
+                (request.run_dir / job.metrics).unlink(missing_ok=True)
+        if (failures and not request.keep_going) or (not new and len(jobs) == len(stale)):
+            break
         # The group's chapters go on without the subjects that failed.
-        rest = dataclasses.replace(request, subjects=survivors)
-        failures += _drive(rest, make_plan(rest), wanted_jobs(rest), lock, say)
+        done |= new.keys() | (set(jobs) - blocked)
+        failed = {failure.job.subject for failure in failures}
+        request = replace(request, subjects=[s for s in request.subjects if s not in failed])
     return failures
+
+
+def _first_of(stale: dict[Job, str], failed: set[Job], request: Request) -> list[Job]:
+    """Of stale jobs those that are so by themselves, or whose input has changed already.
+
+    What follows them may find its input as it was, file by file, and need not run then.
+    """
+    first, blocked = set(), set(failed)
+    for job, reason in stale.items():
+        needs = request.needs_of(job)
+        if blocked.intersection(needs):
+            blocked.add(job)
+        elif not reason.startswith("Input files updated by another job") and all(
+            need in first for need in needs if need in stale
+        ):
+            first.add(job)
+    jobs = [job for job in stale if job in first]
+    # Chapter 1 makes the data that the others read.
+    return jobs[:1] if jobs and jobs[0].chapter == DATA_CHAPTER else jobs
 
 
 def stale_jobs(request: Request) -> dict[Job, str]:
     """Jobs that would run, in order, with the reason; changes nothing.
 
-    What follows a chapter whose reason is not Snakemake's own runs too if its results differ.
+    What follows a chapter runs only if the results of that are not the same again.
     """
-    plan = make_plan(request)
-    wanted = wanted_jobs(request)
     with tempfile.TemporaryDirectory() as empty:
         where = request.run_dir if request.run_dir.is_dir() else Path(empty)
-        config = Path(empty) / "plan.json"
-        config.write_text(json.dumps({**plan, "targets": [job.metrics for job in wanted]}))
+        config = _write_plan(Path(empty), make_plan(request), request.wanted)
         command = [*_snakemake(config, where), "--dry-run", "--cores", "1"]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(request))
     if done.returncode != 0:
         raise WorkflowError(f"Snakemake stopped:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     blocks = re.findall(r"^    output: (.+)\n(?:    .*\n)*?    reason: (.+)$", done.stdout, re.M)
     found = {output: _reason(text) for output, text in blocks}
-    found |= {job.metrics: reason for job, reason in reasons_to_repeat(request).items()}
-    return {job: found[job.metrics] for job in wanted if job.metrics in found}
+    found |= {job.metrics: reason for job, reason in _reasons_to_repeat(request).items()}
+    return {job: found[job.metrics] for job in request.wanted if job.metrics in found}
 
 
 def _reason(text: str) -> str:
-    """Snakemake's reason in fewer words; the texts of `dependencies` begin with what they are."""
+    """Snakemake's reason in fewer words; its params begin with what they are."""
     changed = re.search(r"'([^':]+): ", text.partition("now: ")[2] or text.partition("before: ")[2])
     if "Params have changed" in text and changed:
         return f"{changed[1]} has changed"
     return "has not run yet" if text.startswith("Missing output") else text
 
 
-def reasons_to_repeat(request: Request) -> dict[Job, str]:
+def _reasons_to_repeat(request: Request) -> dict[Job, str]:
     """Finished jobs, in order, that must run again for what Snakemake does not look at."""
     forced = {stage.name for stage in request.only or request.stages} if request.force else ()
-    dataset = open_dataset(request.profile.dataset, data_folder(request.profile, request.run_dir))
-    fingerprint = functools.cache(functools.partial(data_fingerprint, dataset))
-    figures = {
-        stage.name: figure_modules(request.notebooks / f"{stage.name}.ipynb")
-        for stage in request.stages
-    }
     found = {}
-    for job in wanted_jobs(request):
+    for job in request.wanted:
         folder = request.run_dir / str(job)
         if not (folder / METRICS).is_file():
             continue
-        if job.chapter in forced:
-            found[job] = "--force"
-            continue
         try:
-            metrics, known = load_metrics(folder), load_provenance(folder)
+            outputs, dataset = load_metrics(folder).outputs, load_provenance(folder)["dataset"]
         except ResultsError:
             found[job] = "its record is incomplete"
             continue
-        sizes = {name: _size(folder / name) for name in metrics.outputs}
-        damaged = [name for name, size in sizes.items() if size != metrics.outputs[name].bytes]
-        drawn = [n for n, code in figures[job.chapter].items() if known.modules.get(n) != code]
-        if damaged:
+        damaged = [name for name in outputs if _size(folder / name) != outputs[name].bytes]
+        if job.chapter in forced:
+            found[job] = "--force"
+        elif damaged:
             found[job] = f"{damaged[0]} is missing or damaged"
-        elif job.chapter in READ_DATA and known.dataset != {
-            subject_folder(subject): fingerprint(subject)
-            for subject in data_subjects(job.chapter, job.subject, request.profile)
-        }:
-            found[job] = "the data have changed"
-        elif drawn:
-            found[job] = f"{drawn[0]} has changed"
+        # It may make the data itself, so that only afterwards they are as it left them.
+        elif job.chapter == DATA_CHAPTER and dataset != _data(request):
+            found[job] = "the data set has changed"
     return found
-
-
-def wanted_jobs(request: Request) -> list[Job]:
-    """All jobs of a request, each after those that it needs."""
-    waiting = [j for s in request.only or request.stages for j in jobs_of(s, request.subjects)]
-    needed: set[Job] = set()
-    while waiting:
-        job = waiting.pop()
-        if job not in needed:
-            needed.add(job)
-            waiting += needs_of(job, request.stages, request.subjects)
-    ordered = [j for stage in request.stages for j in jobs_of(stage, request.subjects)]
-    return [job for job in ordered if job in needed]
 
 
 def make_plan(request: Request) -> dict:
@@ -255,14 +230,12 @@ def make_plan(request: Request) -> dict:
             f"resources of profile {profile.name!r} names {', '.join(unknown)}; chapters: "
             f"{', '.join(names)}."
         )
-    open_dataset(profile.dataset, request.run_dir)
     devices = choose_gpus(request.gpus) if request.executor == "local" else []
     last = [stage.name for stage in request.stages if stage.per_subject][-1:]
     before = {
         s
-        for n in last
         for s in profile.dataset.subjects
-        if (request.run_dir / Job(n, s).metrics).is_file()
+        if all((request.run_dir / Job(name, s).metrics).is_file() for name in last)
     }
     return {
         "python": sys.executable,
@@ -274,44 +247,35 @@ def make_plan(request: Request) -> dict:
         "first_subject": profile.dataset.subjects[0],
         # The group's chapters are about those of this run and those finished before.
         "group": [f"{subject:02d}" for subject in sorted({*request.subjects, *before})],
+        "data": _data(request),
+        "cluster": profile.cluster.model_dump(),
         "gpus": devices,
         "stages": [_plan_stage(stage, request, len(devices)) for stage in request.stages],
     }
 
 
 def _plan_stage(stage: Stage, request: Request, devices: int) -> dict:
-    """Dependencies and resources of a stage, as Snakemake and the job take them."""
-    profile = request.profile
+    """Dependencies and needs of a stage."""
+    profile, cores = request.profile, available_cores() // request.jobs
     wanted = profile.resources.get(stage.name, ChapterResources())
     gpus = stage.gpus if wanted.gpus is None else wanted.gpus
-    resources: dict[str, int | str] = {"mem_mb": wanted.memory_mb or stage.memory_mb}
     if request.executor == "local":
         # Without a GPU the same chapters run on the processor.
-        gpus = min(gpus, devices)
-        threads = max(1, available_cores() // request.jobs)
-        threads = min(threads, wanted.cores or threads)
+        gpus, threads = min(gpus, devices), max(1, min(cores, wanted.cores or cores))
     else:
-        gpus = 0 if request.gpus == 0 else gpus
-        threads = wanted.cores or CLUSTER_THREADS
-        resources["runtime"] = math.ceil(wanted.minutes) + CLUSTER_MARGIN
-        cluster = profile.cluster
-        settings = {
-            "slurm_account": cluster.account,
-            "slurm_partition": (cluster.gpu_partition if gpus else None) or cluster.partition,
-            "slurm_extra": cluster.options,
-        }
-        resources |= {name: value for name, value in settings.items() if value}
+        gpus, threads = 0 if request.gpus == 0 else gpus, wanted.cores or CLUSTER_THREADS
     depends = dependencies(request.notebooks / f"{stage.name}.ipynb", profile)
     if stage.name == DATA_CHAPTER:
         depends.append(f"the list of subjects: {profile.dataset.subjects}")
-    return {
-        **dataclasses.asdict(stage),
-        "depends": depends,
-        "minutes": wanted.minutes,
-        "gpus": gpus,
-        "threads": threads,
-        "resources": {**resources, **({"gpu": gpus} if gpus else {})},
-    }
+    needs = {"gpus": gpus, "threads": threads, "minutes": wanted.minutes, "depends": depends}
+    return stage._asdict() | needs | {"memory_mb": wanted.memory_mb or stage.memory_mb}
+
+
+def _data(request: Request) -> dict[str, str]:
+    """Fingerprints of the data, which change when chapter 1 makes them."""
+    settings = request.profile.dataset
+    dataset = open_dataset(settings, data_folder(request.profile, request.run_dir))
+    return data_fingerprints(dataset, [None, *settings.subjects])
 
 
 def available_cores() -> int:
@@ -321,74 +285,58 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _drive(
-    request: Request, plan: dict, jobs: list[Job], lock: int, say: Callable[[str], None]
-) -> list[Failure]:
-    """Let Snakemake run the jobs that are stale, and say what failed."""
-    run_dir = request.run_dir
+def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[Failure]:
+    """Let Snakemake run jobs, and say what failed."""
+    run_dir, remote = request.run_dir, request.executor == "slurm"
+    plan = make_plan(request)
     for job in jobs:
         (run_dir / str(job) / FAILURE).unlink(missing_ok=True)
-    write_text(run_dir / "plan.json", json.dumps({**plan, "targets": [j.metrics for j in jobs]}))
-    command = _snakemake(run_dir / "plan.json", run_dir)
+    command = _snakemake(_write_plan(run_dir, plan, jobs), run_dir)
     command += ["--keep-going"] if request.keep_going else []
-    if request.executor == "slurm":
-        account = request.profile.cluster.account
-        command += slurm_options(run_dir, request.jobs, account)
+    if remote:
+        command += slurm_options(run_dir, request.jobs, request.profile.cluster.account)
     else:
         most = max(stage["threads"] for stage in plan["stages"])
         memory = int(psutil.virtual_memory().total / 1e6)
         slots = len(plan["gpus"]) * request.jobs_per_gpu
         command += ["--cores", str(request.jobs * most), "--latency-wait", "5"]
         command += ["--resources", f"mem_mb={memory}", f"gpu={slots}"]
-    code = _watch(command, request, plan, jobs, lock, say)
+    lines = []
+    with (
+        open(run_dir / LOG, "a", encoding="utf-8") as log,
+        subprocess.Popen(
+            command,
+            env=_environment(request, plan["gpus"]),
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[lock],
+        ) as process,
+    ):
+        try:
+            for line in process.stderr:
+                log.write(line)
+                lines.append(line)
+                if remote and "params:" not in line:  # what runs there cannot print here
+                    say(line.rstrip())
+        except KeyboardInterrupt:
+            # Jobs on this machine end with Snakemake, those on a cluster it cancels.
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE[request.executor])
+            process.kill()
+            raise
     failures = [f for job in jobs if (f := load_failure(run_dir / str(job)))]
-    if code != 0 and shutil.disk_usage(run_dir).free < 10e6:
-        raise WorkflowError(_disk_full(request))
-    if code != 0 and not failures:
-        lines = (run_dir / LOG).read_text(encoding="utf-8").splitlines()
-        tail = "\n".join(lines[-15:])
+    if process.returncode != 0 and shutil.disk_usage(run_dir).free < 10e6:
+        raise WorkflowError(_disk_full(run_dir))
+    if process.returncode != 0 and not failures:
+        tail = "".join(lines[-15:])
         raise WorkflowError(f"Snakemake stopped ({run_dir / LOG}):\n{tail}")
-    without = {failure.job for failure in failures}
-    for job in jobs:  # what could not run now must not pass for a result
-        if without.intersection(needs_of(job, request.stages, request.subjects)):
-            without.add(job)
-            (run_dir / job.metrics).unlink(missing_ok=True)
     return failures
 
 
-def _watch(
-    command: list[str], request: Request, plan: dict, jobs: list[Job], lock: int, say: Callable
-) -> int:
-    """Run Snakemake to its end; jobs on a cluster, which cannot print here, are looked at."""
-    environment = _environment(request, plan)
-    remote = dict.fromkeys(jobs, "") if request.executor == "slurm" else {}
-    before = {job: _changed(request.run_dir / job.metrics) for job in remote}
-    with open(request.run_dir / LOG, "a", encoding="utf-8") as log:
-        process = subprocess.Popen(command, env=environment, stderr=log, pass_fds=[lock])
-        try:
-            while process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(2)
-                for job, last in remote.items():
-                    failure = load_failure(request.run_dir / str(job))
-                    state = "" if failure is None else "failed"
-                    if failure and failure.error == "Killed":
-                        state = "started"
-                    elif _changed(request.run_dir / job.metrics) not in (None, before[job]):
-                        state = "finished"
-                    if state not in ("", last):
-                        say(f"{job}: {state}")
-                        remote[job] = state
-            return process.returncode
-        except KeyboardInterrupt:
-            # Jobs on this machine end with Snakemake, those on a cluster it cancels.
-            if request.executor == "slurm":
-                process.send_signal(signal.SIGINT)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(GRACE)
-            process.kill()
-            process.wait()
-            raise
+def _write_plan(folder: Path, plan: dict, jobs: list[Job]) -> Path:
+    write_text(folder / "plan.json", json.dumps({**plan, "targets": [j.metrics for j in jobs]}))
+    return folder / "plan.json"
 
 
 def _snakemake(config: Path, directory: Path) -> list[str]:
@@ -397,12 +345,11 @@ def _snakemake(config: Path, directory: Path) -> list[str]:
     return [*command, "--scheduler", "greedy", "--nocolor", "--rerun-incomplete"]
 
 
-def _environment(request: Request, plan: dict | None = None) -> dict[str, str]:
+def _environment(request: Request, devices: Sequence[str] = ()) -> dict[str, str]:
     """Environment of Snakemake and the jobs: this eeglib, this kernel, nothing from the home."""
-    run_dir = request.run_dir
     environment = dict(os.environ)
     path = [str(PACKAGE.parent), environment.get("PYTHONPATH", "")]
-    jupyter = run_dir / ".jupyter"
+    jupyter = request.run_dir / ".jupyter"
     environment |= {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONHASHSEED": "0",
@@ -411,38 +358,27 @@ def _environment(request: Request, plan: dict | None = None) -> dict[str, str]:
         # Nobody watches progress bars here, and pages should not show what is left of them.
         "TQDM_DISABLE": "1",
         "PYTHONWARNINGS": "ignore:IProgress not found",
-        "JUPYTER_PATH": str(jupyter),
+        # The kernel of this Python, not one of the same name that another has installed.
+        "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_RUNTIME_DIR": str(jupyter / "runtime"),
         "IPYTHONDIR": str(jupyter / "ipython"),
     }
-    if plan and request.executor == "local":
-        environment |= {OFFERED: ",".join(plan["gpus"]), SHARED_BY: str(request.jobs_per_gpu)}
+    if request.executor == "local":
+        environment |= {OFFERED: ",".join(devices), SHARED_BY: str(request.jobs_per_gpu)}
     elif request.gpus == 0:
         environment[VISIBLE] = ""
-    if not os.access(Path.home(), os.W_OK) and run_dir.is_dir():
-        scratch = run_dir / ".home"
+    if not os.access(Path.home(), os.W_OK) and request.run_dir.is_dir():
+        scratch = request.run_dir / ".home"
         scratch.mkdir(exist_ok=True)
         environment |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), str(scratch))
     return environment
 
 
-def _write_profile(request: Request) -> None:
-    content = yaml.safe_dump(
-        request.profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-    )
-    header = "# The complete profile of this run; written by eeglib run.\n"
-    write_text(request.run_dir / "profile.yml", header + content)
-
-
-def _disk_full(request: Request) -> str:
+def _disk_full(run_dir: Path) -> str:
     return (
-        f"No space is left on the disk that holds {request.run_dir}. Free some and run the same "
+        f"No space is left on the disk that holds {run_dir}. Free some and run the same "
         "command again: finished chapters are kept."
     )
-
-
-def _changed(path: Path) -> int | None:
-    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _size(path: Path) -> int:

@@ -10,13 +10,7 @@ from eeglib.workflow.stages import WorkflowError
 
 
 def slurm_options(run_dir: Path, jobs: int, account: str | None) -> list[str]:
-    """Options of Snakemake that submit jobs to Slurm.
-
-    Raises
-    ------
-    WorkflowError
-        If Slurm is not there, or still has jobs of an earlier run in this folder.
-    """
+    """Options of Snakemake that submit jobs to Slurm, which must have none of this folder left."""
     command = ["squeue", "--me", "--noheader", "--format", "%i %j"]
     try:
         queue = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -26,8 +20,7 @@ def slurm_options(run_dir: Path, jobs: int, account: str | None) -> list[str]:
             "Start the run on a login node of the cluster, or leave the option out."
         ) from None
     except subprocess.SubprocessError as error:
-        answer = (getattr(error, "stderr", "") or str(error)).strip()
-        raise WorkflowError(f"Slurm does not answer: {answer}") from None
+        raise WorkflowError(f"Slurm does not answer: {error}") from None
     queued = [line.split() for line in queue.stdout.splitlines()]
     left = [number for number, name in queued if name.startswith(job_prefix(run_dir))]
     if left:
@@ -35,23 +28,17 @@ def slurm_options(run_dir: Path, jobs: int, account: str | None) -> list[str]:
             f"Slurm still has jobs of an earlier run in {run_dir}. Wait for them or cancel them: "
             f"scancel {' '.join(left)}"
         )
-    options = ["--executor", "slurm", "--jobs", str(jobs), "--latency-wait", "60"]
-    options += ["--slurm-jobname-prefix", job_prefix(run_dir)]
-    options += ["--slurm-init-seconds-before-status-checks", "5"]
-    options += ["--slurm-status-command", _status_command()]
-    return options if account else [*options, "--slurm-no-account"]
+    # Where a cluster keeps no accounts, sacct is there but does not answer.
+    accounting = subprocess.run("sacct --noheader --starttime now", shell=True, capture_output=True)
+    return [
+        *("--executor", "slurm", "--jobs", str(jobs), "--latency-wait", "60"),
+        *("--slurm-jobname-prefix", job_prefix(run_dir)),
+        *("--slurm-init-seconds-before-status-checks", "5"),
+        *("--slurm-status-command", "squeue" if accounting.returncode else "sacct"),
+        *([] if account else ["--slurm-no-account"]),
+    ]
 
 
 def job_prefix(run_dir: Path) -> str:
     """Beginning of the names of a folder's jobs on a cluster."""
     return f"eeglib-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:8]}"
-
-
-def _status_command() -> str:
-    """The command that knows the states of jobs: sacct only where the cluster keeps accounts."""
-    try:
-        command = ["sacct", "--noheader", "--starttime", "now"]
-        subprocess.run(command, capture_output=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "squeue"
-    return "sacct"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import eeglib
 from eeglib.chapter import DATA_CHAPTER, METRICS, subject_folder
@@ -17,23 +16,12 @@ class WorkflowError(ValueError):
     """A run that cannot start; the message says what came, what is allowed and what to do."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One notebook and its place in the run.
+class Stage(NamedTuple):
+    """One notebook, named like its chapter, and its place in the run.
 
-    Attributes
-    ----------
-    name : str
-        Name of the notebook without its extension, which is that of its chapter.
-    per_subject : bool
-        Whether it runs for every subject, or once for the group.
-    needs : tuple of str
-        Stages whose results it reads. Of chapter 1 only that it is over counts: what it made are
-        the data, and a change of the data is seen for each subject.
-    gpus : int
-        GPUs that it uses where there are some and the profile's ``resources`` do not say.
-    memory_mb : int
-        Memory that it needs where the profile does not say, MB.
+    It ``needs`` the results of other stages; of chapter 1 only that it is over, for what that made
+    are the data, and a change of the data is seen for each subject. Where the profile's
+    ``resources`` do not say otherwise, it gets so many GPUs, if there are some, and megabytes.
     """
 
     name: str
@@ -58,8 +46,7 @@ STAGES = (
 )
 
 
-@dataclass(frozen=True, order=True)
-class Job:
+class Job(NamedTuple):
     """One chapter for one subject, or for the group where ``subject`` is None."""
 
     chapter: str
@@ -85,22 +72,9 @@ def jobs_of(stage: Stage, subjects: Iterable[int]) -> list[Job]:
     return [Job(stage.name, s) for s in subjects] if stage.per_subject else [Job(stage.name, None)]
 
 
-def needs_of(job: Job, stages: Iterable[Stage], subjects: Iterable[int]) -> list[Job]:
-    """Jobs whose results a job reads; one for the group reads those of all subjects."""
-    table = {stage.name: stage for stage in stages}
-    whose = subjects if job.subject is None else [job.subject]
-    return [need for name in table[job.chapter].needs for need in jobs_of(table[name], whose)]
-
-
 def select_stages(numbers: Iterable[str], stages: Iterable[Stage] = STAGES) -> list[Stage]:
-    """Find stages by number or name: ``05``, ``5`` or ``05_distill_student``.
-
-    Raises
-    ------
-    WorkflowError
-        If there is no such chapter.
-    """
-    stages, found = list(stages), []
+    """Find stages by number or name: ``05``, ``5`` or ``05_distill_student``."""
+    found = []
     for wanted in numbers:
         match = [s for s in stages if s.name == wanted or s.name[:2] == wanted.zfill(2)]
         if not match:
@@ -111,24 +85,17 @@ def select_stages(numbers: Iterable[str], stages: Iterable[Stage] = STAGES) -> l
 
 
 def parse_subjects(text: str, allowed: Iterable[int]) -> list[int]:
-    """Turn ``all``, ``3``, ``1-4`` or ``1,3,7-9`` into subjects of the profile.
-
-    Raises
-    ------
-    WorkflowError
-        If it cannot be read, or names a subject that the profile does not have.
-    """
-    allowed = list(allowed)
-    if text.strip().lower() == "all":
-        return allowed
-    found: set[int] = set()
-    for part in text.split(","):
-        bounds = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        span = range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1) if bounds else range(0)
-        if not span:
-            raise WorkflowError(f"--subjects takes all, 3, 1-4 or 1,3,7-9, got {text!r}.")
-        found.update(span)
-    unknown = sorted(found - set(allowed))
+    """Turn ``all``, ``3``, ``1-4`` or ``1,3,7-9`` into subjects of the profile."""
+    if text == "all":
+        return list(allowed)
+    try:
+        spans = [[int(number) for number in part.split("-")] for part in text.split(",")]
+    except ValueError:
+        spans = []
+    found = {subject for span in spans for subject in range(span[0], span[-1] + 1)}
+    if not found:
+        raise WorkflowError(f"--subjects takes all, 3, 1-4 or 1,3,7-9, got {text!r}.")
+    unknown = sorted(found.difference(allowed))
     if unknown:
         raise WorkflowError(
             f"The profile has the subjects {', '.join(map(str, allowed))}; "
@@ -139,10 +106,7 @@ def parse_subjects(text: str, allowed: Iterable[int]) -> list[int]:
 
 
 def site_folder() -> Path:
-    """Folder that holds ``notebooks/``, ``book/``, ``_config.yml`` and ``_toc.yml``.
-
-    The checkout when eeglib runs from one, else the copy inside the installed package.
-    """
+    """Folder of ``notebooks/``, ``book/``, ``_config.yml``: the checkout, else in the package."""
     checkout = PACKAGE.parent
     is_checkout = (checkout / "notebooks").is_dir() and (checkout / "_config.yml").is_file()
     return checkout if is_checkout else PACKAGE / "_site"

@@ -3,123 +3,126 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from eeglib.chapter import ResultsError, load_metrics, load_provenance, subject_folder
-from eeglib.workflow.job import load_failure
+import nbformat
+from tabulate import tabulate
+
+from eeglib.chapter import (
+    NOTEBOOK,
+    Metrics,
+    ResultsError,
+    load_metrics,
+    load_provenance,
+    subject_folder,
+)
+from eeglib.workflow.job import Failure, load_failure
 from eeglib.workflow.processes import is_running
 from eeglib.workflow.run import Request, stale_jobs
-from eeglib.workflow.stages import Job, Stage, jobs_of
-
-State = Literal["done", "skipped", "running", "failed", "stale", "not yet"]
-STATES: tuple[State, ...] = ("done", "skipped", "running", "failed", "stale", "not yet")
-LISTED = 40
-"""Subjects that a terminal lists one by one; of more only those with something to say."""
+from eeglib.workflow.stages import Job, jobs_of
 
 
 @dataclass(frozen=True)
-class JobStatus:
-    """Where one chapter of one subject stands.
+class Result:
+    """What a run left of one job, read when asked for; None for what is not there.
 
-    Attributes
-    ----------
-    job : Job
-        Chapter and subject.
-    state : State
-        ``skipped`` means that the chapter found nothing to do, such as no pictures.
-    reason : str
-        Why it would run, where it would.
-    seconds : float | None
-        How long it took, from the chapter's first call to its last, s.
-    memory_mb : float | None
-        Most memory that its kernel held, MB.
+    ``stale`` is the reason why it would run; ``works`` says whether a run is going on.
     """
 
     job: Job
-    state: State
-    reason: str = ""
-    seconds: float | None = None
-    memory_mb: float | None = None
+    run_dir: Path
+    stale: str = ""
+    works: bool = False
+
+    @cached_property
+    def failure(self) -> Failure | None:
+        return load_failure(self.run_dir / str(self.job))
+
+    @cached_property
+    def metrics(self) -> Metrics | None:
+        try:
+            return None if self.failure else load_metrics(self.run_dir / str(self.job))
+        except ResultsError:
+            return None
+
+    @cached_property
+    def provenance(self) -> dict[str, Any] | None:
+        return load_provenance(self.run_dir / str(self.job)) if self.metrics else None
+
+    @cached_property
+    def notebook(self) -> nbformat.NotebookNode | None:
+        path = self.run_dir / str(self.job) / NOTEBOOK
+        try:
+            return nbformat.read(path, 4) if self.metrics or self.failure else None
+        except Exception:  # nbformat raises many kinds for broken files
+            # A full disk leaves half a notebook; what failed is known without it.
+            if self.failure:
+                return None
+            raise
 
     @property
-    def text(self) -> str:
-        """The state with time and memory, such as ``done 12 s 0.8 GB``."""
-        if self.seconds is None or self.memory_mb is None:
+    def state(self) -> str:
+        """One of done, skipped (it found nothing to do), running, failed, stale, not yet."""
+        if self.failure:
+            return "running" if self.works and self.failure.error == "Killed" else "failed"
+        if self.metrics is None:
+            return "not yet"
+        return "stale" if self.stale else "skipped" if "skipped" in self.metrics.facts else "done"
+
+    @property
+    def reason(self) -> str:
+        """Why it failed or is stale."""
+        failure = self.failure
+        return f"{failure.error}: {failure.message}" if failure else self.stale
+
+    @property
+    def seconds(self) -> float | None:
+        """From the start of the kernel to its end, s."""
+        return self.notebook and self.notebook.metadata.get("papermill", {}).get("duration")
+
+    def __str__(self) -> str:
+        if not self.provenance:
             return self.state
-        return f"{self.state} {self.seconds:.0f} s {self.memory_mb / 1000:.1f} GB"
+        seconds, memory = self.provenance["seconds"], self.provenance["peak_memory_mb"]
+        return f"{self.state} {seconds:.0f} s {memory / 1000:.1f} GB"
 
 
-def read_status(request: Request) -> list[JobStatus]:
-    """State of every chapter for every subject of a request, group first; changes nothing.
-
-    Raises
-    ------
-    WorkflowError
-        If a notebook is not fit to run.
-    """
+def read_status(request: Request) -> list[Result]:
+    """State of every chapter for every subject of a request; changes nothing."""
     stale = stale_jobs(request)
     works = is_running(request.run_dir)
     jobs = [job for stage in request.stages for job in jobs_of(stage, request.subjects)]
-    return [_status(job, stale.get(job, ""), request.run_dir, works) for job in jobs]
+    return [Result(job, request.run_dir, stale.get(job, ""), works) for job in jobs]
 
 
-def describe_status(statuses: Sequence[JobStatus], stages: Sequence[Stage]) -> str:
-    """Lines for a terminal: a table, counts, and why something would run."""
-    by_subject: dict[int | None, dict[str, JobStatus]] = {}
-    for status in statuses:
-        by_subject.setdefault(status.job.subject, {})[status.job.chapter] = status
-    subjects = listed = [s for s in by_subject if s is not None]
-    if len(subjects) > LISTED:
-        quiet = {"done", "skipped", "not yet"}
-        listed = [s for s in subjects if {x.state for x in by_subject[s].values()} - quiet]
-        listed = listed[:LISTED]
-    lines = []
-    if None in by_subject:
-        lines += [*_table(by_subject, [None], [s for s in stages if not s.per_subject]), ""]
-    lines += _table(by_subject, listed, [s for s in stages if s.per_subject])
-    if len(listed) < len(subjects):
-        lines.append(f"... and {len(subjects) - len(listed)} subjects more, in the counts below")
-    lines += ["", "chapters: " + count_states(statuses)]
-    for status in statuses:
-        if status.state in ("failed", "stale") and status.job.subject in (None, *listed):
-            lines.append(f"{status.job}: {status.state}: {status.reason}")
-    return "\n".join(lines)
+def describe_status(
+    results: Sequence[Result],
+    style: str = "plain",
+    name: Callable[[int], str] = subject_folder,
+) -> str:
+    """Counts, tables of chapters by subjects, and why something failed or is stale.
+
+    ``style`` is one of tabulate's; ``name`` writes a subject.
+    """
+    rows: dict[int | None, dict[str, str]] = {}
+    for result in results:
+        chapter = f"chapter {int(result.job.chapter[:2])}"
+        rows.setdefault(result.job.subject, {})[chapter] = str(result)
+    group = rows.pop(None, {})
+    subjects = [{"subject": name(subject), **row} for subject, row in rows.items()]
+    counts = Counter(result.state for result in results)
+    total = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    parts = [tabulate([{"": "group", **group}], "keys", style)] if group else []
+    parts += [tabulate(subjects, "keys", style), f"Chapters: {total}."]
+    told = [result for result in results if result.state in ("failed", "stale")]
+    quote = "`" if style == "pipe" else ""
+    lines = [f"- {r.job}: {r.state}: {quote}{_one_line(r.reason)}{quote}" for r in told]
+    return "\n\n".join(parts + (["\n".join(lines)] if lines else []))
 
 
-def count_states(statuses: Sequence[JobStatus]) -> str:
-    """Such as ``12 done, 1 failed``."""
-    counts = Counter(status.state for status in statuses)
-    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-
-
-def _status(job: Job, reason: str, run_dir: Path, works: bool) -> JobStatus:
-    folder = run_dir / str(job)
-    failure = load_failure(folder)
-    if failure is not None and failure.error == "Killed" and works:
-        return JobStatus(job, "running", failure.started)
-    if failure is not None:
-        return JobStatus(job, "failed", f"{failure.error}: {failure.message}")
-    try:
-        metrics, known = load_metrics(folder), load_provenance(folder)
-    except ResultsError:
-        return JobStatus(job, "not yet", reason)
-    state: State = "stale" if reason else "skipped" if "skipped" in metrics.facts else "done"
-    return JobStatus(job, state, reason, known.seconds, known.peak_memory_mb)
-
-
-def _table(
-    by_subject: dict[int | None, dict[str, JobStatus]],
-    subjects: Sequence[int | None],
-    stages: Sequence[Stage],
-) -> list[str]:
-    """Rows of equal width: one line per subject, one column per chapter."""
-    rows = [["", *(f"chapter {int(stage.name[:2])}" for stage in stages)]]
-    for subject in subjects:
-        cells = [by_subject[subject][stage.name].text for stage in stages]
-        rows.append([subject_folder(subject), *cells])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(map(str.ljust, row, widths)) for row in rows]
-    return [line.rstrip() for line in lines]
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("`", "'").split())[:200]

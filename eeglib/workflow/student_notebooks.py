@@ -11,49 +11,24 @@ from eeglib.chapter import replacing
 from eeglib.workflow.dependencies import read_notebook, tags_of
 from eeglib.workflow.stages import WorkflowError
 
-SOLUTION = "solution"
-"""Tag of the cells that hold a solution."""
-PLACE = "*Your answer:*"
-
 
 def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Copy of a notebook with an empty cell of the same kind in the place of every solution."""
+    """Copy of a notebook with an empty cell in the place of every cell tagged ``solution``."""
     found = copy.deepcopy(notebook)
     for cell in found.cells:
-        if SOLUTION in tags_of(cell):
-            cell.source = PLACE if cell.cell_type == "markdown" else "# Your answer:"
+        if "solution" in tags_of(cell):
+            cell.source = "*Your answer:*" if cell.cell_type == "markdown" else "# Your answer:"
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
     return found
 
 
 def write_student_notebooks(notebooks: Path, folder: Path) -> list[Path]:
-    """Write copies of all notebooks without their solutions.
-
-    Parameters
-    ----------
-    notebooks : Path
-        Folder of the chapters.
-    folder : Path
-        Where to write; made where it does not exist.
-
-    Returns
-    -------
-    list of Path
-        The copies.
-
-    Raises
-    ------
-    WorkflowError
-        If the folder is that of the chapters, or a copy is there already and differs: it may hold
-        a student's answers.
-    """
+    """Write copies of all notebooks; never over a copy that may hold a student's answers."""
     if folder.resolve() == notebooks.resolve():
         raise WorkflowError(f"{folder} holds the chapters themselves. Choose another folder.")
-    copies = {
-        folder / path.name: without_solutions(read_notebook(path))
-        for path in sorted(notebooks.glob("*.ipynb"))
-    }
+    paths = sorted(notebooks.glob("*.ipynb"))
+    copies = {folder / path.name: without_solutions(read_notebook(path)) for path in paths}
     edited = [p.name for p, copied in copies.items() if p.is_file() and read_notebook(p) != copied]
     if edited:
         raise WorkflowError(
