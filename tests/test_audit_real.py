@@ -27,15 +27,7 @@ def test_the_accuracy_on_randomised_trials_survives_and_invented_blocks_are_repo
         own = own[np.argsort(arrays["trial"][own], kind="stable")]
         label = np.unique(arrays["cond"], return_inverse=True)[1][own]
         metadata = pandas.DataFrame(
-            {
-                "subject": subject,
-                "session": 0,
-                "block": -1,
-                "order": np.arange(len(own)),
-                "image": "",
-                "label": label,
-                "class_name": arrays["cond"][own],
-            }
+            {"session": 0, "block": -1, "order": np.arange(len(own)), "image": "", "label": label}
         )
         data = arrays["X"][own][:, eeg]
         data = data - data[:, :, :15].mean(axis=2, keepdims=True)
@@ -62,17 +54,8 @@ def test_blocks_invented_in_a_continuous_recording_are_decoded():
     )
     label = np.repeat(np.arange(6), 50)
     metadata = pandas.DataFrame(
-        {
-            "subject": 1,
-            "session": 0,
-            "block": label,
-            "order": np.arange(300),
-            "image": "",
-            "label": label,
-            "class_name": "phantom",
-            "time": onsets,
-        }
-    )
+        {"session": 0, "block": label, "order": np.arange(300), "image": "", "label": label}
+    ).assign(time=onsets)
     trials = audit_trials(epochs.get_data(picks="eeg") * 1e6, raw.info["sfreq"], metadata)
     found = controls.accuracy(trials, controls.predict(trials)[1])
     assert found.p_value < 0.01  # nobody was shown six classes

@@ -13,27 +13,13 @@ import pandas
 from eeglib.datasets.bids_writer import write_recording
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/real/uci_eeg_objects/uci_eeg_objects.npz"
-NOT_EEG = ("X", "Y", "nd")
-"""Two channels of the eyes and the reference's own row, all zero or not of the brain."""
+NOT_EEG = ("X", "Y", "nd")  # two channels of the eyes, and the reference, which is zero
 
 
 def write_uci_bids(shared_npz: Path, folder: Path, subjects: Sequence[int] | None = None) -> Path:
     """Write subjects of the UCI data as one recording each, trials one after the other.
 
-    Parameters
-    ----------
-    shared_npz : Path
-        ``uci_eeg_objects.npz``: ``X`` (n_trials, 64, 256) in microvolts, conditions, subjects.
-    folder : Path
-        Of the BIDS data set to write.
-    subjects : sequence of int
-        Which of the 16 subjects, counted from 1 in the order of their labels; all by default. Each
-        keeps its label (``sub-co2a0000364``), so that in the data set they count from 1 again.
-
-    Returns
-    -------
-    Path
-        The folder.
+    ``subjects`` count from 1 in the order of their labels, which they keep; all by default.
     """
     with np.load(shared_npz, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
