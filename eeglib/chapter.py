@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 import eeglib
 from eeglib.datasets import METADATA, Dataset, DatasetError, DatasetWarning, open_dataset
@@ -213,17 +213,7 @@ def git_revision() -> str | None:
 
 def plain(value: Any) -> Any:
     """Turn NumPy scalars, arrays and paths into what JSON knows; NaN and infinity become null."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, np.ndarray)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    return json.loads(TypeAdapter(Any).dump_json(value, fallback=lambda array: array.tolist()))
 
 
 class Chapter:

@@ -96,7 +96,7 @@ def test_a_subjects_page_has_outputs_and_headings_only(built):
     assert "subplots" not in page
     assert "Exercise 1" not in page
     overview = html(built, "subjects/sub-01/index")
-    assert "0.400 to 0.600" in overview
+    assert "<p>0.400</p></td>" in overview
     assert "<p>80</p></td>" in overview
 
 

@@ -27,7 +27,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from tabulate import tabulate
 
-from eeglib.chapter import NOTEBOOK, subject_folder, write_text
+from eeglib.chapter import NOTEBOOK, Score, subject_folder, write_text
 from eeglib.profile import load_profile
 from eeglib.workflow.dependencies import code_cells, is_from_papermill, read_notebook
 from eeglib.workflow.run import Request
@@ -227,47 +227,35 @@ def subject_overview(subject: int, results: Sequence[Result], titles: dict[str, 
     """Markdown of a subject's own page: its chapters, how long they took, and their scores."""
     chapters, scores = [], []
     for result in results:
-        title, cost = titles[result.job.chapter], result.provenance
-        row = {"chapter": title, "status": result.state}
-        if result.state != "not yet":
-            row["chapter"] = f"{{doc}}`{title} </subjects/{result.job}>`"
-        if cost:
-            row |= {"total, s": f"{result.seconds:.1f}", "computing, s": f"{cost['seconds']:.1f}"}
-            row["memory, MB"] = f"{cost['peak_memory_mb']:.0f}"
+        title, cost = titles[result.job.chapter], result.provenance or {}
+        link = title if result.state == "not yet" else f"{{doc}}`{title} </subjects/{result.job}>`"
+        row = {"chapter": link, "status": result.state, "total, s": result.seconds}
+        row |= {"computing, s": cost.get("seconds"), "memory, MB": cost.get("peak_memory_mb")}
         chapters.append(row)
         for score in result.metrics.scores if result.metrics else []:
-            values = {n: f"{v:.3f}" for n, v in score if isinstance(v, float)}
-            row = {"chapter": title, "method": getattr(score, "method", ""), "score": score.metric}
-            row |= {"value": values.get("value"), "chance": values.get("chance"), "n": score.n}
-            row["interval"] = f"{values['low']} to {values['high']}" if "low" in values else ""
-            scores.append(row)
-    text = f"# Subject {subject}\n\n## Chapters\n\n{_table(chapters)}\n"
-    return text + (f"\n## Scores\n\n{_table(scores)}\n" if scores else "")
+            row = {name: getattr(score, name, "") for name in ("method", *Score.model_fields)}
+            scores.append({"chapter": title, **row})
+    text = f"# Subject {subject}\n\n## Chapters\n\n{_table(chapters, '.1f')}\n"
+    return text + (f"\n## Scores\n\n{_table(scores, '.3f')}\n" if scores else "")
 
 
 def execution_times(results: Sequence[Result], titles: dict[str, str]) -> str:
     """Markdown of the page of execution times: of each chapter, over subjects."""
-    done = [result.provenance for result in results if result.provenance]
-    total = sum(cost["seconds"] for cost in done)
-    devices = ", ".join(sorted({cost["device"] for cost in done})) or "none"
-    rows = []
+    rows, total = [], 0.0
     for chapter, title in titles.items():
-        of_chapter = [result for result in results if result.job.chapter == chapter]
-        costs = [result.provenance for result in of_chapter if result.provenance]
-        seconds = [cost["seconds"] for cost in costs] or [0.0]
-        memory = max((cost["peak_memory_mb"] for cost in costs), default=0)
-        row = {
-            "chapter": title,
-            "n": len(costs),
-            "failed": sum(bool(r.failure) for r in of_chapter),
-        }
-        row |= {"median, s": f"{median(seconds):.1f}", "longest, s": f"{max(seconds):.1f}"}
-        rows.append({**row, "most memory, MB": f"{memory:.0f}"})
+        costs = [r.provenance for r in results if r.job.chapter == chapter and r.provenance]
+        if costs:
+            seconds = [cost["seconds"] for cost in costs]
+            total += sum(seconds)
+            memory = max(cost["peak_memory_mb"] for cost in costs)
+            row = {"chapter": title, "n": len(costs), "device": costs[0]["device"]}
+            row |= {"median, s": median(seconds), "longest, s": max(seconds)}
+            rows.append({**row, "most memory, MB": memory})
     return (
         "# Execution times\n\n"
         f"All chapters together took {total:.0f} s, one after the other, each from its first call "
-        f"to its last. Device: {devices}. How long each subject took stands on the subject's own "
-        f"page.\n\n{_table(rows)}\n"
+        "to its last. How long each subject took stands on the subject's own page.\n\n"
+        f"{_table(rows, '.1f')}\n"
     )
 
 
@@ -277,8 +265,8 @@ def title_of(source: NotebookNode) -> str:
     return re.search(r"^# (.+)", text, re.MULTILINE)[1].strip()
 
 
-def _table(rows: list[dict]) -> str:
-    return tabulate(rows, "keys", "pipe", disable_numparse=True)
+def _table(rows: list[dict], form: str) -> str:
+    return tabulate(rows, "keys", "pipe", floatfmt=form, missingval="")
 
 
 def _note(result: Result) -> str:

@@ -38,7 +38,7 @@ from eeglib.workflow.dependencies import dependencies
 from eeglib.workflow.gpus import OFFERED, SHARED_BY, VISIBLE, choose_gpus
 from eeglib.workflow.job import Failure, load_failure
 from eeglib.workflow.processes import only_run_in
-from eeglib.workflow.slurm import slurm_options
+from eeglib.workflow.slurm import check_slurm, slurm_options
 from eeglib.workflow.stages import PACKAGE, STAGES, Job, Stage, WorkflowError, jobs_of
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
@@ -102,6 +102,8 @@ def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
     """
     make_plan(request)  # refuses what is not fit to run before anything is written
     run_dir = request.run_dir
+    if request.executor == "slurm":
+        check_slurm(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         with only_run_in(run_dir) as lock:
@@ -301,36 +303,34 @@ def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[
         slots = len(plan["gpus"]) * request.jobs_per_gpu
         command += ["--cores", str(request.jobs * most), "--latency-wait", "5"]
         command += ["--resources", f"mem_mb={memory}", f"gpu={slots}"]
-    lines = []
+    environment, text = _environment(request, plan["gpus"]), ""
+    # A file, for a pipe would break with this process, when Snakemake still has to clear up.
     with (
         open(run_dir / LOG, "a", encoding="utf-8") as log,
-        subprocess.Popen(
-            command,
-            env=_environment(request, plan["gpus"]),
-            stderr=subprocess.PIPE,
-            text=True,
-            pass_fds=[lock],
-        ) as process,
+        open(log.name, encoding="utf-8") as told,
     ):
+        told.seek(0, os.SEEK_END)
+        process = subprocess.Popen(command, env=environment, stderr=log, pass_fds=[lock])
         try:
-            for line in process.stderr:
-                log.write(line)
-                lines.append(line)
-                if remote and "params:" not in line:  # what runs there cannot print here
-                    say(line.rstrip())
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(1)
+                text += (new := told.read())
+                if remote and new:  # what runs there cannot print here
+                    say(new.rstrip())
         except KeyboardInterrupt:
             # Jobs on this machine end with Snakemake, those on a cluster it cancels.
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE[request.executor])
             process.kill()
+            process.wait()
             raise
     failures = [f for job in jobs if (f := load_failure(run_dir / str(job)))]
     if process.returncode != 0 and shutil.disk_usage(run_dir).free < 10e6:
         raise WorkflowError(_disk_full(run_dir))
     if process.returncode != 0 and not failures:
-        tail = "".join(lines[-15:])
-        raise WorkflowError(f"Snakemake stopped ({run_dir / LOG}):\n{tail}")
+        raise WorkflowError(f"Snakemake stopped ({run_dir / LOG}):\n{text[-2000:]}")
     return failures
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from eeglib.workflow.stages import WorkflowError
 
 
-def slurm_options(run_dir: Path, jobs: int, account: str | None) -> list[str]:
-    """Options of Snakemake that submit jobs to Slurm, which must have none of this folder left."""
+def check_slurm(run_dir: Path) -> None:
+    """Refuse to run where there is no Slurm, or it has jobs of this folder left."""
     command = ["squeue", "--me", "--noheader", "--format", "%i %j"]
     try:
         queue = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -28,6 +28,10 @@ def slurm_options(run_dir: Path, jobs: int, account: str | None) -> list[str]:
             f"Slurm still has jobs of an earlier run in {run_dir}. Wait for them or cancel them: "
             f"scancel {' '.join(left)}"
         )
+
+
+def slurm_options(run_dir: Path, jobs: int, account: str | None) -> list[str]:
+    """Options of Snakemake that submit jobs to Slurm."""
     # Where a cluster keeps no accounts, sacct is there but does not answer.
     accounting = subprocess.run("sacct --noheader --starttime now", shell=True, capture_output=True)
     return [
