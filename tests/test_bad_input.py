@@ -190,8 +190,7 @@ OPTIONS = {
     "misspelt": ({"cutt": (20, 460)}, "cutt: Extra inputs"),
     "cut reversed": ({"cut": (460, 20)}, "two ascending numbers"),
     "cut beyond every trial": ({"cut": (0, 590)}, "no trials of subject 4 with 590 to 600 samp"),
-    "sampling rate 0": ({"sfreq": 0}, "greater than 0"),
-    "unit unknown": ({"unit": "millivolt"}, "counts"),
+    "split below 0": ({"split_index": -1}, "greater than or equal to 0"),
 }
 
 
@@ -376,7 +375,7 @@ PLACES = st.one_of(
 @given(changes=st.lists(st.tuples(PLACES, JUNK), min_size=1, max_size=3), zipped=st.booleans())
 @pytest.mark.filterwarnings("ignore::eeglib.datasets.DatasetWarning")
 def test_any_change_of_the_dict_gives_one_clear_error_or_usable_trials(tmp_path, changes, zipped):
-    content = twins.eeg_imagenet(2, 3, subjects=(4,), n_chans=4, lengths=(512, 512))
+    content = twins.eeg_imagenet(2, 3, subjects=(4,), n_chans=96, lengths=(512, 512))
     for (*way, last), junk in changes:
         place = content
         try:

@@ -5,7 +5,8 @@ import pytest
 import twins
 
 from eeglib.datasets import METADATA, DatasetError, DatasetWarning, open_dataset
-from eeglib.datasets.eeg_imagenet import CHANNELS, MICROVOLTS_PER_COUNT
+from eeglib.datasets.eeg_imagenet import MICROVOLTS_PER_COUNT
+from eeglib.datasets.montage import ACTICAP_128
 from eeglib.decoding.splits import Split, check_disjoint
 from eeglib.profile import DatasetSettings, load_profile
 
@@ -42,7 +43,7 @@ def test_shipped_profile_fits_its_loader(name, tmp_path):
 
 
 def test_channels_are_distinct_and_have_positions(folder):
-    assert len(CHANNELS) == len(set(CHANNELS)) == 128
+    assert len(ACTICAP_128) == len(set(ACTICAP_128)) == 128
     info = loader(folder).info(1)
     assert all(np.isfinite(c["loc"][:3]).all() and c["loc"][:3].any() for c in info["chs"])
 
@@ -90,7 +91,7 @@ def test_all_share_the_file_the_lists_and_the_pictures(folder):
     dataset.prepare()
     names = [path.relative_to(folder).parts[0] for path in dataset.files()]
     lists = [RAW, "block_splits_by_image_all.pth", "image_order.txt"]
-    assert names == lists + ["images"] * len(dataset.stimuli())
+    assert names == sorted(lists + ["images"] * len(dataset.stimuli()))
     assert dataset.files(1) == []
 
 

@@ -96,13 +96,10 @@ def test_average_over_repetitions(folder, content):
 
 
 def test_some_concepts(folder):
-    dataset = loader(folder, concepts=("dune", "bat"))
-    assert dataset.class_names == ["bat", "dune"]
+    dataset = loader(folder, n_concepts=2)
+    assert dataset.class_names == ["aardvark", "dune"]
     assert set(dataset.trials(1)["label"]) == {0, 1}
-    assert loader(folder, n_concepts=2).class_names == ["aardvark", "dune"]
-    with pytest.raises(DatasetError, match="has 4 concepts, such as aardvark"):
-        loader(folder, concepts=("eel",)).trials(1)
-    with pytest.raises(DatasetError, match="has 4 concepts, such as aardvark"):
+    with pytest.raises(DatasetError, match=r"has 4 concepts.*now 9"):
         loader(folder, n_concepts=9).trials(1)
 
 

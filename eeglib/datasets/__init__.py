@@ -73,6 +73,8 @@ class Dataset(ABC):
     simulated: ClassVar[bool] = False
     continuous: ClassVar[bool] = True
     """Whether `recordings` gives continuous signals; if not, `epochs` gives trials already cut."""
+    processed: ClassVar[tuple[str, ...]] = ()
+    """What the signals have been through before they were distributed, in order."""
 
     def __init__(self, settings: DatasetSettings, folder: Path):
         try:
@@ -102,18 +104,17 @@ class Dataset(ABC):
 
     def recordings(self, subject: int) -> list[Recording]:
         """Continuous recordings of one subject, in the order of recording."""
-        raise DatasetError(f"Data set {self.settings.name!r} has no continuous recordings.")
+        raise NotImplementedError
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
         """Trials of one subject that the data set distributes already cut, with metadata."""
-        raise DatasetError(f"Data set {self.settings.name!r} has no epochs; use recordings().")
+        raise NotImplementedError
 
     def trials(self, subject: int) -> pandas.DataFrame:
         """Metadata of one subject's trials, in the order of presentation where it is known.
 
         Columns `METADATA`; where the recordings are continuous also ``onset``, seconds after the
-        start of the session. The runs of a session follow each other without a gap: how long the
-        pauses between them were is not in the files.
+        start of the session, whose runs follow each other as if without a pause.
         """
         import pandas
 
@@ -143,9 +144,8 @@ class Dataset(ABC):
     def files(self, subject: int | None = None) -> list[Path]:
         """Files that one subject's trials depend on; without a subject, those that all share.
 
-        What is stale after a change on disk is decided by these alone, so that a subject's job
-        looks at no other subject's files. Hidden files do not count: an interrupted writer may
-        have left them.
+        What is stale after a change on disk is decided by these alone. Hidden files do not count:
+        an interrupted writer may have left them.
         """
         tops = self.folder.glob("[!.]*")
         return self._below([path for path in tops if self._owner(path.name) == subject])
@@ -159,11 +159,6 @@ class Dataset(ABC):
         """Subject whose file or folder this is, by its name; None for what all share."""
         number = re.match(r"sub-(\d+)", name)
         return int(number[1]) if number else None
-
-    @property
-    def processed(self) -> tuple[str, ...]:
-        """What the signals have been through before they were distributed, in order."""
-        return ()
 
     def published_split(self, metadata: pandas.DataFrame) -> dict[str, np.ndarray] | None:
         """Parts that the authors of the data published, as row numbers of ``metadata``.

@@ -1,8 +1,7 @@
 """Any BIDS data set of EEG whose events say what was shown (chapter 1).
 
 BIDS (Brain Imaging Data Structure) is how laboratories keep recordings so that others can read
-them: one folder per subject, tables in plain text beside the signals. Whoever brings own data
-brings them in this form; the simulated recordings go the same way.
+them: one folder per subject, tables in plain text beside the signals.
 """
 
 from __future__ import annotations
@@ -89,39 +88,37 @@ class Loader(Dataset):
         return sorted(self._events(self.settings.subjects[0])[1]["class_name"].unique())
 
     def recordings(self, subject: int) -> list[Recording]:
-        """Recordings of one subject; signals are read when they are first used.
-
-        MNE's annotations stay where they mark bad stretches and joints.
-        """
+        """Recordings of one subject; MNE's annotations mark bad stretches and joints."""
         paths, events = self._read(subject)
         recordings = []
         for number, path in enumerate(paths):
             trials = events.loc[events["recording"] == number, ["onset", *METADATA]]
             if len(trials):
                 raw = self._open(path).pick("eeg", exclude=())
-                places = np.array([channel["loc"][:3] for channel in raw.info["chs"]])
-                if not (np.isfinite(places) & (places != 0)).any():
+                if raw.get_montage() is None:
                     place_channels(raw.info)
                 recordings.append(Recording(raw, trials.reset_index(drop=True)))
         return recordings
 
     def stimuli(self) -> pd.DataFrame:
         """Images of the profile's subjects that stand in the folder ``stimuli``."""
+        folder = self.folder / "stimuli"
+        if not folder.is_dir():
+            return pd.DataFrame(columns=COLUMNS)
         tables = [self._read(subject)[1] for subject in self.settings.subjects]
         table = pd.concat(tables, ignore_index=True).sort_values("label", kind="stable")
         table = table[table["image"] != ""].drop_duplicates(["image", "label"])
-        folder = self.folder / "stimuli"
-        table = table.assign(file=[folder / f for f in table["file"]])
-        if folder.is_dir() and table["image"].duplicated().any():
+        if table["image"].duplicated().any():
             self._note("An image stands for more than one class: no pictures are used.", warn=True)
             table = table.iloc[:0]
-        return table.iloc[: None if folder.is_dir() else 0][COLUMNS].reset_index(drop=True)
+        return table.assign(file=[folder / f for f in table["file"]])[COLUMNS].reset_index(
+            drop=True
+        )
 
     def files(self, subject: int | None = None) -> list[Path]:
-        """The subject's folder; for all, the tables at the top and the pictures.
+        """The subject's folder and, where the first subject names the classes, that one's events.
 
-        Who takes part (``participants.tsv``) and what was derived from others do not count. Where
-        the first subject names the classes, the others depend on that subject's events.
+        For all, the tables at the top, without ``participants.tsv``, and the pictures.
         """
         if subject is None:
             tables = [p for p in self.folder.glob("[!.]*") if "participants" not in p.name]
@@ -141,10 +138,9 @@ class Loader(Dataset):
         raw = self._open(paths[0])
         kinds = raw.get_channel_types()
         others = [f"{n} ({k})" for n, k in zip(raw.ch_names, kinds, strict=True) if k != "eeg"]
-        kind = self._sidecar(paths[0]).get("RecordingType", "not stated")
         return {name: description.get(key, "not stated") for name, key in keys.items()} | {
             "subjects": self._who_is_who(),
-            "recordings": f"{len(paths)} of subject {subject}, {kind}",
+            "recordings": f"{len(paths)} of subject {subject}",
             "channels": f"{kinds.count('eeg')} EEG, {raw.info['sfreq']:g} Hz, volts",
             "channels left out": ", ".join(others) or "none",
             "channels marked bad, kept": ", ".join(raw.info["bads"]) or "none",
@@ -181,9 +177,14 @@ class Loader(Dataset):
                 f"{self.reading.label_column!r}. Set dataset.options.label_column and trial_types "
                 f"(now {self.reading.trial_types}) to what events.tsv holds."
             )
-        events["image"] = self._image_names(events["file"])
         events["order"] = range(len(events))
         folder, files = self.folder / "stimuli", sorted(set(events["file"]) - {""})
+        # An image is named by its file without folders, where that tells all of them apart.
+        pictures = [path.stem for path in folder.rglob("*") if path.is_file()]
+        stems = pictures or [Path(file).stem for file in files]
+        short = len(set(stems)) == len(stems)
+        names = {f: Path(f).stem if short else str(Path(f).with_suffix("")) for f in files}
+        events["image"] = events["file"].map(names).fillna("")
         if folder.is_dir() and files:
             usable = usable_pictures({f: folder / f for f in files}, folder, self._note)
             events = events[events["file"].isin(["", *usable])]
@@ -218,11 +219,7 @@ class Loader(Dataset):
         return sorted(paths, key=lambda path: (sort_key(path.session), sort_key(path.run)))
 
     def _table(self, path: mne_bids.BIDSPath) -> pd.DataFrame:
-        """Trials of one recording, from its ``events.tsv``.
-
-        `mne_bids.read_raw_bids` gives these as annotations, but always names them by the column
-        ``trial_type``, and without the column ``value``.
-        """
+        """Trials of one recording; MNE-BIDS knows no other label column than ``trial_type``."""
         reading, names = self.reading, self.reading.label_column
         needed = ["onset", names]
         if "image_column" in reading.model_fields_set:
@@ -256,15 +253,6 @@ class Loader(Dataset):
         )
         return table.dropna(subset="onset").sort_values("onset", kind="stable")
 
-    def _image_names(self, files: pd.Series) -> pd.Series:
-        """Name each image by its file without folder and extension, where that tells all apart."""
-        folder = self.folder / "stimuli"
-        pictures = [path for path in folder.rglob("*") if path.is_file()]
-        stems = [Path(file).stem for file in pictures or files.unique()]
-        if len(set(stems)) == len(stems):
-            return files.map(lambda file: Path(file).stem)
-        return files.map(lambda file: str(Path(file).with_suffix("")) if file else "")
-
     def _who_is_who(self) -> str:
         return ", ".join(
             str(n) if label.isdigit() else f"{n} = sub-{label}" for n, label in self.labels.items()
@@ -275,20 +263,19 @@ class Loader(Dataset):
         import mne
         import mne_bids
 
-        sidecar = self._sidecar(path)
-        epoched = sidecar.get("RecordingType") == "epoched"
+        file = path.find_matching_sidecar("eeg", ".json", on_error="ignore")
+        sidecar = read_json(file) if file else {}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                if not epoched:
+                if sidecar.get("RecordingType") != "epoched":
                     raw = mne_bids.read_raw_bids(path, on_ch_mismatch="reorder", verbose="warning")
-                else:  # mne-bids cuts such files itself; filters want the stretches side by side
+                else:  # mne-bids cuts at the events; filters want the stretches side by side
                     info = mne_bids.read_epochs_bids(path, verbose="warning").info
-                    raw = mne.io.read_raw(path.fpath, verbose="error")
-                    types = dict(zip(info["ch_names"], info.get_channel_types(), strict=True))
-                    raw.set_channel_types(types, on_unit_change="ignore")
-                    raw.info["bads"] = list(info["bads"])
-                    raw.set_montage(info.get_montage(), on_missing="ignore")
+                    signals = mne.io.read_raw(path.fpath, verbose="error").get_data(info.ch_names)
+                    raw = mne.io.RawArray(signals, info, verbose="error")
+                    joints = np.arange(sidecar["EpochLength"], raw.duration, sidecar["EpochLength"])
+                    raw.set_annotations(mne.Annotations(joints, 0.0, "EDGE boundary"))
                 if "eeg" not in raw:
                     raise ValueError("its channels.tsv gives no channel the type EEG")
             except Exception as error:  # whatever it stumbles over, the user must learn the file
@@ -296,19 +283,11 @@ class Loader(Dataset):
         for text in (str(warning.message).strip().split("\n")[0] for warning in caught):
             if not re.search(NO_MATTER, text):
                 self._note(f"{path.fpath.name}: {text}")
-        _keep_stretches(
-            raw, sidecar["EpochLength"] if epoched else None, self.reading.trial_types or ()
-        )
+        _keep_stretches(raw, self.reading.trial_types or ())
         return raw
 
-    def _sidecar(self, path: mne_bids.BIDSPath) -> dict:
-        file = path.find_matching_sidecar("eeg", ".json", on_error="ignore")
-        return read_json(file) if file else {}
 
-
-def _keep_stretches(
-    raw: mne.io.BaseRaw, epoch_length: float | None, classes: tuple[str, ...]
-) -> None:
+def _keep_stretches(raw: mne.io.BaseRaw, classes: tuple[str, ...]) -> None:
     """Keep the annotations of bad stretches and joints; joints get the name that MNE looks for.
 
     The others are trials, some of them perhaps of a class whose name MNE would take for a mark.
@@ -318,10 +297,6 @@ def _keep_stretches(
     joints = (marks.description == "EDGE boundary") & (marks.onset > raw.first_time)
     bad = [bool(re.match("(?i)bad", d)) and d not in classes for d in marks.description]
     marks.delete(np.flatnonzero(~(joints | np.array(bad, bool))))
-    if epoch_length:
-        n_epochs = round(raw.n_times / raw.info["sfreq"] / epoch_length)
-        onsets = raw.first_time + np.arange(1, n_epochs) * epoch_length
-        marks.append(onsets, 0.0, "EDGE boundary")
 
 
 def read_json(file: Path) -> dict:

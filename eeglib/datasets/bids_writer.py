@@ -27,22 +27,10 @@ def write_recording(
 ) -> None:
     """Write one recording as BrainVision files of 16 bit with BIDS's tables beside them.
 
-    Parameters
-    ----------
-    path : mne_bids.BIDSPath
-        Root, subject, task and, where there are any, session and run.
-    data : float array, shape (n_chans, n_times)
-        Volts.
-    ch_names : list of str
-        EEG channels. Those that the 10-05 system knows get its positions.
-    sfreq : float
-        Hertz.
-    events : pandas.DataFrame
-        ``onset``, ``duration`` (s), ``trial_type`` and any further columns, one row per trial.
-    descriptions, sidecar : mapping
-        What each further column holds, for ``events.json``; entries of ``eeg.json``.
-    resolution : float
-        Microvolts per bit. A value that needs more than 16 bit raises ``ValueError``.
+    ``data`` are volts, (n_chans, n_times); channels of the 10-05 system get its positions.
+    ``events`` has ``onset``, ``duration`` (s), ``trial_type`` and any further columns, which
+    ``descriptions`` explains; ``sidecar`` are entries of ``eeg.json``. A value of more than 16 bit
+    at ``resolution`` (microvolts per bit) raises ``ValueError``.
     """
     path = path.copy().update(datatype="eeg", suffix="eeg", extension=".vhdr")
     # pybv truncates towards zero: half a step outwards makes that a rounding.

@@ -1,8 +1,7 @@
 """Download a data set, or say exactly how to get it by hand (chapter 1, ``eeglib download NAME``).
 
-A finished file appears at once under its own name; until then it is ``.<name>.part``. The SHA-256
-of every file is checked against the published one or, where none was published, recorded on first
-use in ``checksums.json`` and checked ever after.
+Until it is whole, a file is ``.<name>.part``. Its SHA-256 is checked against the published one or,
+where none was published, the one that ``checksums.json`` recorded on first use.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ from eeglib.datasets.files import cannot_write, write_whole
 
 CHECKSUMS = "checksums.json"
 ATTEMPTS = 5
-PAUSE = 1.0
-"""Seconds before the second attempt; twice as long before each further one."""
-
+PAUSE = 1.0  # s before the second attempt; twice as long before each further one
 TEMPORARY = (408, 416, 425, 429, 500, 502, 503, 504)
 
 
@@ -46,19 +43,16 @@ class RemoteFile(BaseModel, extra="forbid"):
 
 TABLE = yaml.safe_load(Path(__file__).with_name("published.yml").read_text(encoding="utf-8"))
 CARDS = {name: entry["card"] for name, entry in TABLE.items()}
-"""Facts of each published data set, by the name of its module."""
 FILES = {name: [RemoteFile(**file) for file in entry["files"]] for name, entry in TABLE.items()}
-"""The files of each data set, by the name of its module."""
 
 
 def fetch(
     name: str, folder: str | Path, subjects: Sequence[int] | None = None, timeout: float = 30
 ) -> list[Path]:
-    """Download what a program can download of a data set, or only these subjects' files.
+    """Download what a program can download; the files that are now there and checked.
 
-    Returns the files that are now there and checked. One that cannot be had is listed with the way
-    to get it by hand, as an error if a chapter needs it. A connection counts as stalled after
-    ``timeout`` seconds without a byte.
+    The others are listed with the way to get them by hand, as an error if a chapter needs one. A
+    connection counts as stalled after ``timeout`` seconds without a byte.
     """
     folder = Path(folder)
     files = [f for f in files_of(name) if subjects is None or f.subject in (None, *subjects)]

@@ -1,22 +1,22 @@
 """EEG-ImageNet of Spampinato et al. (2017) and Palazzo et al. (2020): 6 subjects, 40 classes.
 
 Chapter 1. The file is ``{"dataset": [{"eeg", "image", "label", "subject"}, ...], "labels": [...],
-"images": [...]}``; beside it lies a file of splits, lists of row numbers. It holds all subjects,
-and in its older form it cannot be mapped into memory. So it is converted once, into one file of
-float32 numbers a subject with a table of trials beside them.
+"images": [...]}``, and that of the randomised trials is alike. It holds all subjects, and in its
+older form cannot be mapped into memory, so that it is converted once, into one file a subject.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 from functools import cache, cached_property
 from operator import index
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import mne
 import numpy as np
@@ -27,13 +27,16 @@ from pydantic import Field, field_validator
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
 from eeglib.datasets.epochs import channel_info, usable_epochs
-from eeglib.datasets.files import cannot_write, load_torch, whole_folder, wrong_structure
+from eeglib.datasets.files import (
+    WRONG_KIND,
+    cannot_write,
+    load_torch,
+    whole_folder,
+    wrong_structure,
+)
 from eeglib.datasets.images import find_pictures
 from eeglib.datasets.montage import ACTICAP_128
 from eeglib.datasets.stimuli import CLASSES
-
-CHANNELS = list(ACTICAP_128)
-"""The 128 electrodes of the cap, in the order of the file."""
 
 MICROVOLTS_PER_COUNT = np.r_[np.full(32, 0.5), np.full(96, 0.1)]
 """Resolution of the amplifier, channel by channel, as inferred from the recordings' headers."""
@@ -47,8 +50,6 @@ PARTS = {"training": "train", "validation": "val", "test": "test"}
 
 WNIDS = {c.wnid: c.name for c in CLASSES}
 IMAGE_ORDER = "image_order.txt"
-WRONG_KIND = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-"""What a file of another structure may cause."""
 
 
 class Options(datasets.Options):
@@ -56,10 +57,7 @@ class Options(datasets.Options):
 
     file: str = "eeg_signals_raw_with_mean_std.pth"
     cut: tuple[int, int] = (20, 460)  # samples of a trial that are kept
-    unit: Literal["counts", "microvolt", "none"] | None = None  # empty: by `processed`
-    processed: tuple[str, ...] | None = None  # what was done already; empty: by the file's name
     split_index: int = Field(0, ge=0)  # which of the published splits
-    sfreq: float = Field(1000.0, gt=0)  # hertz
 
     @field_validator("cut")
     @classmethod
@@ -74,9 +72,9 @@ class Loader(Dataset):
 
     Options = Options
     continuous: ClassVar[bool] = False
-    channels: ClassVar[list[str] | None] = CHANNELS
-    longest: ClassVar[float] = 600
-    """Trials of more samples are left out."""
+    channels: ClassVar[tuple[str, ...]] = ACTICAP_128
+    sfreq: ClassVar[float] = 1000.0
+    longest: ClassVar[float] = 600  # trials of more samples are left out
     split_file: ClassVar[str] = "block_splits_by_image_all.pth"
 
     def prepare(self) -> None:
@@ -106,8 +104,6 @@ class Loader(Dataset):
     @property
     def processed(self) -> tuple[str, ...]:
         """Told by the name of the file: ``eeg_14_70_std.pth`` is filtered and standardised."""
-        if self.options.processed is not None:
-            return self.options.processed
         band = re.fullmatch(r"eeg_(\d+)_(\d+)_std", Path(self.options.file).stem)
         if band is None:
             return ()
@@ -118,23 +114,21 @@ class Loader(Dataset):
         return self._of(subject)[list(METADATA)].reset_index(drop=True)
 
     def info(self, subject: int) -> mne.Info:
-        names = self.channels or [f"EEG{n + 1:03d}" for n in range(self._facts["n_chans"])]
-        return channel_info(list(names), self.options.sfreq, self._unit == "none")
+        return channel_info(list(self.channels), self.sfreq, "standardize" in self.processed)
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
         """Trials that can be used; volts in the raw file, unitless in the filtered ones."""
         (start, stop), trials = self.options.cut, self._of(subject)
         file, n_chans = self._converted / f"sub-{subject}.float32", self._facts["n_chans"]
-        volts = {"microvolt": 1e-6, "none": 1, "counts": MICROVOLTS_PER_COUNT[:, None] * 1e-6}
-        factor = np.float32(volts[self._unit])
+        standardized = "standardize" in self.processed
+        factor = np.float32(1 if standardized else MICROVOLTS_PER_COUNT[:, None] * 1e-6)
 
         def read(row: int) -> np.ndarray:
             length, first = trials.at[row, "length"], trials.at[row, "start"]
             numbers = np.fromfile(file, np.float32, n_chans * length, offset=4 * first)
             return numbers.reshape(n_chans, length)[:, start:stop] * factor
 
-        tmin = start / self.options.sfreq
-        return usable_epochs(read, self.info(subject), trials, tmin, self._note)
+        return usable_epochs(read, self.info(subject), trials, start / self.sfreq, self._note)
 
     @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
@@ -144,17 +138,11 @@ class Loader(Dataset):
         """All subjects' signals lie in one file, so that they share what there is."""
         if subject is not None:
             return []
-        names = (self.options.file, self.split_file, IMAGE_ORDER)
-        pictures = sorted((self.folder / "images").rglob("*"))
-        paths = [*(self.folder / name for name in names), *pictures]
-        return [path for path in paths if path.is_file()]
+        names = (self.options.file, self.split_file, IMAGE_ORDER, "images")
+        return self._below([self.folder / name for name in names])
 
     def published_split(self, metadata: pd.DataFrame) -> dict[str, np.ndarray] | None:
-        """Parts of the file of splits, for these trials; None where there is no such file.
-
-        A split is refused that does not fit the file: trials that do not exist, an image in two
-        parts, or too few of the trials.
-        """
+        """Parts of the file of splits, for these trials; None where there is no such file."""
         path, table = self.folder / self.split_file, self._table
         if not path.is_file():
             return None
@@ -176,16 +164,10 @@ class Loader(Dataset):
         return {part: np.flatnonzero(parts_here == part) for part in PARTS}
 
     def card(self) -> dict[str, str]:
-        counts = "volts, from counts by the amplifier's resolution (inferred)"
-        unit = {"counts": counts, "microvolt": "volts", "none": "standard deviations"}[self._unit]
+        unit = "volts, from counts by the amplifier's resolution (inferred)"
+        unit = "standard deviations" if "standardize" in self.processed else unit
         processed = "; ".join(self.processed) or "nothing"
         return download.CARDS[self.settings.name] | {"unit": unit, "processed": processed}
-
-    @property
-    def _unit(self) -> str:
-        if self.options.unit is not None:
-            return self.options.unit
-        return "none" if "standardize" in self.processed else "counts"
 
     @cached_property
     def _converted(self) -> Path:
@@ -197,7 +179,7 @@ class Loader(Dataset):
     @cached_property
     def _facts(self) -> dict[str, Any]:
         facts = json.loads((self._converted / "facts.json").read_text(encoding="utf-8"))
-        if self.channels is not None and facts["n_chans"] != len(self.channels):
+        if facts["n_chans"] != len(self.channels):
             raise DatasetError(
                 f"{self.options.file} has {facts['n_chans']} channels; this data set has "
                 f"{len(self.channels)}. Check that it is the file you meant."
@@ -258,6 +240,24 @@ class Loader(Dataset):
         return table.sort_values(["order", "row"])
 
 
+class RandomizedOptions(Options):
+    """Options of the randomised trials."""
+
+    file: str = "imagenet40-1000-1.pth"
+    cut: tuple[int, int] = (0, 512)
+
+
+class RandomizedTrials(Loader):
+    """Randomised trials, standardised and decimated by 4 by their authors."""
+
+    Options = RandomizedOptions
+    channels = tuple(f"EEG{n + 1:03d}" for n in range(96))  # only their positions are documented
+    sfreq = 1024.0
+    longest = math.inf
+    split_file = "imagenet40-1000-1_split.pth"
+    processed = ("standardize",)
+
+
 def converted(path: Path) -> Path:
     """Folder with the signals of a data file; made at first use, and anew if the file changes."""
     place = path.parent
@@ -280,8 +280,7 @@ def converted(path: Path) -> Path:
 def convert(path: Path, folder: Path) -> None:
     """Check a data file and write each subject's signals into a file of its own.
 
-    ``trials.csv`` has a row per trial, in the order of the file: ``subject``, ``label``, ``image``
-    (name), ``length`` in samples, ``start``, numbers before it in its subject's file, and
+    A row of ``trials.csv`` has ``start``, the numbers before it in its subject's file, and
     ``same_as``, a subject who has a trial with the very same signals, or 0.
     """
     import torch

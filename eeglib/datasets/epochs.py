@@ -11,8 +11,7 @@ import pandas as pd
 from eeglib.datasets import METADATA, DatasetError
 from eeglib.datasets.montage import place_channels
 
-DEAD_SHARE = 0.5
-"""A channel that is bad in more than this share of the trials is bad as a whole."""
+DEAD_SHARE = 0.5  # of trials: a channel that is bad in more of them is bad as a whole
 
 
 def usable_epochs(
@@ -22,11 +21,10 @@ def usable_epochs(
     tmin: float,
     note: Callable[..., None],
 ) -> mne.BaseEpochs:
-    """Epochs without the trials that cannot be used; their number goes to ``note``.
+    """Epochs without trials that hold a flat channel or values that are not finite.
 
-    That are values that are not finite, and flat channels. A channel that is bad in more than half
-    of the trials does not cost them: it is marked as bad and set to zero. ``read(row)`` gives a
-    trial, float32 of shape (n_chans, n_times); ``metadata`` has `METADATA` and ``row``.
+    A channel that is so in most trials is marked as bad and set to zero instead. ``read(row)``
+    gives a trial, float32 (n_chans, n_times); ``metadata`` has `METADATA` and ``row``.
     """
     subject = f"Subject {metadata['subject'].iloc[0]}"
     channels = np.array([_bad_channels(read(row)) for row in metadata["row"]])
@@ -69,10 +67,7 @@ def _bad_channels(trial: np.ndarray) -> np.ndarray:
 
 
 def channel_info(ch_names: list[str], sfreq: float, unitless: bool = False) -> mne.Info:
-    """Info for EEG channels, with positions of the 10-05 system for the names that it knows.
-
-    ``unitless`` signals, such as z-scores, are marked so that no figure shows microvolts.
-    """
+    """Info for EEG channels with their 10-05 positions; figures of ``unitless`` show no volts."""
     info = mne.create_info(ch_names, sfreq, "eeg", verbose="error")
     place_channels(info)
     if unitless:

@@ -21,8 +21,10 @@ import numpy as np
 
 from eeglib.datasets import DatasetError
 
-LARGE = 2**16
-"""Arrays from this size on stay in their file, bytes."""
+LARGE = 2**16  # bytes from which on an array stays in its file
+
+WRONG_KIND = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What a file of another structure may cause."""
 
 OTHER_FILES = {
     "an HTML page": rb"(?i)\s*<(!doctype )?html",
@@ -45,11 +47,7 @@ def load_torch(path: Path) -> Any:
 
 
 def load_numpy(path: Path) -> Any:
-    """Read an object with arrays that ``np.save`` or ``pickle.dump`` wrote.
-
-    Without the 0-d array that ``np.save`` puts around it. Arrays from `LARGE` bytes on are mapped
-    into memory, so that a file of many gigabytes costs none.
-    """
+    """Read an object that ``np.save`` or ``pickle.dump`` wrote; large arrays stay in the file."""
     with _one_error(path), open(path, "rb") as file:
         if file.read(6) == b"\x93NUMPY":
             file.seek(8)
@@ -156,7 +154,6 @@ def wrong_structure(path: Path, what: Exception | str, allowed: str) -> DatasetE
 
 
 def cannot_write(folder: Path, error: OSError) -> DatasetError:
-    """Error for a folder that takes no file."""
     return DatasetError(
         f"{folder} cannot be written to: {error.strerror or error}. Free some space, give yourself "
         "the permission, or choose another folder."

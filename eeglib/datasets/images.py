@@ -18,19 +18,17 @@ COLUMNS = ["image", "label", "class_name", "file"]
 def find_pictures(folder: Path, table: pd.DataFrame, note: Callable[..., None]) -> pd.DataFrame:
     """Rows of the pictures that can be opened, with `COLUMNS`; none where there is no folder.
 
-    They are found by the name ``image``, in a flat folder or in folders of classes, at any depth.
-    Where a name occurs more than once, a file in a folder whose name begins like the image's counts
-    first, then the first in alphabetical order. ``note`` (`Dataset._note`) gets what is missing.
+    They are found by the name ``image``, at any depth; of several, one in the folder of its class
+    counts first. ``note`` (`Dataset._note`) gets what is missing.
     """
-    paths: dict[str, Path] = {}
-    if folder.is_dir():
-        found = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS]
-        for path in sorted(found, key=lambda p: (not p.stem.startswith(p.parent.name), p)):
-            paths.setdefault(path.stem, path)
-        names = table["image"].unique()
-        paths = usable_pictures({n: paths.get(n, folder / n) for n in names}, folder, note)
-    else:
+    if not folder.is_dir():
         note(f"No pictures in {folder}: chapters 4 and 7 will end early.")
+        return pd.DataFrame(columns=COLUMNS)
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS]
+    files.sort(key=lambda path: (path.stem.startswith(path.parent.name), path))
+    paths = {path.stem: path for path in files}
+    names = table["image"].unique()
+    paths = usable_pictures({n: paths.get(n, folder / n) for n in names}, folder, note)
     table = table[table["image"].isin(list(paths))].drop_duplicates("image")
     return table.assign(file=table["image"].map(paths))[COLUMNS].reset_index(drop=True)
 
@@ -56,10 +54,7 @@ def usable_pictures(
 
 
 def can_open(path: Path) -> bool:
-    """Whether a file is there and is a whole picture.
-
-    Only its head and end are read; it is decoded where the end is not that of a picture.
-    """
+    """Whether a file is a whole picture; it is decoded only if its end looks otherwise."""
     try:
         with Image.open(path) as image, open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 64))

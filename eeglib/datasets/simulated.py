@@ -1,9 +1,8 @@
 """A simulated recording, honest about being one (chapter 1).
 
 Nobody was recorded. The signals follow the published protocol of EEG-ImageNet and come from a
-model of the head: sources in the brain, seen through a spherical conductor by 128 electrodes. Two
-knobs are separate and either may be 0: ``stimulus_strength``, what the pictures do, and
-``drift_strength``, what the clock does.
+model of the head. Two knobs are separate and either may be 0: ``stimulus_strength``, what the
+pictures do, and ``drift_strength``, what the clock does.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ from eeglib.datasets.files import whole_folder, write_whole
 from eeglib.datasets.montage import ACTICAP_128
 from eeglib.datasets.stimuli import CLASSES, each, visual_features, write_stimuli
 
-MODEL_VERSION = 1
-"""Counts changes of the model that change signals; older simulations are then made again."""
-
+MODEL_VERSION = 1  # counts changes of the signals; older simulations are then made again
 TASK = "images"
 NOTE = Path("sourcedata") / "simulation.json"
 FACTS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
@@ -61,8 +58,7 @@ class Options(BaseOptions):
         build_head(names)
         return names
 
-    def labels(self) -> list[int]:
-        """Which of the 40 classes are shown, spread evenly over the list."""
+    def labels(self) -> list[int]:  # which of the 40 classes are shown
         return [int(i) for i in np.round(np.linspace(0, 39, self.n_classes))]
 
 
@@ -118,9 +114,8 @@ def _claim(folder: Path, options: Options, replace: bool) -> None:
         shutil.rmtree(folder)
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(ours, indent=2) + "\n")
-    write_whole(
-        folder / "dataset_description.json", json.dumps(FACTS["description"], indent=2) + "\n"
-    )
+    description = json.dumps(FACTS["description"], indent=2) + "\n"
+    write_whole(folder / "dataset_description.json", description)
     write_whole(folder / "README", FACTS["readme"])
 
 

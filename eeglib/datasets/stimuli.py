@@ -1,8 +1,7 @@
 """Stimuli drawn by code: the 40 classes of the paper as small colour drawings (chapter 1).
 
-No downloaded picture is needed for the demo. Most shapes are glyphs of the Material Design Icons
-and Font Awesome fonts that the package ``qtawesome`` carries; classes, and shapes that the fonts
-lack, are in ``stimuli.json``. Colour, place, size, tilt and background vary from image to image.
+Most shapes are glyphs of the fonts that the package ``qtawesome`` carries; classes, and shapes that
+the fonts lack, are in ``stimuli.json``.
 """
 
 from __future__ import annotations
@@ -97,11 +96,10 @@ def image_seed(seed: int, number: int) -> int:
 
 
 def visual_features(images: Sequence[Image.Image]) -> np.ndarray:
-    """Describe images by layout, edges and colour, shape (n_images, 204).
+    """Describe images like early visual cortex, shape (n_images, 204).
 
-    Stands in for early visual cortex in the simulated recordings: a coarse map of luminance
-    contrast (8 x 8), the energy of edges in 8 orientations over a 4 x 4 grid, and mean and spread
-    of the colours over the image and its centre; the three kinds have the same weight.
+    A map of luminance contrast (8 x 8), the energy of edges in 8 orientations over a 4 x 4 grid,
+    and mean and spread of the colours over image and centre; the three kinds weigh the same.
     """
     kinds = [np.stack(kind) for kind in zip(*map(_describe, images), strict=True)]
     for kind in kinds:

@@ -2,8 +2,7 @@
 
 A file holds one subject and one part as a pickled dict: ``preprocessed_eeg_data`` of shape
 (n_images, n_repetitions, n_chans, n_times), ``ch_names`` and ``times``. The official form has 17
-channels at 100 Hz, that of NICE and ATM 63 channels at 250 Hz; both are read, with and without the
-0-d array that ``np.save`` puts around a dict.
+channels at 100 Hz, that of NICE and ATM 63 channels at 250 Hz.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pydantic import Field
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
 from eeglib.datasets.epochs import channel_info, usable_epochs
-from eeglib.datasets.files import load_numpy, wrong_structure
+from eeglib.datasets.files import WRONG_KIND, load_numpy, wrong_structure
 from eeglib.datasets.images import find_pictures
 
 LISTS = "image_metadata.npy"
@@ -33,7 +32,6 @@ class Options(datasets.Options):
 
     part: Literal["training", "test"] = "training"
     n_concepts: int | None = Field(None, ge=2)  # so many, spread over the alphabet; empty: all
-    concepts: tuple[str, ...] | None = None  # these
     repetitions: Literal["separate", "average"] = "separate"
 
 
@@ -42,6 +40,11 @@ class Loader(Dataset):
 
     Options = Options
     continuous: ClassVar[bool] = False
+    processed: ClassVar[tuple[str, ...]] = (
+        "recorded with 0.01-100 Hz",
+        "baseline of 0.2 s before the image subtracted",
+        "whitened by multivariate noise normalisation",
+    )
 
     def prepare(self) -> None:
         """Check that the files of the profile's subjects are there and undamaged."""
@@ -59,25 +62,15 @@ class Loader(Dataset):
     @cached_property
     def class_names(self) -> list[str]:
         """Concepts that are used, in alphabetical order of their numbered folders."""
-        concepts, options = list(self._lists["concept"].unique()), self.options
-        n_concepts = options.n_concepts or len(concepts)
-        spread = np.linspace(0, len(concepts) - 1, n_concepts).round().astype(int)
-        wanted = options.concepts or {concepts[i] for i in spread}
-        chosen = [concept for concept in concepts if concept in wanted]
-        if len(chosen) < len(options.concepts or spread):
+        concepts = list(self._lists["concept"].unique())
+        n_concepts = self.options.n_concepts or len(concepts)
+        if n_concepts > len(concepts):
             raise DatasetError(
-                f"The {options.part} part has {len(concepts)} concepts, such as "
-                f"{', '.join(concepts[:3])}. Change dataset.options.concepts or n_concepts."
+                f"The {self.options.part} part has {len(concepts)} concepts. Change "
+                f"dataset.options.n_concepts (now {n_concepts})."
             )
-        return chosen
-
-    @property
-    def processed(self) -> tuple[str, ...]:
-        return (
-            "recorded with 0.01-100 Hz",
-            "baseline of 0.2 s before the image subtracted",
-            "whitened by multivariate noise normalisation",
-        )
+        spread = np.linspace(0, len(concepts) - 1, n_concepts).round().astype(int)
+        return [concepts[i] for i in spread]
 
     def trials(self, subject: int) -> pd.DataFrame:
         """Metadata of the trials, before their signals are looked at."""
@@ -104,12 +97,9 @@ class Loader(Dataset):
 
     def files(self, subject: int | None = None) -> list[Path]:
         """The subject's file of the chosen part; for all, the lists and the part's pictures."""
-        if subject is not None:
-            paths = [self.folder / self._name(subject)]
-        else:
-            pictures = (self.folder / f"{self.options.part}_images").rglob("*")
-            paths = [self.folder / LISTS, *sorted(pictures)]
-        return [path for path in paths if path.is_file()]
+        shared = (LISTS, f"{self.options.part}_images")
+        names = shared if subject is None else (self._name(subject),)
+        return self._below([self.folder / name for name in names])
 
     def card(self) -> dict[str, str]:
         return download.CARDS["things_eeg2"] | {"processed": "; ".join(self.processed)}
@@ -123,7 +113,7 @@ class Loader(Dataset):
             files, folders = (list(content[key]) for key in keys)
             table = pd.DataFrame({"image": [Path(f).stem for f in files], "folder": folders})
             table["concept"] = table["folder"].map(_plain)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except WRONG_KIND as error:
             allowed = f"a dict with {' and '.join(keys)}, a name for each image"
             raise wrong_structure(path, error, allowed) from None
         if table.empty or table["image"].duplicated().any():
@@ -166,11 +156,10 @@ class Loader(Dataset):
 
 
 def read_things(path: Path) -> dict[str, Any]:
-    """Open one file and check its structure.
+    """Open one file: ``eeg`` (mapped into memory), ``ch_names``, ``sfreq`` and ``tmin`` (s).
 
-    Returns ``eeg`` (mapped into memory, shape (n_images, n_repetitions, n_chans, n_times)),
-    ``ch_names`` (list of str), ``sfreq`` (hertz) and ``tmin`` (s after the onset). The form of NICE
-    and ATM cuts the signals from -0.2 to 0 s off but leaves ``times`` whole: its last entries hold.
+    The form of NICE and ATM cuts the signals from -0.2 to 0 s off but leaves ``times`` whole: its
+    last entries hold.
     """
     content = load_numpy(path)
     try:
@@ -185,7 +174,7 @@ def read_things(path: Path) -> dict[str, Any]:
         equal = np.ptp(steps) < 0.1 * steps.mean()
         if not (equal and SFREQS[0] <= sfreq <= SFREQS[1] and len(times) >= eeg.shape[3]):
             raise ValueError(f"{len(times)} times from {times[0]:g} to {times[-1]:g}")
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except WRONG_KIND as error:
         allowed = (
             "a dict with preprocessed_eeg_data (floating-point numbers: images, repetitions, "
             "channels, times), ch_names (each once) and times (seconds in equal steps)"
