@@ -60,10 +60,8 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     """Read a notebook of format 4."""
     try:
         return nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise WorkflowError(f"No notebook {path}.") from None
     except Exception as error:  # nbformat raises many kinds for broken files
-        raise WorkflowError(f"{path} is not a notebook: {error}") from None
+        raise WorkflowError(f"{path} is no notebook that can be read: {error}") from None
 
 
 def check_notebook(path: Path) -> nbformat.NotebookNode:

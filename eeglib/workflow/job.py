@@ -176,9 +176,8 @@ def _running_cell(notebook: Path) -> int | None:
     if not notebook.is_file():
         return None
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    started = [cell["metadata"].get("papermill", {}).get("start_time") for cell in cells]
-    code = [cell["cell_type"] == "code" for cell in cells]
-    return sum(is_code and time is not None for is_code, time in zip(code, started, strict=True))
+    code = [cell["metadata"].get("papermill", {}) for cell in cells if cell["cell_type"] == "code"]
+    return sum(times.get("start_time") is not None for times in code)
 
 
 def _say(folder: Path, text: str) -> None:

@@ -74,15 +74,11 @@ class Request:
     @cached_property
     def wanted(self) -> list[Job]:
         """All jobs, each after those that it needs."""
-        waiting = [j for s in self.only or self.stages for j in jobs_of(s, self.subjects)]
-        needed: set[Job] = set()
-        while waiting:
-            job = waiting.pop()
-            if job not in needed:
-                needed.add(job)
-                waiting += self.needs_of(job)
-        ordered = [j for stage in self.stages for j in jobs_of(stage, self.subjects)]
-        return [job for job in ordered if job in needed]
+        needed = {stage.name for stage in self.only or self.stages}
+        for stage in reversed(self.stages):
+            needed |= {*stage.needs} if stage.name in needed else set()
+        chosen = [stage for stage in self.stages if stage.name in needed]
+        return [job for stage in chosen for job in jobs_of(stage, self.subjects)]
 
     def needs_of(self, job: Job) -> list[Job]:
         """Jobs whose results a job reads; one for the group reads those of all subjects."""
@@ -233,11 +229,12 @@ def make_plan(request: Request) -> dict:
             f"{', '.join(names)}."
         )
     devices = choose_gpus(request.gpus) if request.executor == "local" else []
-    last = [stage.name for stage in request.stages if stage.per_subject][-1:]
+    last = [Job(stage.name, None) for stage in request.stages if stage.per_subject][-1:]
     before = {
         s
+        for job in last
         for s in profile.dataset.subjects
-        if all((request.run_dir / Job(name, s).metrics).is_file() for name in last)
+        if (request.run_dir / job._replace(subject=s).metrics).is_file()
     }
     return {
         "python": sys.executable,
