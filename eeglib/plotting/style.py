@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -13,19 +14,7 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDTH = 8.0  # of a figure, inches: the text column of the book
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.prop_cycle": plt.cycler(color=COLORS),
-    "legend.frameon": False,
-    "image.cmap": "viridis",
-}
-plt.rcParams.update(STYLE)
+plt.style.use(Path(__file__).with_suffix(".mplstyle"))
 
 
 def new_figure(
