@@ -193,15 +193,6 @@ def test_sum_is_recorded_on_first_use_and_checked_ever_after(offer, tmp_path):
         fetch(tmp_path)
 
 
-@pytest.mark.parametrize("record", ["[1]", "{"])
-def test_damaged_record_of_sums(offer, tmp_path, record):
-    offer("good")
-    fetch(tmp_path)
-    (tmp_path / "checksums.json").write_text(record)
-    with pytest.raises(DatasetError, match=r"checksums\.json is damaged"):
-        fetch(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("function", "error"),
     [

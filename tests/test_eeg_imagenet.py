@@ -112,7 +112,7 @@ def test_counts_by_subject_and_subject_unknown(folder, content):
     assert lacking.startswith("Images of each class: 6, but ")
     assert lacking.endswith(" 5.")
     assert dataset.subjects() == [1, 4]
-    with pytest.raises(DatasetError, match=r"no trials of subject 2 .* it has subjects 1, 4"):
+    with pytest.raises(DatasetError, match=r"no trials of subject 2 .* it has subjects \[1, 4\]"):
         dataset.epochs(2)
 
 

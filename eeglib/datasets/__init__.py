@@ -136,10 +136,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def stimuli(self) -> pandas.DataFrame:
-        """Images shown: columns ``image``, ``label``, ``class_name``, ``file`` (Path).
-
-        Empty where the pictures are not to be had; the chapters that need them then say so.
-        """
+        """Images shown: ``image``, ``label``, ``class_name``, ``file`` (Path); or no row at all."""
 
     def files(self, subject: int | None = None) -> list[Path]:
         """Files that one subject's trials depend on; without a subject, those that all share.
@@ -161,11 +158,7 @@ class Dataset(ABC):
         return int(number[1]) if number else None
 
     def published_split(self, metadata: pandas.DataFrame) -> dict[str, np.ndarray] | None:
-        """Parts that the authors of the data published, as row numbers of ``metadata``.
-
-        Keys ``training``, ``validation`` and ``test``, those of `eeglib.decoding.splits.Split`;
-        None where nothing was published. The chapters split by image themselves.
-        """
+        """Published ``training``, ``validation`` and ``test`` as rows of ``metadata``, or None."""
         return None
 
     def report(self) -> list[str]:

@@ -26,14 +26,11 @@ if TYPE_CHECKING:
     import mne_bids
 
 EXTENSIONS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
+# Events where a recording was stopped, cut or joined; values that never name a class; warnings of
+# MNE-BIDS on what is known of the person, which no chapter asks for.
 JOINT = r"(?i:(edge )?boundary|new segment/?)"
-"""Events of amplifiers and of EEGLAB where a recording was stopped, cut or joined."""
-
 NO_CLASS = r"(?i)(bad.*|edge.*|boundary|new segment/?|n/a|nan|)"
-"""Values of the label column that never name a class."""
-
 NO_MATTER = "participants|Unable to map the following column"
-"""Warnings of MNE-BIDS on what is known of the person; no chapter asks for that."""
 
 
 class Options(BaseOptions):
@@ -50,13 +47,9 @@ class Options(BaseOptions):
 class Loader(Dataset):
     """Continuous recordings of a BIDS data set.
 
-    Notes
-    -----
-    Subjects are numbers here. Where every label is a different number (``sub-01``) it is the
-    subject's number; otherwise subjects are numbered from 1 in the order of their sorted labels,
-    and the data card tells who is who. Sessions likewise; without sessions, runs count as such.
-    The order of presentation is that of the onsets, recordings in the order of session and run.
-    Where `Options.trial_types` is not set, the first subject's events name the classes of all.
+    Subjects and sessions are numbers: their labels' own (``sub-01``) where all differ, otherwise 1,
+    2, ... in the order of the labels. Without sessions, runs count as such. Where
+    `Options.trial_types` is not set, the first subject's events name the classes of all.
     """
 
     Options: ClassVar = Options
@@ -67,7 +60,6 @@ class Loader(Dataset):
         return self.options
 
     def prepare(self) -> None:
-        """Check that the profile's subjects are there and that their events name classes."""
         for subject in self.settings.subjects:
             self._read(subject)
 
@@ -82,7 +74,6 @@ class Loader(Dataset):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes: `trial_types`, or all values of the first subject, sorted."""
         if self.reading.trial_types:
             return list(self.reading.trial_types)
         return sorted(self._events(self.settings.subjects[0])[1]["class_name"].unique())
@@ -101,7 +92,6 @@ class Loader(Dataset):
         return recordings
 
     def stimuli(self) -> pd.DataFrame:
-        """Images of the profile's subjects that stand in the folder ``stimuli``."""
         folder = self.folder / "stimuli"
         if not folder.is_dir():
             return pd.DataFrame(columns=COLUMNS)
@@ -116,11 +106,9 @@ class Loader(Dataset):
         )
 
     def files(self, subject: int | None = None) -> list[Path]:
-        """The subject's folder and, where the first subject names the classes, that one's events.
-
-        For all, the tables at the top, without ``participants.tsv``, and the pictures.
-        """
+        """The subject's folder; where the first subject names the classes, that one's events too."""
         if subject is None:
+            # Who takes part does not matter, nor what was derived from others.
             tables = [p for p in self.folder.glob("[!.]*") if "participants" not in p.name]
             return self._below([p for p in tables if p.is_file() or p.name == "stimuli"])
         labels, first = self.labels, self.settings.subjects[0]

@@ -27,27 +27,16 @@ from pydantic import Field, field_validator
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
 from eeglib.datasets.epochs import channel_info, usable_epochs
-from eeglib.datasets.files import (
-    WRONG_KIND,
-    cannot_write,
-    load_torch,
-    whole_folder,
-    wrong_structure,
-)
+from eeglib.datasets.files import WRONG_KIND, load_torch, whole_folder, wrong_structure
 from eeglib.datasets.images import find_pictures
 from eeglib.datasets.montage import ACTICAP_128
 from eeglib.datasets.stimuli import CLASSES
 
+# Resolution of the amplifier, channel by channel, as inferred from the recordings' headers.
 MICROVOLTS_PER_COUNT = np.r_[np.full(32, 0.5), np.full(96, 0.1)]
-"""Resolution of the amplifier, channel by channel, as inferred from the recordings' headers."""
-
 BLOCKS_PER_SESSION = 10
-LEAST_COVERAGE = 0.9
-"""A split that names a smaller share of the trials was made for something else."""
-
-PARTS = {"training": "train", "validation": "val", "test": "test"}
-"""Names of a split's parts here and in the published file."""
-
+LEAST_COVERAGE = 0.9  # a split of a smaller share of the trials was made for something else
+PARTS = {"training": "train", "validation": "val", "test": "test"}  # here, in the published file
 WNIDS = {c.wnid: c.name for c in CLASSES}
 IMAGE_ORDER = "image_order.txt"
 
@@ -78,15 +67,14 @@ class Loader(Dataset):
     split_file: ClassVar[str] = "block_splits_by_image_all.pth"
 
     def prepare(self) -> None:
-        """Check that the files are there and undamaged, and look for known defects."""
         table = self._table
         download.verify(self.folder / self.options.file, self.folder)
         twins = table[table["same_as"] > 0].groupby(["same_as", "subject"]).size()
         for (first, second), n in twins.items():
             text = f"{n} trials of subject {second} have the same signals as trials of subject "
             self._note(f"{text}{first}.", warn=True)
-        counts = table["subject"].value_counts().sort_index()
-        self._note("Trials by subject: " + ", ".join(f"{s}: {n}" for s, n in counts.items()) + ".")
+        counts = table["subject"].value_counts().sort_index().to_dict()
+        self._note(f"Trials by subject: {str(counts).strip('{}')}.")
         images = table.drop_duplicates("image")["class_name"].value_counts()
         fewer = "".join(f", {name} {n}" for name, n in images[images < images.max()].items())
         self._note(f"Images of each class: {images.max()}{fewer and f', but {fewer[2:]}'}.")
@@ -98,7 +86,6 @@ class Loader(Dataset):
 
     @property
     def class_names(self) -> list[str]:
-        """Common names of the file's classes; a WordNet id that is not among the 40 stays."""
         return [WNIDS.get(label, label) for label in self._facts["labels"]]
 
     @property
@@ -110,14 +97,12 @@ class Loader(Dataset):
         return ("notch 49-51 Hz", f"band {band[1]}-{band[2]} Hz", "standardize")
 
     def trials(self, subject: int) -> pd.DataFrame:
-        """Metadata of the trials that are long enough, before their signals are looked at."""
         return self._of(subject)[list(METADATA)].reset_index(drop=True)
 
     def info(self, subject: int) -> mne.Info:
         return channel_info(list(self.channels), self.sfreq, "standardize" in self.processed)
 
     def epochs(self, subject: int) -> mne.BaseEpochs:
-        """Trials that can be used; volts in the raw file, unitless in the filtered ones."""
         (start, stop), trials = self.options.cut, self._of(subject)
         file, n_chans = self._converted / f"sub-{subject}.float32", self._facts["n_chans"]
         standardized = "standardize" in self.processed
@@ -135,9 +120,8 @@ class Loader(Dataset):
         return find_pictures(self.folder / "images", self._table.sort_values("image"), self._note)
 
     def files(self, subject: int | None = None) -> list[Path]:
-        """All subjects' signals lie in one file, so that they share what there is."""
         if subject is not None:
-            return []
+            return []  # all share one file
         names = (self.options.file, self.split_file, IMAGE_ORDER, "images")
         return self._below([self.folder / name for name in names])
 
@@ -228,12 +212,11 @@ class Loader(Dataset):
         if not fits.any():
             raise DatasetError(
                 f"{self.options.file} has no trials of subject {subject} with {allowed}; it has "
-                f"subjects {', '.join(map(str, self.subjects()))}. Change dataset.subjects or "
-                "dataset.options.cut."
+                f"subjects {self.subjects()}. Change dataset.subjects or dataset.options.cut."
             )
-        if n_others := (~fits).sum():
-            text = f"Subject {subject}: {n_others} trials left out, their length is not {allowed}."
-            self._note(text, warn=True)
+        if not fits.all():
+            text = f"{sum(~fits)} trials left out, their length is not {allowed}."
+            self._note(f"Subject {subject}: {text}", warn=True)
         table = table[fits]
         if len(self.stimuli()):
             table = table[table["image"].isin(self.stimuli()["image"])]
@@ -266,12 +249,8 @@ def converted(path: Path) -> Path:
     state = path.stat()
     folder = place / f".{path.name}.{state.st_size}-{state.st_mtime_ns}"
     if not folder.is_dir():
-        try:
-            with whole_folder(folder) as partial:
-                convert(path, partial)
-        except OSError as error:
-            if not folder.is_dir():  # else another job was quicker
-                raise cannot_write(place, error) from None
+        with whole_folder(folder) as partial:
+            convert(path, partial)
         for old in set(place.glob(f".{path.name}.*")) - {folder}:
             shutil.rmtree(old, ignore_errors=True)
     return folder

@@ -163,19 +163,17 @@ def cannot_write(folder: Path, error: OSError) -> DatasetError:
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A folder to write that gets its name when it is complete; it is hidden until then."""
-    hidden = f".{target.name.lstrip('.')}-"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=hidden, dir=target.parent, ignore_cleanup_errors=True
-    ) as temporary:
-        partial = Path(temporary) / target.name
-        partial.mkdir()
-        yield partial
-        try:
+    hidden, parent = f".{target.name.lstrip('.')}-", target.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory("", hidden, parent, ignore_cleanup_errors=True) as folder:
+            partial = Path(folder) / target.name
+            partial.mkdir()
+            yield partial
             partial.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was quicker
-                raise
+    except OSError as error:
+        if not target.is_dir():  # else another process was quicker
+            raise cannot_write(parent, error) from None
     for left in target.parent.glob(f"{hidden}*"):  # by one that was killed
         shutil.rmtree(left, ignore_errors=True)
 

@@ -18,8 +18,7 @@ COLUMNS = ["image", "label", "class_name", "file"]
 def find_pictures(folder: Path, table: pd.DataFrame, note: Callable[..., None]) -> pd.DataFrame:
     """Rows of the pictures that can be opened, with `COLUMNS`; none where there is no folder.
 
-    They are found by the name ``image``, at any depth; of several, one in the folder of its class
-    counts first. ``note`` (`Dataset._note`) gets what is missing.
+    They are found by name, at any depth; of several, one in the folder of its class counts first.
     """
     if not folder.is_dir():
         note(f"No pictures in {folder}: chapters 4 and 7 will end early.")

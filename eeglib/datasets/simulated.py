@@ -65,11 +65,7 @@ class Options(BaseOptions):
 def simulate(
     folder: str | Path, options: Options, subjects: tuple[int, ...] = (1,), replace: bool = False
 ) -> Path:
-    """Write a simulated BIDS data set, or what is missing of it, on all cores of this process.
-
-    Subjects that an earlier call with the same options finished are kept. `replace` allows that a
-    simulation with *other* options is deleted and made again; what else lies in the folder, never.
-    """
+    """Write what is missing of a simulation; `replace` deletes one with *other* options first."""
     folder = Path(folder)
     _claim(folder, options, replace)
     missing = [s for s in subjects if not (folder / f"sub-{s:02d}").is_dir()]
@@ -103,9 +99,8 @@ def _claim(folder: Path, options: Options, replace: bool) -> None:
         raise DatasetError(f"{folder} is not empty and holds no simulation. Give a new folder.")
     if there not in (None, ours):
         old, new = there["options"], ours["options"]
-        keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-        pairs = [f"{k}: {old.get(k)!s:.40} there, {new.get(k)!s:.40} wanted" for k in keys]
-        changed = "; ".join(pairs) or "an older version of the model"
+        keys = [key for key in new if old.get(key) != new[key]]
+        changed = ", ".join(keys) or "an older version of the model"
         if not replace:
             raise DatasetError(
                 f"{folder} holds another simulation ({changed}). Delete it, or give another folder."
@@ -153,18 +148,15 @@ class Loader(bids.Loader):
     reading: ClassVar[bids.Options] = bids.Options(task=TASK)
 
     def prepare(self) -> None:
-        """Simulate the profile's subjects, unless they are there already."""
         # A folder that the user named may serve others as well: a changed option deletes none.
         replace = self.settings.root is None
         simulate(self.folder, self.options, self.settings.subjects, replace)
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Names of the simulated classes, in the order of their labels."""
         return [CLASSES[i].name for i in self.options.labels()]
 
     def card(self) -> dict[str, str]:
-        """Facts for the data card."""
         o = self.options
         return super().card() | {
             "SIMULATED": "no person was recorded; see sourcedata/simulation.json for the options",

@@ -81,12 +81,10 @@ class Head(NamedTuple):
 
 @lru_cache(maxsize=4)
 def build_head(ch_names: tuple[str, ...]) -> Head:
-    """Compute the lead field of a spherical head; ``ValueError`` for unknown channels.
+    """Compute the lead field of a spherical head of four shells, fitted to the 10-05 montage.
 
-    Electrodes are those of MNE's 10-05 montage; the sphere is fitted to them, with MNE's four
-    default shells (brain, fluid, skull, skin). A source named after an electrode lies
-    below it at `DEPTH`; background sources fill the upper part of the brain evenly. Sources:
-    Mosher et al., IEEE Trans. Biomed. Eng. 46:245 (1999); Berg & Scherg, ibid. 90:58.
+    Mosher et al., IEEE Trans. Biomed. Eng. 46:245 (1999). A source named after an electrode lies
+    below it at `DEPTH`; background sources fill the upper part of the brain evenly.
     """
     montage = montage_1005()
     unknown = sorted(set(ch_names) - set(montage.ch_names))
@@ -169,8 +167,7 @@ class SimulatedSubject:
         self.mains = (size * np.exp(1j * phase)).astype(np.complex64)  # V, at 50 Hz
         n_seconds = int(max(map(self.n_times, range(self.n_sessions))) / options.sfreq) + 2
         drift = draw_drift(self.head, self.n_sessions, n_seconds, options, self._rng("drift"))
-        # One value per second, linear in between: (n_sessions, n_chans, n_seconds), and of the
-        # bands (n_sessions, n_bands, n_chans, n_seconds). The gain acts on all in a channel.
+        # One value per second, linear in between; the gain acts on all in a channel.
         self.log_gain, self.offset = GAIN_DRIFT * drift[:, 0], OFFSET_DRIFT * drift[:, 1]
         self.log_bands = BAND_DRIFT * drift[:, 2:]
 
@@ -189,11 +186,7 @@ class SimulatedSubject:
         return round((end + self.options.pause / 2) * self.options.sfreq)
 
     def signals(self, session: int) -> np.ndarray:
-        """Draw one session: V, float32, shape (n_chans, n_times).
-
-        ``gain * (ongoing + evoked + induced + artefacts + mains) + offset``, where the drift moves
-        the gain, the offset and the strength of each band of the ongoing activity.
-        """
+        """Draw one session: V, float32, shape (n_chans, n_times)."""
         sfreq, n_times = self.options.sfreq, self.n_times(session)
         data = self._ongoing(session, n_times)
         for courses in self._driven(session, n_times):
@@ -207,12 +200,10 @@ class SimulatedSubject:
             row += per_sample(offset, sfreq, n_times)
         return data
 
-    def _n_fft(self, n_times: int) -> int:
-        return scipy.fft.next_fast_len(round(n_times + PADDING * self.options.sfreq), real=True)
-
     def _ongoing(self, session: int, n_times: int) -> np.ndarray:
         """Noise with drifting spectrum, V."""
-        sfreq, n_fft = self.options.sfreq, self._n_fft(n_times)
+        sfreq = self.options.sfreq
+        n_fft = scipy.fft.next_fast_len(round(n_times + PADDING * sfreq), real=True)
         spectra = draw_spectra(self.noises, n_fft, sfreq, self._rng("ongoing", session))
         data = np.empty((len(spectra), n_times), np.float32)
         masks, strengths = band_masks(n_fft, sfreq), np.exp(self.log_bands[session])
@@ -227,7 +218,8 @@ class SimulatedSubject:
 
     def _driven(self, session: int, n_times: int) -> tuple[np.ndarray, np.ndarray]:
         """Evoked and induced moments of the sources, A m, each of shape (n_dipoles, n_times)."""
-        sfreq, n_fft, response = self.options.sfreq, self._n_fft(n_times), self.response
+        sfreq, response = self.options.sfreq, self.response
+        n_fft = scipy.fft.next_fast_len(round(n_times + PADDING * sfreq), real=True)
         n_dipoles, n_bands, length = response.envelopes.shape
         evoked = np.zeros((n_dipoles, n_times + length), np.float32)
         size = np.zeros((n_bands, n_dipoles, n_times + length), np.float32)
@@ -248,11 +240,7 @@ class SimulatedSubject:
 
 
 def draw_schedule(classes: np.ndarray, options: Options, rng: Generator) -> pandas.DataFrame:
-    """The trials: ``stimulus`` (place in `classes`), ``block``, ``session``, ``onset`` (s, in it).
-
-    In design ``block`` the pictures of one class come in a row, classes in random order; in design
-    ``randomized`` the same slots hold the pictures shuffled over the whole recording.
-    """
+    """The trials: ``stimulus`` (place in `classes`), ``block``, ``session``, ``onset`` (s)."""
     own = {c: rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)}
     blocks = [own[c] for c in rng.permutation(list(own))]
     stimulus = np.concatenate(blocks)
@@ -306,9 +294,8 @@ def similarity_scores(
 ) -> np.ndarray:
     """Project what pictures look like onto random axes, shape (n_images, n_sites, n_outputs).
 
-    A part of variance ``1 - image_share`` over pictures and sites is shared by all pictures of a
-    class, one of variance ``image_share`` is the single picture's. A random projection keeps
-    distances (Johnson & Lindenstrauss), so classes that look alike stay close.
+    A random projection keeps distances (Johnson & Lindenstrauss): classes that look alike stay
+    close. Of the variance, ``1 - image_share`` is shared by all pictures of a class.
     """
     _, index = np.unique(classes, return_inverse=True)
     centred = features - features.mean(axis=0)
@@ -336,11 +323,7 @@ def band_spectrum(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]
 
 
 def draw_noises(head: Head, rng: Generator) -> list[Noise]:
-    """Draw one subject's stationary noise.
-
-    Sources all over the brain with a 1/f spectrum, parieto-occipital alpha whose narrow band makes
-    it wax and wane, amplifier noise, muscle tone at the rim, and one noisy channel.
-    """
+    """Draw one subject's noise: 1/f, waxing alpha, amplifier, muscle tone, one noisy channel."""
     n_chans = len(head.ch_names)
     directions = head.random_directions("background", 3.0, rng)
     background = _rescale(head.topographies("background", directions), ONGOING_RMS)
@@ -399,11 +382,7 @@ def band_masks(n_fft: int, sfreq: float) -> np.ndarray:
 def draw_drift(
     head: Head, n_sessions: int, n_seconds: int, options: Options, rng: Generator
 ) -> np.ndarray:
-    """Draw the slow changes of a whole recording, (n_sessions, 2 + n_bands, n_chans, n_seconds).
-
-    Each is an Ornstein-Uhlenbeck process of the options' strength and time constant, half of whose
-    variance is shared by channels within some centimetres. Between sessions it may jump.
-    """
+    """Draw Ornstein-Uhlenbeck drifts, (n_sessions, 2 + n_bands, n_chans, n_seconds)."""
     n_chans, n_processes = len(head.ch_names), 3 + len(DRIFT_BANDS)
     nearby = np.exp(-0.5 * (head.distances / 0.05) ** 2)
     shape = np.linalg.cholesky(0.5 * nearby + (0.5 + 1e-6) * np.eye(n_chans))

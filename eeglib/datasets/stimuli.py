@@ -43,10 +43,7 @@ CLASSES = tuple(
 
 
 def draw_stimulus(label: int, seed: int, size: int = 64) -> Image.Image:
-    """Draw one RGB image of ``CLASSES[label]``, `size` pixels high and wide.
-
-    `seed` decides colours, place, size, tilt and background; the same seed gives the same image.
-    """
+    """Draw an RGB image of ``CLASSES[label]``, of `size` pixels; the same for the same `seed`."""
     rng = np.random.default_rng(np.random.SeedSequence([label, seed]))
     canvas = size * OVERSAMPLING
     body, detail = _masks(label, canvas, rng)
@@ -96,11 +93,7 @@ def image_seed(seed: int, number: int) -> int:
 
 
 def visual_features(images: Sequence[Image.Image]) -> np.ndarray:
-    """Describe images like early visual cortex, shape (n_images, 204).
-
-    A map of luminance contrast (8 x 8), the energy of edges in 8 orientations over a 4 x 4 grid,
-    and mean and spread of the colours over image and centre; the three kinds weigh the same.
-    """
+    """Describe images by contrast, edges and colour, as early visual cortex might; (n, 204)."""
     kinds = [np.stack(kind) for kind in zip(*map(_describe, images), strict=True)]
     for kind in kinds:
         spread = kind.std(axis=0)

@@ -1,6 +1,7 @@
 """THINGS-EEG2 of Gifford et al. (2022): 10 subjects, rapid randomised presentation (chapter 1).
 
-A file holds one subject and one part as a pickled dict: ``preprocessed_eeg_data`` of shape
+Only the part for training is read: that for tests has one image of each concept, and cannot be
+split by image. A file holds one subject as a pickled dict: ``preprocessed_eeg_data`` of shape
 (n_images, n_repetitions, n_chans, n_times), ``ch_names`` and ``times``. The official form has 17
 channels at 100 Hz, that of NICE and ATM 63 channels at 250 Hz.
 """
@@ -22,15 +23,13 @@ from eeglib.datasets.epochs import channel_info, usable_epochs
 from eeglib.datasets.files import WRONG_KIND, load_numpy, wrong_structure
 from eeglib.datasets.images import find_pictures
 
-LISTS = "image_metadata.npy"
-SFREQS = (10.0, 2000.0)
-"""Sampling rates that can be true, hertz."""
+LISTS, PICTURES = "image_metadata.npy", "training_images"
+SFREQS = (10.0, 2000.0)  # that can be true, hertz
 
 
 class Options(datasets.Options):
     """Options of this data set."""
 
-    part: Literal["training", "test"] = "training"
     n_concepts: int | None = Field(None, ge=2)  # so many, spread over the alphabet; empty: all
     repetitions: Literal["separate", "average"] = "separate"
 
@@ -47,7 +46,6 @@ class Loader(Dataset):
     )
 
     def prepare(self) -> None:
-        """Check that the files of the profile's subjects are there and undamaged."""
         for subject in self.settings.subjects:
             # Preprocessed anew, a file may rightly differ from the one that can be downloaded.
             download.verify(self._path(self._name(subject)), self.folder)
@@ -55,25 +53,22 @@ class Loader(Dataset):
         self.stimuli()
 
     def subjects(self) -> list[int]:
-        """Subjects whose file of the chosen part is there."""
-        paths = self.folder.glob(f"sub-*/preprocessed_eeg_{self.options.part}.npy")
+        paths = self.folder.glob("sub-*/preprocessed_eeg_training.npy")
         return sorted(n for path in paths if (n := self._owner(path.parent.name)) is not None)
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Concepts that are used, in alphabetical order of their numbered folders."""
         concepts = list(self._lists["concept"].unique())
         n_concepts = self.options.n_concepts or len(concepts)
         if n_concepts > len(concepts):
             raise DatasetError(
-                f"The {self.options.part} part has {len(concepts)} concepts. Change "
-                f"dataset.options.n_concepts (now {n_concepts})."
+                f"{LISTS} has {len(concepts)} concepts. Change dataset.options.n_concepts (now "
+                f"{n_concepts})."
             )
         spread = np.linspace(0, len(concepts) - 1, n_concepts).round().astype(int)
         return [concepts[i] for i in spread]
 
     def trials(self, subject: int) -> pd.DataFrame:
-        """Metadata of the trials, before their signals are looked at."""
         return self._metadata(subject)[list(METADATA)].reset_index(drop=True)
 
     def info(self, subject: int) -> mne.Info:
@@ -93,12 +88,10 @@ class Loader(Dataset):
 
     @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
-        return find_pictures(self.folder / f"{self.options.part}_images", self._images, self._note)
+        return find_pictures(self.folder / PICTURES, self._images, self._note)
 
     def files(self, subject: int | None = None) -> list[Path]:
-        """The subject's file of the chosen part; for all, the lists and the part's pictures."""
-        shared = (LISTS, f"{self.options.part}_images")
-        names = shared if subject is None else (self._name(subject),)
+        names = (LISTS, PICTURES) if subject is None else (self._name(subject),)
         return self._below([self.folder / name for name in names])
 
     def card(self) -> dict[str, str]:
@@ -106,13 +99,14 @@ class Loader(Dataset):
 
     @cached_property
     def _lists(self) -> pd.DataFrame:
-        """All images of the part, sorted by concept: image, concept, number in the signals."""
-        path, part = self._path(LISTS), self.options.part.removesuffix("ing")
-        content, keys = load_numpy(path), (f"{part}_img_files", f"{part}_img_concepts")
+        """All images, sorted by concept: image, concept, number in the signals."""
+        path, keys = self._path(LISTS), ("train_img_files", "train_img_concepts")
+        content = load_numpy(path)
         try:
             files, folders = (list(content[key]) for key in keys)
             table = pd.DataFrame({"image": [Path(f).stem for f in files], "folder": folders})
-            table["concept"] = table["folder"].map(_plain)
+            names = table["folder"].str.replace(r"^\d+_(?=.)", "", regex=True)
+            table["concept"] = names.str.replace("_", " ")  # 01175_roller_coaster: roller coaster
         except WRONG_KIND as error:
             allowed = f"a dict with {' and '.join(keys)}, a name for each image"
             raise wrong_structure(path, error, allowed) from None
@@ -122,7 +116,6 @@ class Loader(Dataset):
 
     @cached_property
     def _images(self) -> pd.DataFrame:
-        """Images that are used: image, label, class_name, number (position in the signals)."""
         table = self._lists.rename(columns={"concept": "class_name"}).sort_values("number")
         table = table[table["class_name"].isin(self.class_names)].reset_index(drop=True)
         return table.assign(label=table["class_name"].map(self.class_names.index).astype(int))
@@ -132,8 +125,8 @@ class Loader(Dataset):
         n_images, n_repetitions = self._content(subject)["eeg"].shape[:2]
         if n_images != len(self._lists):
             raise DatasetError(
-                f"{self._name(subject)} has {n_images} images, {LISTS} lists {len(self._lists)} "
-                f"for the {self.options.part} part. Use files that belong together."
+                f"{self._name(subject)} has {n_images} images, {LISTS} lists {len(self._lists)}. "
+                "Use files that belong together."
             )
         table = self._images
         if len(self.stimuli()):
@@ -144,7 +137,7 @@ class Loader(Dataset):
         return table.assign(row=rows, subject=subject, session=-1, block=-1, order=-1)
 
     def _name(self, subject: int) -> str:
-        return f"sub-{subject:02d}/preprocessed_eeg_{self.options.part}.npy"
+        return f"sub-{subject:02d}/preprocessed_eeg_training.npy"
 
     def _path(self, name: str) -> Path:
         if not (self.folder / name).is_file():
@@ -156,11 +149,7 @@ class Loader(Dataset):
 
 
 def read_things(path: Path) -> dict[str, Any]:
-    """Open one file: ``eeg`` (mapped into memory), ``ch_names``, ``sfreq`` and ``tmin`` (s).
-
-    The form of NICE and ATM cuts the signals from -0.2 to 0 s off but leaves ``times`` whole: its
-    last entries hold.
-    """
+    """Open one file: ``eeg`` (mapped into memory), ``ch_names``, ``sfreq`` and ``tmin`` (s)."""
     content = load_numpy(path)
     try:
         eeg, ch_names = content["preprocessed_eeg_data"], list(map(str, content["ch_names"]))
@@ -180,10 +169,5 @@ def read_things(path: Path) -> dict[str, Any]:
             "channels, times), ch_names (each once) and times (seconds in equal steps)"
         )
         raise wrong_structure(path, error, allowed) from None
+    # The form of NICE and ATM lacks -0.2 to 0 s, but not in ``times``: its last entries hold.
     return {"eeg": eeg, "ch_names": ch_names, "sfreq": sfreq, "tmin": float(times[-eeg.shape[3]])}
-
-
-def _plain(folder: str) -> str:
-    """``01175_roller_coaster`` becomes ``roller coaster``."""
-    number, _, name = folder.partition("_")
-    return (name if number.isdigit() and name else folder).replace("_", " ")
