@@ -106,7 +106,7 @@ class Loader(Dataset):
         )
 
     def files(self, subject: int | None = None) -> list[Path]:
-        """The subject's folder; where the first subject names the classes, that one's events too."""
+        """The subject's folder, and the first subject's events if they name the classes."""
         if subject is None:
             # Who takes part does not matter, nor what was derived from others.
             tables = [p for p in self.folder.glob("[!.]*") if "participants" not in p.name]
