@@ -360,12 +360,12 @@ def test_a_row_and_the_conclusion_never_contradict_each_other(full_card):
     assert "below 0.05 it is a sign, below 0.0025 a clock" in sign.sentence
 
 
-def test_every_available_control_has_a_figure(full_card):
+def test_every_control_with_details_has_a_figure(full_card):
     import matplotlib.pyplot as plt
 
     card = full_card[1]
     for control in card.controls:
-        if control.available:
+        if control.rows:
             assert plotting.plot_control(control).axes[0].get_title() == control.title
     assert len(plotting.plot_card(card).axes) == 2
     plt.close("all")

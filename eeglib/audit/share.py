@@ -12,14 +12,11 @@ N_LAGS, N_FOLDS = 20, 5
 
 
 @control
-@one_thread
 def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) -> Control:
     """Estimate which share of the separation between classes is not explained by a clock.
 
     For a block design, one block per class.
 
-    Notes
-    -----
     A block is longer than the pause after it, so that there are pairs of trials within a block and
     pairs across a pause that lie equally far apart in time: what a clock does, it does to both.
     Two curves, ``w(lag)`` and ``a(lag)``: the mean similarity of two trials within and across
@@ -32,11 +29,6 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
     stretch of trials by that of the rest. Were the noise estimated from the same trials, the excess
     between blocks would pass for a class.
     """
-    if trials.design != "block":
-        raise AuditError(
-            f"in this design ({trials.design}) no share is estimated. Where classes come back, the "
-            "split itself holds class and time apart: see control 4."
-        )
     block, time = trials.blocks, trials.time
     sizes = np.bincount(block)
     if len(sizes) < 4 or sizes.min() < 4:

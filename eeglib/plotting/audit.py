@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 
 def plot_control(control: Control) -> Figure:
-    """The figure of a control: its details where it has any, else the estimate and its interval."""
-    draw = DETAILS.get(control.name) if control.rows else None
-    figure, axes = new_figure(2.8 if draw else 1.3)
-    (draw or _estimate)(axes[0, 0], control)
+    """The details of a control that has some; `plot_card` has the estimates of all."""
+    figure, axes = new_figure(2.8)
+    DETAILS.get(control.name, _bars)(axes[0, 0], control)
     axes[0, 0].set_title(control.title)
     return figure
 
@@ -89,12 +88,6 @@ def _legend_once(figure: Figure, ax: Axes) -> None:
     figure.legend(once.values(), once.keys(), loc="outside upper right", ncols=3)
 
 
-def _estimate(ax: Axes, control: Control) -> None:
-    _bar(ax, 0, control)
-    ax.set_yticks([])
-    ax.legend(loc="upper right", fontsize=8)
-
-
 def _bar(ax: Axes, y: int, control: Control) -> None:
     reach = np.maximum(0, [[control.estimate - control.low], [control.high - control.estimate]])
     style = {"fmt": "o", "color": COLORS[0], "capsize": 3, "ms": 4}
@@ -103,20 +96,16 @@ def _bar(ax: Axes, y: int, control: Control) -> None:
     ax.plot([control.chance] * 2, ends, color=COLORS[1], linewidth=2, label="chance")
 
 
-def _bars(key: str, score: str = "accuracy") -> Callable[[Axes, Control], None]:
-    """Bars of the details, one per row, with chance where they are accuracies of the control."""
-
-    def draw(ax: Axes, control: Control) -> None:
-        rows = control.rows
-        ax.barh(range(len(rows)), [r[score] for r in rows], color=COLORS[5])
-        ax.set_yticks(range(len(rows)), [str(r[key]) for r in rows], fontsize=8)
-        ax.invert_yaxis()
-        if control.chance > 0:
-            ax.axvline(control.chance, color=COLORS[1], linewidth=2, label="chance")
-            ax.legend(fontsize=8)
-        ax.set_xlabel(score)
-
-    return draw
+def _bars(ax: Axes, control: Control) -> None:
+    """A bar per row, with chance where the rows are accuracies of the control."""
+    what, score, *_ = control.rows[0]
+    ax.barh([r[what] for r in control.rows], [r[score] for r in control.rows], color=COLORS[5])
+    ax.tick_params(axis="y", labelsize=8)
+    ax.invert_yaxis()
+    if control.chance > 0:
+        ax.axvline(control.chance, color=COLORS[1], linewidth=2, label="chance")
+        ax.legend(fontsize=8)
+    ax.set_xlabel(score)
 
 
 def _over_distance(ax: Axes, control: Control) -> None:
@@ -148,12 +137,8 @@ def _windows(ax: Axes, control: Control) -> None:
 
 
 DETAILS: dict[str, Callable[[Axes, Control], None]] = {
-    "phantom_blocks": _bars("labels"),
-    "pseudo_class": _bars("block"),
     "temporal_distance": _over_distance,
     "confusion_distance": _pairs,
     "student_confusion": _pairs,
-    "power_and_mean": _bars("features"),
     "time_windows": _windows,
-    "generation_controls": _bars("drawn from", "identification"),
 }
