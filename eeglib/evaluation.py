@@ -45,11 +45,6 @@ def score(
         One row for each of top-1, top-3, top-5 (those below n_classes), F1 and kappa; columns
         ``metric, value, chance, n, low, high, p_value``.
 
-    Raises
-    ------
-    ValueError
-        If probabilities or labels are not what they should be.
-
     Notes
     -----
     Chance of a top-k accuracy is what always naming the k commonest classes of these trials
@@ -61,7 +56,7 @@ def score(
     percentile bootstrap over trials. Tests are one-sided: exact binomial for the top-k accuracies,
     permutation of the labels for F1 and kappa.
     """
-    probabilities, labels = _checked(probabilities, labels)
+    probabilities, labels = _checked(probabilities), np.asarray(labels)
     n_trials, n_classes = probabilities.shape
     hits, predicted = _hits(probabilities, labels), probabilities.argmax(axis=1)
 
@@ -94,31 +89,14 @@ def paired_difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Compare the top-1 accuracies of two methods on the same trials.
+    """Compare the top-1 accuracies of two methods on the same trials, as ``difference`` (a - b).
 
-    Parameters
-    ----------
-    probabilities_a, probabilities_b : array, shape (n_trials, n_classes)
-        Of the two methods, for the same trials in the same order.
-    labels : array of int, shape (n_trials,)
-    n_bootstrap, confidence, seed
-        As in `score`.
-
-    Returns
-    -------
-    dict
-        ``difference`` (a - b), ``n, low, high, p_value``.
-
-    Notes
-    -----
-    The interval is a bootstrap over trials that keeps the pairs together. The two-sided p-value
-    is that of a permutation test which swaps the two methods at random, trial by trial.
+    Arguments as in `score`. The interval is a bootstrap over trials that keeps the pairs together.
+    The two-sided p-value is that of a permutation test which swaps the two methods at random,
+    trial by trial.
     """
-    a, labels = _checked(probabilities_a, labels)
-    b, _ = _checked(probabilities_b, labels)
-    if a.shape != b.shape:
-        raise ValueError(f"The two methods have shapes {a.shape} and {b.shape}; they must agree.")
-    gains = _hits(a, labels)["top-1"].astype(float) - _hits(b, labels)["top-1"]
+    hits = [_hits(_checked(p), labels)["top-1"] for p in (probabilities_a, probabilities_b)]
+    gains = hits[0].astype(float) - hits[1]
     rng, draws, swaps = np.random.default_rng(seed), [], []
     for weights in _resamples(rng, n_bootstrap, len(labels)):
         draws.append(weights @ gains / len(labels))
@@ -319,20 +297,8 @@ def _mean_and_sd(table: pandas.DataFrame) -> dict[str, str]:
     }
 
 
-def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
-    if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not len(probabilities):
-        raise ValueError(
-            "probabilities must have shape (n_trials, n_classes) with at least 1 trial and 2 "
-            f"classes, got {probabilities.shape}."
-        )
-    n_classes = probabilities.shape[1]
-    whole = labels.dtype.kind in "iu" and labels.shape == (len(probabilities),)
-    if not whole or not 0 <= labels.min() <= labels.max() < n_classes:
-        raise ValueError(
-            f"labels must be {len(probabilities)} integers from 0 to {n_classes - 1}, one for each "
-            f"trial, got {labels.dtype} {labels.shape} from {labels.min()} to {labels.max()}."
-        )
+def _checked(probabilities: np.ndarray) -> np.ndarray:
+    probabilities = np.asarray(probabilities, dtype=np.float64)
     if not np.isfinite(probabilities).all() or probabilities.min() < 0:
         raise ValueError("probabilities must be finite and not negative. Did training diverge?")
     worst = np.abs(probabilities.sum(axis=1) - 1).max()
@@ -341,7 +307,7 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
             f"Each row of probabilities must sum to 1, one is off by {worst:.3g}. Were logits "
             "given? Apply a softmax first."
         )
-    return probabilities, labels
+    return probabilities
 
 
 def _hits(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -191,11 +191,7 @@ def test_accuracy_and_controls_give_the_expected_score():
     assert list(shown["chance"]) == ["0.200", ""]
 
 
-def test_sets_that_do_not_belong_together_are_refused(true, sets):
-    with pytest.raises(ReconstructionError, match="draw from the true label, random label"):
-        with_controls(true, {"predicted label": true}, [])
-    with pytest.raises(ReconstructionError, match=r"16 pictures were shown, .*'true label': 15"):
-        with_controls(true, sets | {"true label": sets["true label"][1:]}, [])
+def test_too_few_pictures_and_true_ones_among_the_drawn_are_refused(true, sets):
     with pytest.raises(ReconstructionError, match="at least 3"):
         with_controls(true[:2], {name: drawn[:2] for name, drawn in sets.items()}, [])
     mixed = [*sets["random label"][:-1], true[3]]

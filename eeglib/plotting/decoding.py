@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import mne
 import numpy as np
+import pandas
+from matplotlib.figure import Figure
+from PIL.Image import Image
 
-from eeglib.plotting.style import COLORS, WIDTH, new_figure, shorten
-
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
-
-    from eeglib.decoding.attribution import Attribution
+from eeglib.plotting.style import COLORS, WIDTH, new_figure
 
 
 def plot_training(histories: Mapping[str, pandas.DataFrame]) -> Figure:
@@ -54,8 +50,8 @@ def plot_gains(table: pandas.DataFrame) -> Figure:
     """Gain over the labels alone under each teacher: `eeglib.decoding.teacher_study.gains`."""
     figure, axes = new_figure(1.1 + 0.4 * len(table))
     ax, places = axes[0, 0], np.arange(len(table))
-    errors = _errors(table, "gain")
-    ax.errorbar(table["gain"], places, xerr=errors, fmt="o", color=COLORS[0], capsize=3)
+    style = {"fmt": "o", "color": COLORS[0], "capsize": 3}
+    ax.errorbar(table["gain"], places, xerr=_errors(table, "gain"), **style)
     ax.axvline(0, color=COLORS[1], linewidth=1.5, label="no gain")
     ax.set_yticks(places, table.index)
     ax.set_ylim(len(table) - 0.5, -0.5)
@@ -131,12 +127,12 @@ def plot_recall(table: pandas.DataFrame) -> Figure:
 
 
 def plot_attribution(
-    attribution: Attribution, info: mne.Info, frequencies: np.ndarray, times: np.ndarray
+    attribution: Any, info: mne.Info, frequencies: np.ndarray, times: np.ndarray
 ) -> Figure:
     """What channels and time-frequency cells added to the logit of the true class.
 
-    `info` describes the channels of the spectrograms; without positions they are drawn as bars.
-    `frequencies` and `times` are in hertz and in seconds after the onset of the image.
+    `attribution` is `eeglib.decoding.attribution.Attribution`; `info` describes the channels of the
+    spectrograms, which are bars without positions; `frequencies` and `times` are in hertz and in seconds after the onset of the image.
     """
     figure, axes = new_figure(3.2, 1, 2)
     head, map_ = axes[0]
@@ -177,7 +173,8 @@ def plot_soft_targets(
         colors = [COLORS[1] if c == label else COLORS[0] for c in order]
         ax.barh(range(len(order)), shares[order], color=colors)
         for y, c in enumerate(order):
-            ax.text(0.03, y, shorten(class_names[c], 16), va="center", fontsize=8, bbox=box)
+            name = class_names[c] if len(class_names[c]) <= 16 else class_names[c][:15] + "…"
+            ax.text(0.03, y, name, va="center", fontsize=8, bbox=box)
         ax.set(xlim=(0, 1), xlabel="probability")
         ax.set_yticks([])
         ax.invert_yaxis()

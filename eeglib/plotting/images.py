@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-import PIL.Image
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
 
 from eeglib.plotting.style import COLORS, WIDTH, new_figure, wrap
 
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
-
 
 def plot_reconstructions(
-    shown: Sequence[Image],
-    drawn: Sequence[Image],
+    shown: Sequence[Image.Image],
+    drawn: Sequence[Image.Image],
     true_names: Sequence[str],
     predicted_names: Sequence[str],
 ) -> Figure:
@@ -40,7 +36,7 @@ def plot_reconstructions(
 
 
 def plot_sets(
-    sets: Mapping[str, Sequence[Image]], titles: Mapping[str, Sequence[str]] | None = None
+    sets: Mapping[str, Sequence[Image.Image]], titles: Mapping[str, Sequence[str]] | None = None
 ) -> Figure:
     """Sets of pictures: a row per set, a column per trial, titles above where a set has them."""
     columns = len(next(iter(sets.values())))
@@ -66,7 +62,8 @@ def plot_picture_scores(table: pandas.DataFrame, columns: int = 3) -> Figure:
         ax.axis("off")
     for ax, metric in zip(axes.flat, metrics, strict=False):
         own = table[table["metric"] == metric].set_index("pictures").loc[sets]
-        ax.plot(own["chance"], place, "|", color=COLORS[1], markersize=14, markeredgewidth=2)
+        style = {"color": COLORS[1], "markersize": 14, "markeredgewidth": 2}
+        strokes = ax.plot(own["chance"], place, "|", **style)
         reach = np.abs(own[["low", "high"]].to_numpy().T - own["value"].to_numpy())
         ax.errorbar(own["value"], place, xerr=reach, fmt="o", ecolor="0.4", capsize=2, markersize=4)
         ax.set_title(f"{metric}\n({own['better'].iloc[0]} is better)", fontsize=8)
@@ -74,9 +71,7 @@ def plot_picture_scores(table: pandas.DataFrame, columns: int = 3) -> Figure:
         ax.set_ylim(len(sets) - 0.5, -0.5)
         ax.tick_params(axis="x", labelsize=8)
         ax.locator_params(axis="x", nbins=4)
-    strokes = plt.Line2D([], [], linestyle="", marker="|", color=COLORS[1], markersize=14)
-    strokes.set_markeredgewidth(2)
-    figure.legend([strokes], ["paired with wrong images"], loc="outside lower right", fontsize=8)
+    figure.legend(strokes, ["paired with wrong images"], loc="outside lower right", fontsize=8)
     return figure
 
 
@@ -90,14 +85,12 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
     subjects, classes = everybody[:6], list(drawings["true"].unique())
     files = stimuli.set_index("image")["file"]
     size = (min(WIDTH, 1.6 * (len(subjects) + 1)), 1.6 * len(classes))
-    figure, axes = plt.subplots(
-        len(classes), len(subjects) + 1, squeeze=False, layout="constrained", figsize=size
-    )
+    figure, axes = plt.subplots(len(classes), len(subjects) + 1, squeeze=False, figsize=size)
     if len(subjects) < len(everybody):
         figure.suptitle(f"the first {len(subjects)} of {len(everybody)} subjects")
     for row, name in zip(axes, classes, strict=True):
         of_class = drawings[drawings["true"] == name]
-        _show(row[0], files[of_class["image"].iloc[0]], wrap(f"shown: {name}", 18))
+        _show(row[0], Image.open(files[of_class["image"].iloc[0]]), wrap(f"shown: {name}", 18))
         for ax, subject in zip(row[1:], subjects, strict=True):
             own = of_class[of_class["subject"] == subject]
             if own.empty:
@@ -106,11 +99,13 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
                 continue
             predicted, file = own.iloc[0][["predicted", "file"]]
             verdict = "right" if predicted == name else "wrong"
-            _show(ax, file, wrap(f"subject {subject}, {verdict}: {predicted}", 20))
+            _show(ax, Image.open(file), wrap(f"subject {subject}, {verdict}: {predicted}", 20))
     return figure
 
 
-def plot_stimuli(pictures: Sequence[Image], titles: Sequence[str], columns: int = 8) -> Figure:
+def plot_stimuli(
+    pictures: Sequence[Image.Image], titles: Sequence[str], columns: int = 8
+) -> Figure:
     """A sheet of pictures with a title above each."""
     rows = -(-len(pictures) // columns)
     figure, axes = new_figure(1.25 * WIDTH / columns * rows, rows, columns)
@@ -121,9 +116,7 @@ def plot_stimuli(pictures: Sequence[Image], titles: Sequence[str], columns: int 
     return figure
 
 
-def _show(ax: Axes, picture: Image | str, title: str) -> None:
-    if not hasattr(picture, "convert"):
-        picture = PIL.Image.open(picture)
+def _show(ax: Axes, picture: Image.Image, title: str) -> None:
     ax.imshow(picture.convert("RGB"))
     ax.set_title(title, fontsize=8)
     ax.axis("off")

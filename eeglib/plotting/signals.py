@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import mne
 import numpy as np
+import pandas
+from matplotlib.figure import Figure
 from mne.io.constants import FIFF
 
 from eeglib.plotting.style import COLORS, WIDTH, message_figure, new_figure
 
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
-
-    Signals = mne.io.BaseRaw | mne.BaseEpochs
+Signals = mne.io.BaseRaw | mne.BaseEpochs
 
 
 def _unit(info: mne.Info) -> tuple[float, str]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDTH = 8.0  # of a figure, inches: the text column of the book
@@ -20,9 +17,7 @@ plt.style.use(Path(__file__).with_suffix(".mplstyle"))
 def new_figure(
     height: float, rows: int = 1, columns: int = 1, **kwargs
 ) -> tuple[Figure, np.ndarray]:
-    return plt.subplots(
-        rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained", **kwargs
-    )
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, **kwargs)
 
 
 def message_figure(text: str) -> Figure:
@@ -35,7 +30,3 @@ def message_figure(text: str) -> Figure:
 
 def wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width)) or text
-
-
-def shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

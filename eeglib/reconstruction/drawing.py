@@ -70,18 +70,9 @@ def open_shown(stimuli: pandas.DataFrame, trials: pandas.DataFrame) -> list[Imag
 
 
 def prompt(class_name: str, template: str = "an image of a {class}") -> str:
-    """Put the name of a class into a sentence, with the right article.
+    """Put the name of a class in place of ``{class}``, the ``a`` or ``an`` before it made to fit.
 
-    Parameters
-    ----------
-    class_name : str
-        Such as ``banana``; underscores become spaces.
-    template : str
-        ``{class}`` is replaced; an ``a`` or ``an`` before it is made to fit.
-
-    Notes
-    -----
-    Section 3.3 of the paper: "an image of a" and the predicted class.
+    Underscores in the name become spaces. The sentence is that of the paper's section 3.3.
     """
     if "{class}" not in template:
         raise ReconstructionError(
@@ -116,12 +107,6 @@ def load_pipeline(
     scheduler : str | None
         Class of diffusers that takes the steps, such as ``DPMSolverMultistepScheduler`` or, for
         models distilled for few steps, ``LCMScheduler``; None keeps the model's own.
-
-    Raises
-    ------
-    ReconstructionError
-        If the folder or repository does not exist, lacks a part or cannot be reached, or the
-        scheduler does not go with the model.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
@@ -137,10 +122,27 @@ def load_pipeline(
             source if is_folder else str(model), dtype=dtype, use_safetensors=True
         )
     except Exception as error:  # damaged files make four libraries raise whatever they like
-        raise ReconstructionError(_explain(error, model, is_folder)) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        advice = (
+            "Copy the whole folder again, with weights as .safetensors."
+            if is_folder
+            else "Is it the id of a repository (owner/name) and the hub within reach? A licence is "
+            "accepted on its web page, then run `hf auth login`. A folder, or 'demo', needs no "
+            "network."
+        )
+        raise ReconstructionError(
+            f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     if scheduler:
-        pipeline.scheduler = _scheduler(scheduler, pipeline.scheduler)
+        own = pipeline.scheduler
+        names = {kind.__name__ for kind in own.compatibles} | {type(own).__name__, "LCMScheduler"}
+        if scheduler not in names or not hasattr(diffusers, scheduler):
+            raise ReconstructionError(
+                f"reconstruction.scheduler is {scheduler!r}; with this model go "
+                f"{', '.join(sorted(names))}."
+            )
+        pipeline.scheduler = getattr(diffusers, scheduler).from_config(own.config)
     return pipeline.to(device)
 
 
@@ -223,20 +225,10 @@ def trajectory(
     size: int = 64,
     n_frames: int = 8,
 ) -> list[tuple[int, Image.Image]]:
-    """Watch one picture come out of noise.
+    """Watch one picture come out of noise, at `n_frames` moments or all ``steps + 1``.
 
-    Parameters
-    ----------
-    pipeline, prompt, seed, steps, guidance_scale, size
-        As in `reconstruct`.
-    n_frames : int
-        Moments to show, at least 2; at most ``steps + 1`` are there.
-
-    Returns
-    -------
-    list of (step, picture)
-        Denoising steps done so far and the latents of this moment, decoded: the first is noise,
-        the last is the picture that `reconstruct` draws.
+    Takes what `reconstruct` takes. Gives, for each moment, the denoising steps done so far and the
+    latents, decoded: the first is noise, the last is the picture that `reconstruct` draws.
     """
     side = size // pipeline.vae_scale_factor
     shape = (1, pipeline.unet.config.in_channels, side, side)
@@ -330,24 +322,3 @@ def _read(file: Path | None) -> Image.Image | None:
             return picture.convert("RGB")
     except (OSError, SyntaxError):
         return None  # cut off or damaged: the picture is drawn anew and the file replaced
-
-
-def _scheduler(name: str, own):
-    compatible = {kind.__name__ for kind in own.compatibles} | {type(own).__name__, "LCMScheduler"}
-    if name not in compatible or not hasattr(diffusers, name):
-        raise ReconstructionError(
-            f"reconstruction.scheduler is {name!r}; with this model go "
-            f"{', '.join(sorted(compatible))}."
-        )
-    return getattr(diffusers, name).from_config(own.config)
-
-
-def _explain(error: Exception, model: str | Path, is_folder: bool) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    advice = (
-        "Copy the whole folder again, with weights as .safetensors."
-        if is_folder
-        else "Is it the id of a repository (owner/name) and the hub within reach? A licence is "
-        "accepted on its web page, then run `hf auth login`. A folder, or 'demo', needs no network."
-    )
-    return f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"

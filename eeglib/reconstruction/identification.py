@@ -121,27 +121,10 @@ def find_images(
     """Predict where within its class an image lies, and test the prediction.
 
     What is predicted from, and how: `noise_whitener`, `trial_features`, `predict_deviations`.
-
-    Parameters
-    ----------
-    trials : array, shape (n_trials, n_chans, n_times)
-        Any unit.
-    sfreq : float
-        Hz.
-    embeddings : array, shape (n_trials, n_dims)
-        Of the image that each trial showed.
-    labels : array of int, shape (n_trials,)
-    images : sequence of str
-        Names of the images.
-    train, test : array of int
-        Rows; no image in both, or a ValueError is raised.
-    seed : int
-        Of the permutations and intervals.
-
-    Returns
-    -------
-    pandas.DataFrame
-        From `identify_within_class`, the class of each test trial taken as known.
+    Takes trials of shape (n_trials, n_chans, n_times) in any unit, `sfreq` in Hz, and of each trial
+    the label, the image's name and its embedding, (n_trials, n_dims); `train` and `test` are rows,
+    no image in both. Gives the table of `identify_within_class`, the class of each test trial
+    taken as known.
     """
     labels, names = np.asarray(labels), np.asarray(images)
     common = set(names[train]) & set(names[test])

@@ -207,16 +207,24 @@ def with_controls(
     Intervals: percentile bootstrap over pictures; for KID the jackknife error, since pictures that
     the bootstrap repeats look like a set of too little variety.
     """
-    _check(true, sets)
+    if len(true) < 3:
+        raise ReconstructionError(f"There are {len(true)} pictures to measure: give at least 3.")
+    shown = {picture.convert("RGB").tobytes() for picture in true}
+    copies = [n for n, drawn in sets.items() if shown & {p.convert("RGB").tobytes() for p in drawn}]
+    if copies:
+        raise ReconstructionError(
+            f"Some pictures of the {', '.join(copies)} are true pictures, pixel for pixel. The "
+            "truth measured against itself says nothing: check which were given as drawn."
+        )
     rows: list[tuple] = []
     pair = partial(_pair_row, n_bootstrap=n_bootstrap, confidence=confidence, seed=seed)
     around = np.random.default_rng(seed).permutation(len(true))
-    shown, pixels = _pixels(true), {name: _pixels(drawn) for name, drawn in sets.items()}
+    true_pixels, pixels = _pixels(true), {name: _pixels(drawn) for name, drawn in sets.items()}
     for name, drawn in pixels.items():
-        rows.append(pair(name, "PixCorr", *_diagonal(correlation(drawn, shown))))
+        rows.append(pair(name, "PixCorr", *_diagonal(correlation(drawn, true_pixels))))
     for name, drawn in pixels.items():
-        wrong = [_ssim(shown[around], drawn[np.roll(around, shift)]) for shift in (1, 2)]
-        rows.append(pair(name, "SSIM", _ssim(shown, drawn), np.mean(wrong)))
+        wrong = [_ssim(true_pixels[around], drawn[np.roll(around, shift)]) for shift in (1, 2)]
+        rows.append(pair(name, "SSIM", _ssim(true_pixels, drawn), np.mean(wrong)))
     for network in networks:
         y = network.describe(true, batch_size)
         x = {name: network.describe(drawn, batch_size) for name, drawn in sets.items()}
@@ -292,25 +300,6 @@ def square(picture: Image, side: int) -> Image:
     """The square in the middle of a picture, at some size."""
     middle = center_crop(picture.convert("RGB"), min(picture.size))
     return middle.resize((side, side), Resampling.BILINEAR)
-
-
-def _check(true: Sequence[Image], sets: Mapping[str, Sequence[Image]]) -> None:
-    if missing := [name for name in CONTROLS if name not in sets]:
-        raise ReconstructionError(
-            f"A score needs its controls beside it: draw from the {', '.join(missing)}, too."
-        )
-    sizes = {name: len(drawn) for name, drawn in sets.items()}
-    if set(sizes.values()) != {len(true)} or len(true) < 3:
-        raise ReconstructionError(
-            f"{len(true)} pictures were shown, drawn were {sizes}: give one each, at least 3."
-        )
-    shown = {picture.convert("RGB").tobytes() for picture in true}
-    copies = [n for n, drawn in sets.items() if shown & {p.convert("RGB").tobytes() for p in drawn}]
-    if copies:
-        raise ReconstructionError(
-            f"Some pictures of the {', '.join(copies)} are true pictures, pixel for pixel. The "
-            "truth measured against itself says nothing: check which were given as drawn."
-        )
 
 
 def _pixels(pictures: Sequence[Image]) -> np.ndarray:
