@@ -34,7 +34,7 @@ def test_residual_networks_have_the_size_of_the_paper(shape):
 @pytest.mark.parametrize("shape", [(128, 440, 40), (61, 256, 3), (4, 20, 2), (63, 250, 200)])
 def test_networks_over_time_have_the_size_of_the_paper(shape):
     n_chans, n_times, n_outputs = shape
-    for network in (Conv1dClassifier(*shape), LSTMClassifier(n_chans, n_outputs)):
+    for network in (Conv1dClassifier(*shape), LSTMClassifier(*shape)):
         assert 1_100_000 <= count_parameters(network) <= 1_200_000
         assert network.eval()(torch.randn(2, n_chans, n_times)).shape == (2, n_outputs)
 
@@ -68,7 +68,7 @@ def test_every_cell_of_channel_and_frequency_is_standardised_by_the_training_tri
 def test_all_parameters_learn():
     for network, shape in [
         (ResidualCNN(3, 8, 8, 2), (4, 3, 8, 8)),
-        (LSTMClassifier(3, 2), (4, 3, 12)),
+        (LSTMClassifier(3, 12, 2), (4, 3, 12)),
         (Conv1dClassifier(3, 40, 2), (4, 3, 40)),
     ]:
         network(torch.randn(shape)).square().sum().backward()

@@ -33,8 +33,7 @@ def attribute(
     network : nn.Module
         A trained student, in evaluation mode.
     spectrograms : array, shape (n_trials, n_chans, n_freqs, n_windows)
-    labels : array of int, shape (n_trials,)
-        Whose logit is explained.
+        With `labels` (n_trials,), whose logit is explained.
     reference : array, shape (n_chans, n_freqs, n_windows)
         The spectrogram without information: the mean over training trials.
 

@@ -77,23 +77,17 @@ def fit_predict(
     name : str
         Of `METHODS`.
     trials : array, shape (n_trials, n_chans, n_times)
-        Filtered, standardised signals.
+        Filtered, standardised signals at `sfreq`, Hz.
     labels : array of int, shape (n_trials,)
         Those of test trials are not looked at.
-    split : Split
-    sfreq : float
-        Hz.
     n_classes : int
         Of the data set, whether or not this subject has trials of all.
-    teacher_logits : array, shape (n_trials, n_classes) | None
-    teacher_features : array, shape (n_trials, d) | None
+    teacher_logits, teacher_features : array, shape (n_trials, n_classes) and (n_trials, d) | None
         The teacher's, for the image of each trial.
     seeds : sequence of int
         A method that depends on a seed is fitted with each and its probabilities averaged.
-    training : mapping | None
-        Keywords of `eeglib.decoding.training.fit`, such as ``max_epochs``.
-    window, step, wavelet
-        As in `eeglib.timefrequency`.
+    training, window, step, wavelet
+        Keywords of `eeglib.decoding.training.fit`, and of `eeglib.timefrequency`.
     band : tuple of float | None
         Pass band of the filter that the trials went through, Hz.
 
@@ -104,8 +98,9 @@ def fit_predict(
     """
     method = METHODS[name]
     options = {"sfreq": sfreq, "n_classes": n_classes, "training": dict(training or {})}
-    options |= {"teacher_logits": teacher_logits, "teacher_features": teacher_features}
-    options |= {"window": window, "step": step, "wavelet": wavelet, "band": band}
+    options |= {"teacher_logits": teacher_logits if method.needs_teacher else None}
+    options |= {"teacher_features": teacher_features, "band": band}
+    options |= {"window": window, "step": step, "wavelet": wavelet}
     if method.needs_teacher and (teacher_logits is None or teacher_features is None):
         raise ValueError(
             f"{method.title} needs the teacher's logits and features of each trial's image. Run "
@@ -246,16 +241,6 @@ def _seeded_cebra(training_seed: int):
         yield
 
 
-def _network(build, inputs, labels, split, *, training, seed, teacher_logits=None, **_):
-    options = {"teacher_logits": teacher_logits, "seed": seed, **training}
-    return predict(fit(build, inputs, labels, split, **options).network, inputs[split.test])
-
-
-def _residual(inputs, labels, split, *, n_classes, **options):
-    build = networks.residual_network(inputs.shape[1:], n_classes)
-    return _network(build, inputs, labels, split, **options)
-
-
 def _thinning(sfreq: float) -> int:
     """How many neighbouring times may be taken for one."""
     return max(1, math.floor(sfreq / ENOUGH_RATE))
@@ -266,31 +251,33 @@ def _thinned(trials: np.ndarray, sfreq: float) -> np.ndarray:
     return functional.avg_pool1d(trials, _thinning(sfreq)).numpy()
 
 
-def lstm(trials, labels, split, *, sfreq, n_classes, teacher_logits, **options):
-    build = partial(networks.LSTMClassifier, trials.shape[1], n_classes)
-    return _network(build, _thinned(trials, sfreq), labels, split, **options)
+def _network(kind, inputs, labels, split, *, n_classes, training, seed, teacher_logits, **_):
+    build, test = partial(kind, *inputs.shape[1:], n_classes), inputs[split.test]
+    options = {"teacher_logits": teacher_logits, "seed": seed, **training}
+    return predict(fit(build, inputs, labels, split, **options).network, test)
 
 
-def conv1d(trials, labels, split, *, n_classes, teacher_logits, **options):
-    build = partial(networks.Conv1dClassifier, *trials.shape[1:], n_classes)
-    return _network(build, trials, labels, split, **options)
+def lstm(trials, labels, split, *, sfreq, **options):
+    inputs = _thinned(trials, sfreq)
+    return _network(networks.LSTMClassifier, inputs, labels, split, **options)
+
+
+def conv1d(trials, labels, split, **options):
+    return _network(networks.Conv1dClassifier, trials, labels, split, **options)
 
 
 def distillation_eeg(trials, labels, split, **options):
-    return _residual(trials[:, np.newaxis], labels, split, **options)
+    return _network(networks.ResidualCNN, trials[:, np.newaxis], labels, split, **options)
 
 
 def distillation_wavelet(trials, labels, split, *, sfreq, wavelet, **options):
     inputs = wavelet_coefficients(trials, wavelet, _thinning(sfreq))
-    return _residual(inputs, labels, split, **options)
+    return _network(networks.ResidualCNN, inputs, labels, split, **options)
 
 
-def cnn_stft(trials, labels, split, *, teacher_logits, **options):
-    return distillation_stft(trials, labels, split, **options)
-
-
-def distillation_stft(trials, labels, split, *, sfreq, window, step, **options):
-    return _residual(spectrograms(trials, sfreq, window, step), labels, split, **options)
+def cnn_stft(trials, labels, split, *, sfreq, window, step, **options):
+    inputs = spectrograms(trials, sfreq, window, step)
+    return _network(networks.ResidualCNN, inputs, labels, split, **options)
 
 
 def kernel_decoder(trials, labels, split, *, sfreq, n_classes, band, **_):
@@ -298,7 +285,7 @@ def kernel_decoder(trials, labels, split, *, sfreq, n_classes, band, **_):
 
 
 _DECODERS = [lr_power, lr_windowed, lr_windowed_pca, cebra_knn, lstm, conv1d, distillation_eeg]
-_DECODERS += [distillation_wavelet, cnn_stft, distillation_stft, kernel_decoder]
-_TABLE = pandas.read_csv(Path(__file__).with_suffix(".csv"), index_col="name")
-METHODS = {f.__name__: Method(**_TABLE.loc[f.__name__], decode=f) for f in _DECODERS}
+_DECODERS += [distillation_wavelet, cnn_stft, cnn_stft, kernel_decoder]  # with or without a teacher
+_TABLE = pandas.read_csv(Path(__file__).with_suffix(".csv"), index_col="name").itertuples()
+METHODS = {name: Method(*row, f) for (name, *row), f in zip(_TABLE, _DECODERS, strict=True)}
 """All methods by name: those of the paper's table in its order, then ours."""

@@ -45,7 +45,7 @@ def fitting_width(build: Callable[[int], nn.Module]) -> int:
 
 def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], ResidualCNN]:
     """Builder of the paper's student for inputs of a shape (n_chans, n_freqs, n_times)."""
-    return lambda: ResidualCNN(*shape, n_classes)
+    return partial(ResidualCNN, *shape, n_classes)
 
 
 class ResidualCNN(nn.Module):
@@ -54,13 +54,7 @@ class ResidualCNN(nn.Module):
     Each frequency of each channel is standardised; a first convolution mixes the channels; four
     residual blocks follow, each halving the map and all but the first doubling the number of
     filters; then the average over the map, dropout and a linear layer (section 3.3 of the paper).
-
-    Parameters
-    ----------
-    n_chans, n_freqs, n_times : int
-        Shape of the input; one channel where the EEG itself is the picture.
-    n_outputs : int
-        Number of classes.
+    There is one channel where the EEG itself is the picture.
 
     Notes
     -----
@@ -149,27 +143,22 @@ class ResidualBlock(nn.Module):
 
 
 class LSTMClassifier(nn.Module):
-    """Four LSTM layers over the times of trials (n_trials, n_chans, n_times)."""
+    """Four LSTM layers over the times, however many, of trials (n_trials, n_chans, n_times)."""
 
-    def __init__(self, n_chans: int, n_outputs: int):
+    def __init__(self, n_chans: int, n_times: int, n_outputs: int):
         super().__init__()
 
-        def build(width: int) -> nn.ModuleDict:
-            return nn.ModuleDict(
-                {
-                    "scale": Norm1d(n_chans),
-                    "lstm": nn.LSTM(n_chans, width, 4, batch_first=True, dropout=DROPOUT),
-                    "drop": nn.Dropout(DROPOUT),
-                    "out": nn.Linear(width, n_outputs),
-                }
-            )
+        def build(width: int) -> nn.ModuleList:
+            lstm = nn.LSTM(n_chans, width, 4, batch_first=True, dropout=DROPOUT)
+            out = nn.Linear(width, n_outputs)
+            return nn.ModuleList([Norm1d(n_chans), lstm, nn.Dropout(DROPOUT), out])
 
         self.layers = build(fitting_width(build))
 
     def forward(self, trials: Tensor) -> Tensor:
-        layers = self.layers
-        states, _ = layers["lstm"](layers["scale"](trials).transpose(1, 2))
-        return layers["out"](layers["drop"](states[:, -1]))
+        scale, lstm, drop, out = self.layers
+        states, _ = lstm(scale(trials).transpose(1, 2))
+        return out(drop(states[:, -1]))
 
 
 class Conv1dClassifier(nn.Module):

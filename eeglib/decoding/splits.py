@@ -38,30 +38,11 @@ def split_by_image(
 ) -> Split:
     """Split trials so that no image is in two parts, with every class in every part.
 
-    Parameters
-    ----------
-    metadata : pandas.DataFrame
-        One row per trial, with ``image`` and ``label``. Where ``image`` is empty for all trials,
-        each trial counts as an image of its own.
-    training, validation, test : float
-        Shares of each class's images, above 0 and summing to 1.
-    seed : int
-        Another seed gives another split.
-    stimuli : pandas.DataFrame | None
-        All images of the data set (``image``, ``label``). Give it where subjects lack some images:
-        the parts are then the same for all subjects. Without it they are decided on the images in
-        `metadata`.
-
-    Raises
-    ------
-    SplitError
-        If a class has fewer than 3 images, an image has two labels, or names are missing.
-
-    Notes
-    -----
-    The images of a class are ordered by a hash of seed, label and name; the first go to the test,
-    the next to validation, the rest to training. A part gets its share of the images, rounded, but
-    at least one. Neither the order of the rows nor the subject has a say.
+    Where ``image`` is empty for all rows of `metadata`, each trial counts as an image of its own.
+    With `stimuli`, all images of the data set (``image``, ``label``), the parts are the same for
+    subjects that lack some. The images of a class are ordered by a hash of seed, label and name;
+    the first go to the test, the next to validation, the rest to training. A part gets its share,
+    rounded, but at least one. Neither the order of the rows nor the subject has a say.
     """
     keys, labels = _image_keys(metadata)
     all_keys, all_labels = keys, labels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,18 +89,12 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
 def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) -> np.ndarray:
     """Describe each image by the CLS token of CLIP's image encoder.
 
-    Parameters
-    ----------
-    clip : Clip
-    files : iterable of path
-        Images in any format that Pillow reads; a TeacherError names one that cannot be read.
-    batch_size : int
-
     Returns
     -------
     array of float32, shape (n_images, d)
         After the last block and its layer normalisation, before the projection into the space that
-        images share with text (section 3.5 of the paper).
+        images share with text (section 3.5 of the paper). A TeacherError names a file that Pillow
+        cannot read.
     """
     files, tokens = list(files), []
     device = next(clip.encoder.parameters()).device
@@ -129,8 +122,7 @@ def _open_picture(file: str | Path) -> Image.Image:
         ) from None
 
 
-@dataclass(frozen=True)
-class Teacher:
+class Teacher(NamedTuple):
     """What a linear classifier of images says about each of them.
 
     Its `logits` (n_images, n_classes) and what it sees of each image, the `features` (n_images, d),
@@ -168,19 +160,10 @@ class Teacher:
 def fit_teacher(features: np.ndarray, labels: np.ndarray, split: Split, **training) -> Teacher:
     """Train a linear classifier of images on their features; its logits are those of all images.
 
-    Parameters
-    ----------
-    features : array, shape (n_images, d)
-    labels : array of int, shape (n_images,)
-    split : Split
-        Of the images; test images and their labels are not looked at.
-    training
-        Keywords of `eeglib.decoding.training.fit`, such as ``learning_rate``.
-
-    Notes
-    -----
-    Softmax regression on features that are standardised by the training images, trained like the
-    student, but on labels alone, with all images in one batch and a small weight decay.
+    Softmax regression on `features` (n_images, d), standardised by the training images; trained
+    like the student, by `eeglib.decoding.training.fit` and its keywords, but on labels alone, with
+    all images in one batch and a small weight decay. Test images and their labels are not looked
+    at.
     """
     features = np.asarray(features, dtype=np.float32)
     scale = features[split.training].std(axis=0)

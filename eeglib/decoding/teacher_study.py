@@ -22,16 +22,9 @@ TEACHER = "CLIP teacher"
 def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
     """Teachers that lack one thing each that the real one has.
 
-    Parameters
-    ----------
-    logits : array, shape (n_trials, n_classes)
-        Of the real teacher, for the image of each trial.
-    labels : array of int, shape (n_trials,)
-    seed : int
-
     Returns
     -------
-    dict of str to array of float32, shape (n_trials, n_classes)
+    dict of str to array of float32, shape (n_trials, n_classes), as `logits`
         ``shuffled classes``: what the teacher says about each wrong class goes to another wrong
         class, the same one for all images of a class; as sure as the real one, but its likenesses
         are false. Left out for 2 classes, of which only one is wrong. ``random targets``: each
@@ -79,18 +72,9 @@ def train_with_teachers(
 ) -> dict[str, np.ndarray]:
     """Train the same network under every teacher, from the same weights for each seed.
 
-    Parameters
-    ----------
-    build_network, inputs, labels, split, training
-        As in `eeglib.decoding.training.fit`.
-    teachers : mapping of str to array, shape (n_trials, n_classes), or None
-        Logits; None where the labels alone teach.
-    seeds : sequence of int
-
-    Returns
-    -------
-    dict of str to array, shape (n_seeds, n_test_trials, n_classes)
-        Probabilities of the test trials.
+    Arguments as in `eeglib.decoding.training.fit`; `teachers` holds the logits of each, None where
+    the labels alone teach. Probabilities of the test trials by teacher, each of shape
+    (n_seeds, n_test_trials, n_classes).
     """
     problem, test = (build_network, inputs, labels, split), inputs[split.test]
     predictions = {}
@@ -109,13 +93,7 @@ def gains(
 ) -> pandas.DataFrame:
     """Accuracy under each teacher, and its gain over the labels alone.
 
-    Parameters
-    ----------
-    predictions : mapping of str to array, shape (n_seeds, n_trials, n_classes)
-        From `train_with_teachers`; `ALONE` among them.
-    labels : array of int, shape (n_trials,)
-    n_bootstrap, confidence, seed
-        Of the interval.
+    `predictions` are those of `train_with_teachers`, `ALONE` among them.
 
     Returns
     -------
@@ -168,16 +146,10 @@ def verdict(table: pandas.DataFrame, teacher: str = TEACHER) -> str:
 def sweep(
     build_network, inputs, labels, split, teacher_logits, seeds, alphas, temperatures, **training
 ) -> pandas.DataFrame:
-    """Change alpha, then T, and keep the rest.
+    """Change alpha, then T, and keep the rest; `training` holds the values that are kept.
 
-    Arguments as in `train_with_teachers`; `training` holds the ``alpha`` and ``temperature`` that
-    are kept while the other is changed.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``parameter`` (alpha or T), ``value, seed, accuracy, chance, n``: accuracy on the
-        *validation* trials, since whoever picks a setting by the test trials has used them up.
+    Columns ``parameter`` (alpha or T), ``value, seed, accuracy, chance, n``: accuracy on the
+    *validation* trials, since whoever picks a setting by the test trials has used them up.
     """
     true = labels[split.validation]
 

@@ -9,8 +9,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -148,8 +148,7 @@ class _Epochs(Callback):
         self.started -= self.rows[-1]["seconds"]
 
 
-@dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """A trained network."""
 
     network: nn.Module  # with the weights of the best epoch; in evaluation mode
@@ -181,28 +180,15 @@ def fit(
 
     Parameters
     ----------
-    build_network : callable
     inputs : array, shape (n_trials, ...)
-    labels : array of int, shape (n_trials,)
-    split : Split
-        Test trials and their labels are not looked at.
+        With `labels` (n_trials,). Test trials and their labels are not looked at.
     teacher_logits : array, shape (n_trials, n_classes) | None
         For the image of each trial. None: training on labels alone.
     seed : int
         Of the initial weights, the order of the trials, and dropout.
-    alpha, temperature : float
-        Of `distillation_loss`.
-    learning_rate, weight_decay : float
-        Of Adam.
-    batch_size : int
-        Trials per step. A single trial that is left over sits out, since batch normalisation
-        needs two; it is another one in each epoch.
-    gradient_clip : float | None
-        Largest norm of the gradient of all weights together.
-    max_epochs, patience : int
-        Training ends after so many epochs, or so many without a better validation loss.
-    device : str
-        ``cpu``, ``cuda``, or ``auto``: the GPU where there is one.
+    alpha ... device
+        As in `eeglib.profile.TrainingSettings`. A single trial left over from the batches sits out,
+        since batch normalisation needs two; it is another one in each epoch.
     checkpoint : Path | None
         Begin of the name of a folder where the state is kept after every epoch, until training
         has finished. The same call goes on from there if it was interrupted; a training with
