@@ -301,8 +301,7 @@ def _checked(probabilities: np.ndarray) -> np.ndarray:
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if not np.isfinite(probabilities).all() or probabilities.min() < 0:
         raise ValueError("probabilities must be finite and not negative. Did training diverge?")
-    worst = np.abs(probabilities.sum(axis=1) - 1).max()
-    if worst > 1e-3:
+    if (worst := np.abs(probabilities.sum(axis=1) - 1).max()) > 1e-3:
         raise ValueError(
             f"Each row of probabilities must sum to 1, one is off by {worst:.3g}. Were logits "
             "given? Apply a softmax first."

@@ -161,9 +161,7 @@ def _designs(sfreq: float, notch: Band | None, band: Band | None, order: int) ->
     return designs
 
 
-def _from_recordings(
-    dataset: Dataset, subject: int, epoch: Band, standardize: bool, **filters
-) -> tuple[Signals, Signals, mne.Evoked, mne.BaseEpochs]:
+def _from_recordings(dataset: Dataset, subject: int, epoch: Band, standardize: bool, **filters):
     before = after = None
     evoked, parts = [], []
     for recording in dataset.recordings(subject):
@@ -191,9 +189,7 @@ def _from_recordings(
     return before, after, mne.combine_evoked(evoked, weights="nave"), epochs
 
 
-def _from_trials(
-    dataset: Dataset, subject: int, epoch: Band, standardize: bool, **filters
-) -> tuple[Signals, Signals, mne.Evoked, mne.BaseEpochs]:
+def _from_trials(dataset: Dataset, subject: int, epoch: Band, standardize: bool, **filters):
     before = dataset.epochs(subject)
     after, sfreq = _eeg(before), before.info["sfreq"]
     first, last = _limits(epoch, sfreq)

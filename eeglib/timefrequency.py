@@ -115,15 +115,11 @@ def _parts(n_trials: int, numbers_per_trial: int) -> list[slice]:
 def _windows(n_times: int, sfreq: float, window: float, step: float) -> tuple[int, int, int]:
     """Length of a window and of a step in times, and the number of windows."""
     length, hop = round(window * sfreq), round(step * sfreq)
-    if not 2 <= length <= n_times:
+    if not 2 <= length <= n_times or not 1 <= hop <= length:
         raise ValueError(
-            f"timefrequency.window is {window:g} s, which is {length} times at {sfreq:g} Hz; it "
-            f"must hold at least 2 and at most the {n_times} times of a trial."
-        )
-    if not 1 <= hop <= length:
-        raise ValueError(
-            f"timefrequency.step is {step:g} s, which is {hop} times at {sfreq:g} Hz; it must be "
-            f"at least 1 and at most the window's {length}, or part of the trial would be unseen."
+            f"timefrequency.window is {window:g} s, {length} times at {sfreq:g} Hz: choose 2 to the "
+            f"{n_times} of a trial. timefrequency.step is {step:g} s, {hop} times: choose 1 to those "
+            "of the window, or part of the trial would be unseen."
         )
     extended = n_times + 2 * (length // 2)
     return length, hop, -(-(extended - length) // hop) + 1

@@ -49,10 +49,10 @@ def test_a_sinusoid_shows_half_its_amplitude_at_its_frequency():
 @pytest.mark.parametrize(
     ("window", "step", "words"),
     [
-        (0.001, 0.001, "at least 2"),
-        (0.6, 0.02, "at most the 500"),
-        (0.04, 0.05, "unseen"),
-        (0.04, 0.0001, "at least 1"),
+        (0.001, 0.001, r"window is 0\.001 s, 1 times"),
+        (0.6, 0.02, "600 times at 1000 Hz: choose 2 to the 500"),
+        (0.04, 0.05, r"step is 0\.05 s, 50 times.* unseen"),
+        (0.04, 0.0001, "0 times: choose 1 to"),
     ],
 )
 def test_impossible_windows_are_refused(window, step, words):

@@ -132,7 +132,8 @@ def plot_attribution(
     """What channels and time-frequency cells added to the logit of the true class.
 
     `attribution` is `eeglib.decoding.attribution.Attribution`; `info` describes the channels of the
-    spectrograms, which are bars without positions; `frequencies` and `times` are in hertz and in seconds after the onset of the image.
+    spectrograms, which are bars without positions; `frequencies` (hertz) and `times` (seconds after
+    the onset of the image) are those of the cells.
     """
     figure, axes = new_figure(3.2, 1, 2)
     head, map_ = axes[0]

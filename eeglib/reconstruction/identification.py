@@ -127,8 +127,7 @@ def find_images(
     taken as known.
     """
     labels, names = np.asarray(labels), np.asarray(images)
-    common = set(names[train]) & set(names[test])
-    if common:
+    if common := set(names[train]) & set(names[test]):
         raise ValueError(f"{len(common)} images are in training and test. Split by image.")
     whitener = noise_whitener(trials[train], labels[train]).astype(np.float32)
     X = trial_features(np.matmul(whitener, np.asarray(trials, dtype=np.float32)), sfreq)

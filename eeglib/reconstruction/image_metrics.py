@@ -171,17 +171,8 @@ def with_controls(
 ) -> pandas.DataFrame:
     """Measure pictures beside their ceiling and their floor.
 
-    Parameters
-    ----------
-    true : sequence of PIL.Image.Image
-        What was shown; at least 3.
-    sets : mapping of str to sequence of PIL.Image.Image
-        One set for each of `CONTROLS`, in the order of `true`; none of the true pictures.
-    networks : sequence of Network
-    n_way : int
-        Classes that a classifier chooses from, at most all that it knows.
-    batch_size, n_bootstrap, confidence, seed
-        Pictures through a network at a time; draws, level and seed of the intervals.
+    Takes at least 3 pictures that were shown, and a set of drawn ones, in the same order, for each
+    of `CONTROLS`. A classifier chooses from `n_way` classes, at most all that it knows.
 
     Returns
     -------
