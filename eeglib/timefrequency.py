@@ -117,9 +117,9 @@ def _windows(n_times: int, sfreq: float, window: float, step: float) -> tuple[in
     length, hop = round(window * sfreq), round(step * sfreq)
     if not 2 <= length <= n_times or not 1 <= hop <= length:
         raise ValueError(
-            f"timefrequency.window is {window:g} s, {length} times at {sfreq:g} Hz: choose 2 to the "
-            f"{n_times} of a trial. timefrequency.step is {step:g} s, {hop} times: choose 1 to those "
-            "of the window, or part of the trial would be unseen."
+            f"timefrequency.window is {window:g} s, {length} times at {sfreq:g} Hz: choose 2 to "
+            f"the {n_times} of a trial. timefrequency.step is {step:g} s, {hop} times: choose 1 to "
+            "those of the window, or part of the trial would be unseen."
         )
     extended = n_times + 2 * (length // 2)
     return length, hop, -(-(extended - length) // hop) + 1
