@@ -14,7 +14,6 @@ import yaml
 
 from eeglib.audit import controls as control
 from eeglib.audit.controls import SIGN, Control
-from eeglib.audit.decoders import one_thread
 from eeglib.audit.features import AuditTrials
 from eeglib.audit.share import stimulus_share
 from eeglib.evaluation import summarize_methods
@@ -76,7 +75,6 @@ def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
     return table.rename(columns=names)
 
 
-@one_thread
 def run_audit(
     trials: AuditTrials,
     subject: int,
@@ -91,14 +89,13 @@ def run_audit(
     ----------
     trials : AuditTrials
         One subject's.
-    subject : int
+    subject, seed : int
     controls : sequence of str
         Which of `GROUPS`.
     image_features : array, shape (n_trials, n_image_features) | None
         What each trial's image looks like, such as the teacher's features.
     network : tuple of arrays, shapes (n_test,) and (n_test, n_classes) | None
         Rows of the test trials of the network of chapter 5, and its probabilities.
-    seed : int
     """
     _, probabilities = control.predict(trials, seed=seed)
     accuracy = control.accuracy(trials, probabilities)
@@ -154,8 +151,6 @@ def conclude(card: AuditCard) -> Conclusion:
     ``unknown`` (no order); ``independent of time``. Flagged: a clock was seen, and class and time
     go together.
 
-    Notes
-    -----
     Controls 3, 4 and 5 look for a clock. A p-value below `SIGN` is a sign, as their own verdicts
     have it; a clock counts as seen where the smallest, times their number (Bonferroni), is below
     `ALPHA`. Only a design in which the time does not tell the class is called independent of it.
@@ -169,10 +164,9 @@ def conclude(card: AuditCard) -> Conclusion:
     follows = card.control("label_from_clock").p_value < ALPHA
     flagged = least.p_value < limit and follows
     own, network = card.control("accuracy"), card.control("student")
-    score = f"The accuracy is {own.estimate:.3f} (chance {own.chance:.3f}, n = {own.n})"
-    decoded = own.p_value < SIGN
+    score, decoded = WORDS["score"].format(own=own), own.p_value < SIGN
     if network.available:
-        score += f"; that of the network of chapter 5 is {network.estimate:.3f} (n = {network.n})"
+        score += WORDS["score of the network"].format(network=network)
         decoded = min(own.p_value, network.p_value) * 2 < SIGN  # Bonferroni
     if not decoded:
         kind = "nothing decoded"
@@ -199,10 +193,8 @@ def read_cards(facts: Mapping[int, Mapping], files: Mapping[int, Path]) -> list[
 
     By subject: the fact ``audit`` of ``metrics.json``, and the file with its features and labels.
     """
-    subjects, cards = {}, []
-    for subject, file in files.items():
-        with np.load(file, allow_pickle=False) as arrays:
-            subjects[subject] = arrays["features"], arrays["labels"]
+    arrays, cards = {s: np.load(file, allow_pickle=False) for s, file in files.items()}, []
+    subjects = {s: (of_file["features"], of_file["labels"]) for s, of_file in arrays.items()}
     for card in map(AuditCard.from_facts, facts.values()):
         across = control.across_subjects(subjects, card.subject)
         rest = [across if c.name == across.name else c for c in card.controls]
@@ -218,9 +210,9 @@ def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
         row = {"accuracy": own.estimate, "chance": own.chance, "n": own.n}
         row |= {title: card.control(name).estimate for name, title in WORDS["columns"].items()}
         interval = f"{share.low:.2f} to {share.high:.2f}" if share.available else "not known"
-        rows.append(row | {"stimulus-driven share": interval, "conclusion": conclude(card).kind})
-    subjects = pandas.Index([card.subject for card in cards], name="subject")
-    return pandas.DataFrame(rows, index=subjects)
+        row |= {"stimulus-driven share": interval, "conclusion": conclude(card).kind}
+        rows.append({"subject": card.subject} | row)
+    return pandas.DataFrame(rows).set_index("subject")
 
 
 def summarize_cards(cards: Sequence[AuditCard], **bootstrap: Any) -> str:

@@ -14,6 +14,7 @@ import yaml
 from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.preprocessing import StandardScaler, normalize
 
 from eeglib.audit import decoders
@@ -235,17 +236,16 @@ def confusion_distance(
     pairs = (session[:, None] == session) & ~np.eye(len(classes), dtype=bool)
     if pairs.sum() < 12:
         raise AuditError("fewer than four blocks share a session.")
-    confusion = np.where(pairs, (mean_log + mean_log.T) / 2, 0.0)
-    for _ in range(20):  # remove the means of rows and columns over the pairs, by sweeps
-        confusion -= pairs * (confusion.sum(axis=1) / np.maximum(pairs.sum(axis=1), 1))[:, None]
-        confusion -= pairs * (confusion.sum(axis=0) / np.maximum(pairs.sum(axis=0), 1))
     a, b = np.nonzero(np.triu(pairs))
+    in_pair = np.eye(len(classes))[a] + np.eye(len(classes))[b]
+    confusion = (mean_log[a, b] + mean_log[b, a]) / 2
+    confusion -= in_pair @ np.linalg.lstsq(in_pair, confusion, rcond=None)[0]
     distance = np.abs(when[a] - when[b])
     # Exchanging times moves whole rows and columns: the ranks of the distances stay the same set.
     ranks = np.zeros(pairs.shape)
     ranks[a, b] = ranks[b, a] = stats.zscore(stats.rankdata(distance))
     # A mean of products of standardised ranks is Spearman's correlation.
-    target = stats.zscore(stats.rankdata(confusion[a, b])) / len(a)
+    target = stats.zscore(stats.rankdata(confusion)) / len(a)
     value, moved, drawn = float(target @ ranks[a, b]), np.arange(len(classes)), []
     rng = np.random.default_rng(seed)
     sessions = [np.flatnonzero(session == s) for s in np.unique(session)]
@@ -255,7 +255,7 @@ def confusion_distance(
         drawn.append(target @ ranks[moved[a], moved[b]])
     p_value = float((1 + np.sum(np.array(drawn) <= value + 1e-12)) / (1 + N_PERMUTATIONS))
     low, high = np.clip(value + np.percentile(drawn, [2.5, 97.5]), -1, 1)
-    rows = pandas.DataFrame({"distance": distance, "confusion": confusion[a, b]}).to_dict("records")
+    rows = pandas.DataFrame({"distance": distance, "confusion": confusion}).to_dict("records")
     return Control(value, 0.0, float(low), float(high), len(a), p_value, rows=rows)
 
 
@@ -365,12 +365,10 @@ def image_identification(
     components = PCA(min(20, *np.shape(image_features))).fit_transform(image_features)
     target = _detrended(components, labels, order)
     white = _detrended(trials.features @ whitener(trials.features, labels), labels, order)
-    predicted = np.empty_like(target)
-    for part in np.array_split(classes, min(5, len(classes))):
-        test = np.isin(labels, part)
-        # Regularisation scales with the number of trials: weak answers need a strong one.
-        model = RidgeCV(alphas=len(labels) * np.geomspace(0.1, 100, 7))
-        predicted[test] = model.fit(white[~test], target[~test]).predict(white[test])
+    fold = np.sort(np.arange(len(classes)) % 5)[np.searchsorted(classes, labels)]
+    # Regularisation scales with the number of trials: weak answers need a strong one.
+    model = RidgeCV(alphas=len(labels) * np.geomspace(0.1, 100, 7))
+    predicted = cross_val_predict(model, white, target, cv=PredefinedSplit(fold))
     images = decoders.image_names(trials)
     table = identify_within_class(predicted, target, labels, images, seed=seed)
     rank = table.set_index("metric").loc["within-class two-way"]
@@ -392,9 +390,8 @@ def generation_controls(
         raise AuditError(NO_IMAGES)
     labels, classes = trials.labels, np.unique(trials.labels)
     centred = image_features - np.mean(image_features, axis=0, dtype=float)
-    drawings = np.zeros((trials.n_classes, centred.shape[1]))
-    for label in classes:
-        drawings[label] = centred[labels == label].mean(axis=0)
+    drawings = pandas.DataFrame(centred).groupby(labels).mean()
+    drawings = drawings.reindex(range(trials.n_classes), fill_value=0.0)
     similarity = normalize(centred) @ normalize(drawings).T
     table, every = np.empty_like(similarity), np.arange(len(labels))
     for label in classes:

@@ -22,17 +22,13 @@ Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
-def noise_covariance(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Covariance of single trials within groups (blocks or classes), Ledoit & Wolf (2004)."""
+def whitener(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Inverse square root of the covariance of trials within groups, Ledoit & Wolf (2004)."""
     _, index = np.unique(groups, return_inverse=True)
     X = np.asarray(features, dtype=np.float64)
     means = np.stack([X[index == k].mean(axis=0) for k in range(index.max() + 1)])
-    return ledoit_wolf(X - means[index], assume_centered=True)[0]
-
-
-def whitener(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Matrix that makes the noise white: the inverse square root of `noise_covariance`."""
-    values, vectors = np.linalg.eigh(noise_covariance(features, groups))
+    covariance = ledoit_wolf(X - means[index], assume_centered=True)[0]
+    values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 1e-9 * values.max())
     return (vectors / np.sqrt(values)) @ vectors.T
 
@@ -45,11 +41,8 @@ def discriminant(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray
     """
     scaler = StandardScaler().fit(X.astype(np.float64))
     X, X_test = (scaler.transform(values.astype(np.float64)) for values in (X, X_test))
-    means = np.stack([X[y == label].mean(axis=0) for label in np.unique(y)])
-    covariance = noise_covariance(X, y) + 1e-9 * np.eye(X.shape[1])
-    weights = np.linalg.solve(covariance, means.T)
-    offset = 0.5 * (means.T * weights).sum(axis=0)
-    return special.softmax(X_test @ weights - offset, axis=1)
+    white = whitener(X, y)
+    return nearest_mean(X @ white, y, X_test @ white)
 
 
 def logistic(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray:

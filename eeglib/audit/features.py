@@ -127,14 +127,13 @@ def audit_trials(
 
     Parameters
     ----------
-    data : array, shape (n_trials, n_chans, n_times)
-        As the decoder sees them: filtered, standardised or in volts.
+    data, broadband : array, shape (n_trials, n_chans, n_times)
+        As the decoder sees them, filtered, standardised or in volts; and without the band-pass, for
+        the table by band and the mean.
     sfreq : float
         Hertz.
     metadata : pandas.DataFrame
         One row per trial.
-    broadband : array, shape (n_trials, n_chans, n_times) | None
-        The same trials without the band-pass, for the table by band and the mean.
     band : tuple of float | None
         Band of ``data``, Hz: the audited features are the log-powers of `BANDS` inside it.
     tmin : float

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+from scipy.spatial import distance
 
 from eeglib.audit.decoders import one_thread, whitener
 from eeglib.audit.features import AuditTrials, audit_trials
+from eeglib.datasets.montage import ACTICAP_128
+from eeglib.datasets.simulated import Options
+from eeglib.datasets.simulation import SimulatedSubject
+from eeglib.preprocessing import filter_signals
 
 N_CLASSES, IMAGES_PER_CLASS = 10, 40
 N_CHANS, SFREQ, BAND = 64, 200, (14.0, 70.0)
@@ -45,11 +50,6 @@ def simulate_trials(
     image_features : array, shape (n_trials, 20)
         What drives the responses: random class centres, and images around them.
     """
-    from eeglib.datasets.montage import ACTICAP_128
-    from eeglib.datasets.simulated import Options
-    from eeglib.datasets.simulation import SimulatedSubject
-    from eeglib.preprocessing import filter_signals
-
     settings = Options(
         n_classes=N_CLASSES,
         images_per_class=IMAGES_PER_CLASS,
@@ -70,10 +70,8 @@ def simulate_trials(
     signal, n_times = subject.signals(0), round(settings.image_duration * SFREQ)
     filtered = filter_signals(signal.astype(float), SFREQ, notch=None, band=BAND)
     starts = np.round(subject.schedule["onset"].to_numpy() * SFREQ).astype(int)
-    narrow, wide = (
-        np.stack([values[:, start : start + n_times] for start in starts])
-        for values in (filtered, signal)
-    )
+    samples = starts[:, None] + np.arange(n_times)
+    narrow, wide = (values[:, samples].swapaxes(0, 1).copy() for values in (filtered, signal))
     order = subject.schedule["stimulus"].to_numpy()
     metadata = subject.schedule.rename(columns={"onset": "time"}).assign(
         order=np.arange(len(order)), image=images[order], label=labels[order]
@@ -103,9 +101,6 @@ def benchmark_tables() -> tuple[dict[str, pandas.DataFrame], str]:
 
 def _separation(effect: np.ndarray, trials: AuditTrials) -> float:
     """Mean squared distance between the means of two blocks, without their noise."""
-    blocks, sizes = np.unique(trials.blocks, return_counts=True)
-    of_block = [effect[trials.blocks == b] for b in blocks]
-    means = np.stack([values.mean(axis=0) for values in of_block])
-    noise = np.array([values.var(axis=0, ddof=1).sum() for values in of_block]) / sizes
-    square = ((means[:, None] - means) ** 2).sum(axis=2) - noise[:, None] - noise
-    return max(0.0, float(square[~np.eye(len(blocks), dtype=bool)].mean()))
+    blocks = pandas.DataFrame(effect).groupby(trials.blocks)
+    noise = (blocks.var().sum(axis=1) / blocks.size()).to_numpy()
+    return max(0.0, float(distance.pdist(blocks.mean(), "sqeuclidean").mean() - 2 * noise.mean()))

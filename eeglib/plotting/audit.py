@@ -35,11 +35,16 @@ def plot_card(card: AuditCard) -> Figure:
     labels = ("accuracy or rank", "difference or correlation")
     for ax, controls, label in zip(axes[:, 0], sides, labels, strict=True):
         names = [f"{c.number}: {c.title}" if c.number else c.title for c in controls]
-        for y, control in enumerate(controls):
-            _bar(ax, y, control)
-        ax.set_yticks(range(len(controls)), names, fontsize=8)
+        y, columns = np.arange(len(controls)), ("estimate", "low", "high", "chance")
+        value, low, high, chance = np.array([[getattr(c, n) for c in controls] for n in columns])
+        reach = np.maximum(0, [value - low, high - value])
+        ax.errorbar(
+            value, y, xerr=reach, fmt="o", capsize=3, ms=4, label="estimate and 95% interval"
+        )
+        ax.vlines(chance, y - 0.35, y + 0.35, COLORS[1], linewidth=2, label="chance")
+        ax.set_yticks(y, names, fontsize=8)
         ax.set(xlabel=label, ylim=(max(1, len(controls)) - 0.4, -0.6))
-    _legend_once(figure, axes[0, 0])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
 
 
@@ -47,8 +52,8 @@ def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
     """Similarity of two trials against the time between them, within and across blocks."""
     figure, axes = new_figure(2.8)
     ax = axes[0, 0]
-    for name, style, color in (("within", "o-", COLORS[0]), ("across", "s--", COLORS[1])):
-        ax.plot(curves["lag"], curves[name], style, color=color, label=f"{name} blocks", ms=4)
+    for name, style in (("within", "o-"), ("across", "s--")):
+        ax.plot(curves["lag"], curves[name], style, label=f"{name} blocks", ms=4)
     ax.axhline(0, color="0.7", linewidth=0.8)
     ax.set(xlabel=f"time between the two trials ({unit})", ylabel="similarity")
     ax.legend()
@@ -58,42 +63,25 @@ def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
 def plot_share(shares: Mapping[str, Control], truths: Mapping[str, float] | None = None) -> Figure:
     """The stimulus-driven share with its interval, and the truth where it is known."""
     figure, axes = new_figure(1.0 + 0.4 * len(shares))
-    ax = axes[0, 0]
-    for y, (name, share) in enumerate(shares.items()):
-        ax.plot([share.low, share.high], [y, y], color=COLORS[0], label="95% interval")
-        ax.plot(share.estimate, y, "o", color=COLORS[0], label="estimate")
-        if truths and name in truths:
-            ax.plot(truths[name], y, "D", color=COLORS[1], markersize=7, zorder=0, label="truth")
-    ax.set_yticks(range(len(shares)), list(shares))
+    ax, y, found = axes[0, 0], range(len(shares)), shares.values()
+    ax.hlines(y, [s.low for s in found], [s.high for s in found], label="95% interval")
+    ax.plot([s.estimate for s in found], y, "o", label="estimate")
+    if truths:
+        ax.plot([truths[name] for name in shares], y, "D", ms=7, zorder=0, label="truth")
+    ax.set_yticks(y, list(shares))
     ax.set(xlabel="stimulus-driven share", xlim=(-0.03, 1.03), ylim=(len(shares) - 0.4, -0.6))
-    _legend_once(figure, ax)
+    figure.legend(loc="outside upper right", ncols=3)
     return figure
 
 
 def plot_sensitivity(table: pandas.DataFrame) -> Figure:
     """Share of simulated recordings in which each control sees a drift, against its strength."""
     figure, axes = new_figure(3.4)
-    ax, strength = axes[0, 0], table["drift strength"]
-    columns = [c for c in table if c not in ("drift strength", "accuracy")]
-    for color, marker, name in zip(COLORS, "os^Dv*P", columns, strict=False):
-        ax.plot(strength, table[name], f"{marker}-", color=color, label=name, ms=4)
-    ax.set(xlabel="drift strength", ylabel="share of seeds that see it", ylim=(-0.03, 1.03))
+    ax, seen = axes[0, 0], table.drop(columns="accuracy")
+    seen.plot(x="drift strength", ax=ax, style=[f"{m}-" for m in "os^Dv*P"], ms=4, legend=False)
+    ax.set(ylabel="share of seeds that see it", ylim=(-0.03, 1.03))
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
-
-
-def _legend_once(figure: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    figure.legend(once.values(), once.keys(), loc="outside upper right", ncols=3)
-
-
-def _bar(ax: Axes, y: int, control: Control) -> None:
-    reach = np.maximum(0, [[control.estimate - control.low], [control.high - control.estimate]])
-    style = {"fmt": "o", "color": COLORS[0], "capsize": 3, "ms": 4}
-    ax.errorbar(control.estimate, y, xerr=reach, label="estimate and 95% interval", **style)
-    ends = [y - 0.35, y + 0.35]
-    ax.plot([control.chance] * 2, ends, color=COLORS[1], linewidth=2, label="chance")
 
 
 def _bars(ax: Axes, control: Control) -> None:
@@ -119,17 +107,15 @@ def _over_distance(ax: Axes, control: Control) -> None:
 
 
 def _pairs(ax: Axes, control: Control) -> None:
-    distances, confusions = zip(*(r.values() for r in control.rows), strict=True)
-    ax.plot(distances, confusions, "o", color=COLORS[0], markersize=4)
+    ax.plot(*zip(*(r.values() for r in control.rows), strict=True), "o", markersize=4)
     ax.set_xlabel("time between the blocks of two classes (s)")
     ax.set_ylabel("confusion\n(log-probability, centred)")
 
 
 def _windows(ax: Axes, control: Control) -> None:
     *timed, shuffled = control.rows
-    starts = [float(r["window"]) for r in timed]
-    accuracies = [r["accuracy"] for r in timed]
-    ax.plot(starts, accuracies, "o-", color=COLORS[0], label="50 ms windows")
+    starts, accuracies = zip(*((float(r["window"]), r["accuracy"]) for r in timed), strict=True)
+    ax.plot(starts, accuracies, "o-", label="50 ms windows")
     ax.axhline(shuffled["accuracy"], color=COLORS[2], linestyle="--", label=shuffled["window"])
     ax.axhline(control.chance, color=COLORS[1], linewidth=2, label="chance")
     ax.set(xlabel="start of the window after the image (ms)", ylabel="accuracy", ylim=(0, None))
