@@ -139,7 +139,8 @@ def _execute(folder: Path, plan: dict, minutes: float) -> Failure | None:
         # The names of sockets are short or refused, whatever TMPDIR is.
         with tempfile.TemporaryDirectory(prefix="eeglib-", dir="/tmp") as sockets:
             papermill.execute_notebook(
-                str(Path(plan["notebooks"]) / f"{folder.name}.ipynb"),
+                # Papermill takes a single brace for a parameter.
+                re.sub("([{}])", r"\1\1", f"{plan['notebooks']}/{folder.name}.ipynb"),
                 str(folder / NOTEBOOK),
                 parameters=dict(zip(PARAMETERS, values, strict=True)),
                 kernel_name="python3",
