@@ -64,7 +64,9 @@ def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
         known = result.provenance
         kernel, imports = _overhead(result)
         figures = [result.seconds or 0, kernel, imports, known["seconds"], known["peak_memory_mb"]]
-        print(f"{result.job!s:34}" + "".join(f"{n:12.1f}" for n in figures) + f"  {known['device']}")
+        print(
+            f"{result.job!s:34}" + "".join(f"{n:12.1f}" for n in figures) + f"  {known['device']}"
+        )
     total = sum(result.seconds or 0 for result in done)
     overheads = [sum(_overhead(result)) for result in done]
     figures = {
@@ -88,5 +90,5 @@ def _overhead(result: Result) -> tuple[float, float]:
         if "open_chapter(" in cell.source:
             break
         imports += cell.metadata.get("papermill", {}).get("duration") or 0.0
-    outside = (result.seconds or 0.0) - result.provenance.seconds
+    outside = (result.seconds or 0.0) - result.provenance["seconds"]
     return max(0.0, outside - imports), imports

@@ -51,9 +51,9 @@ WORK = {
     ),
 }
 STAND_IN = """#!/bin/sh
-# The 5th argument is the metrics.json to make; what subject 1 left is copied.
-subject=${5%%/*}
-folder=${5%/*}
+# The 4th argument is the metrics.json to make; what subject 1 left is copied.
+subject=${4%%/*}
+folder=${4%/*}
 mkdir -p "$folder"
 cp sub-01/02_filter_signals/notebook.ipynb "$folder"
 sed "s/\\"sub-01\\"/\\"$subject\\"/" sub-01/02_filter_signals/provenance.json >"$folder/provenance.json"
@@ -136,7 +136,7 @@ def _above_papermill(request: Request, repeats: int) -> float:
     job = Job("02_filter_signals", 1)
     folder = request.run_dir / str(job)
     environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
-    own = [sys.executable, "-P", "-m", "eeglib.workflow.job", "plan.json", job.metrics]
+    own = [sys.executable, "-P", "-m", "eeglib.workflow.job", job.metrics, "1"]
     values = {"profile": request.run_dir / "profile.yml", "run_dir": request.run_dir}
     papermill = [sys.executable, "-P", "-m", "papermill", "--no-progress-bar"]
     papermill += ["--kernel", "python3", "--language", "python"]

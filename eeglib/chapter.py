@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 import eeglib
 from eeglib.datasets import METADATA, Dataset, DatasetError, DatasetWarning, open_dataset
@@ -52,7 +52,6 @@ METRICS = "metrics.json"
 PROVENANCE = "provenance.json"
 NOTEBOOK = "notebook.ipynb"
 FAILURE = "failure.json"
-"""Why a chapter stopped, and in which cell and line."""
 FIGURES = "figures"
 DATA_CHAPTER = "01_download_data"
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "open-clip-torch")
@@ -146,28 +145,21 @@ def write_text(path: str | Path, text: str) -> None:
 
 def load_metrics(folder: str | Path) -> Metrics:
     """Read the ``metrics.json`` of a chapter's folder; ResultsError if there is none that fits."""
-    path = Path(folder) / METRICS
-    try:
-        metrics = Metrics.model_validate_json(_read_text(path))
-    except ValidationError as error:
-        raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
-    return metrics
+    return _load(Path(folder) / METRICS, Metrics.model_validate_json)
 
 
 def load_provenance(folder: str | Path) -> dict[str, Any]:
     """Read the ``provenance.json`` of a chapter's folder; raises as `load_metrics` does."""
-    path = Path(folder) / PROVENANCE
-    try:
-        return json.loads(_read_text(path))
-    except ValueError as error:
-        raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
+    return _load(Path(folder) / PROVENANCE, json.loads)
 
 
-def _read_text(path: Path) -> str:
+def _load(path: Path, parse: Callable) -> Any:
     try:
-        return path.read_text(encoding="utf-8")
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ResultsError(f"No {path}: that chapter has not finished. Run it first.") from None
+    except ValueError as error:
+        raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
 
 
 def data_folder(profile: Profile, run_dir: Path) -> Path:
@@ -193,22 +185,6 @@ def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[
                     digest.update(f"{inside}\0{content}\0".encode())
         found[subject_folder(subject)] = digest.hexdigest()[:16]
     return found
-
-
-def peak_memory_mb() -> float:
-    """Largest memory of this process or of one of its finished children so far, MB."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return max(resource.getrusage(one).ru_maxrss for one in who) * unit / 1e6
-
-
-def git_revision() -> str | None:
-    """Commit of the checkout that eeglib runs from, ``-dirty`` if edited; None if installed."""
-    checkout = Path(eeglib.__file__).parent.parent
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    if not (checkout / ".git").exists() or not shutil.which("git"):
-        return None
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True).stdout.strip()
 
 
 def plain(value: Any) -> Any:
@@ -249,21 +225,15 @@ class Chapter:
         subject = self.subject if subject is None else subject
         folders = [chapter_folder(self.run_dir, chapter, s) for s in {subject, None}]
         path = next((f / name for f in folders if (f / name).exists()), None)
+        command = f"eeglib run --profile {self.profile.name} --run-dir {self.run_dir} "
+        command += f"--only {chapter[:2]}" + (f" --subjects {subject}" if subject else "")
         if path is None:
-            whose = "" if subject is None else f" --subjects {subject}"
-            raise ResultsError(
-                f"{name} of chapter {chapter} is not in {self.run_dir}. Run that chapter first: "
-                f"eeglib run --profile {self.profile.name} --run-dir {self.run_dir} "
-                f"--only {chapter[:2]}{whose}"
-            )
+            raise ResultsError(f"No {name} of chapter {chapter}. Run it first: {command}")
         # Interactive readers may look at a chapter that has not finished: nothing to compare then.
-        if (path.parent / METRICS).exists() and path.is_file():
-            known = load_metrics(path.parent).outputs.get(name)
-            if known is not None and known.sha256 != sha256_of(path):
-                raise ResultsError(
-                    f"{path} is not the file that chapter {chapter} wrote: it is damaged or was "
-                    f"edited. Delete it and run the chapter again (--only {chapter[:2]})."
-                )
+        done = (path.parent / METRICS).exists() and path.is_file()
+        expected = load_metrics(path.parent).outputs.get(name) if done else None
+        if expected and expected.sha256 != sha256_of(path):
+            raise ResultsError(f"{path} is damaged or was edited. Delete it and run: {command}")
         return path
 
     def output(self, name: str) -> Path:
@@ -305,15 +275,13 @@ class Chapter:
                 f"probabilities of {method} must be finite and of shape {expected}, got shape "
                 f"{probabilities.shape}."
             )
-        columns = {
-            f"trial_{name}": np.asarray(metadata[name], dtype=kind)
-            for name in METADATA
-            for kind in [str if name in ("image", "class_name") else np.int64]
-        }
+        arrays = {"probabilities": probabilities, "class_names": np.asarray(class_names, str)}
+        for name in METADATA:
+            kind = str if name in ("image", "class_name") else np.int64
+            arrays[f"trial_{name}"] = np.asarray(metadata[name], dtype=kind)
         path = self.output(f"predictions-{method}.npz")
         with replacing(path) as temporary, open(temporary, "wb") as file:
-            names = np.asarray(class_names, dtype=str)
-            np.savez_compressed(file, probabilities=probabilities, class_names=names, **columns)
+            np.savez_compressed(file, **arrays)
         return path
 
     def split(self, trials: pandas.DataFrame) -> Split:
@@ -324,16 +292,13 @@ class Chapter:
         """
         settings, dataset = self.profile.split, self.dataset
         if not settings.published:
-            shares = settings.model_dump(exclude={"published"})
-            return split_by_image(
-                trials, **shares, seed=self.profile.seed, stimuli=dataset.stimuli()
-            )
+            how = settings.model_dump(exclude={"published"}) | {"seed": self.profile.seed}
+            return split_by_image(trials, **how, stimuli=dataset.stimuli())
         parts = dataset.published_split(trials)
         if parts is None:
             raise SplitError(
-                f"split.published is true, but data set {self.profile.dataset.name!r} has no parts "
-                "of its authors, or their file is not in the data's folder. Set split.published to "
-                "false, or get the file: `eeglib download` says where."
+                f"split.published is true, but data set {self.profile.dataset.name!r} has none, or "
+                "its file is missing. Set it to false, or get the file: `eeglib download` says how."
             )
         split = Split(**parts)
         check_disjoint(split, trials)
@@ -341,18 +306,15 @@ class Chapter:
 
     def subjects_with(self, chapter: str) -> list[int]:
         """Subjects of the profile for whom a chapter has finished; the others failed or wait."""
-        return [
-            subject
-            for subject in self.profile.dataset.subjects
-            if (chapter_folder(self.run_dir, chapter, subject) / METRICS).is_file()
-        ]
+        folders = {
+            s: chapter_folder(self.run_dir, chapter, s) for s in self.profile.dataset.subjects
+        }
+        return [subject for subject, folder in folders.items() if (folder / METRICS).is_file()]
 
     def results(self, chapter: str) -> dict[int, Metrics]:
         """``metrics.json`` of a chapter, by subject, of those who have finished it."""
-        return {
-            subject: load_metrics(chapter_folder(self.run_dir, chapter, subject))
-            for subject in self.subjects_with(chapter)
-        }
+        subjects = self.subjects_with(chapter)
+        return {s: load_metrics(chapter_folder(self.run_dir, chapter, s)) for s in subjects}
 
     def finish(
         self, scores: pandas.DataFrame | None = None, facts: dict[str, Any] | None = None
@@ -362,24 +324,29 @@ class Chapter:
         The table ``scores`` has one row per score and at least the columns metric, value, chance,
         n, low, high; ``facts`` are numbers, strings, lists or dicts of them, by name.
         """
-        files = [n for n in sorted(self._outputs) if not n.startswith(f"{FIGURES}/")]
-        paths = {name: self.folder / name for name in files}
-        metrics = Metrics(
-            chapter=self.name,
-            subject=self.subject,
-            scores=[] if scores is None else plain(scores.to_dict("records")),
-            facts=plain(facts or {}),
-            outputs={
-                name: OutputFile(bytes=path.stat().st_size, sha256=sha256_of(path))
-                for name, path in paths.items()
-            },
-        )
+        outputs = {}
+        for name in sorted(self._outputs):
+            if not name.startswith(f"{FIGURES}/"):
+                path = self.folder / name
+                outputs[name] = OutputFile(bytes=path.stat().st_size, sha256=sha256_of(path))
+        rows = [] if scores is None else plain(scores.to_dict("records"))
+        about = {"chapter": self.name, "subject": self.subject}
+        metrics = Metrics(**about, scores=rows, facts=plain(facts or {}), outputs=outputs)
         write_text(self.folder / PROVENANCE, json.dumps(self._provenance(), indent=1) + "\n")
         write_text(self.folder / METRICS, metrics.model_dump_json(indent=1) + "\n")
         return metrics
 
     def _provenance(self) -> dict[str, Any]:
         """How the results came about."""
+        checkout, revision = Path(eeglib.__file__).parent.parent, None
+        if (checkout / ".git").exists() and shutil.which("git"):
+            command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+            done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+            revision = done.stdout.strip()
+        # Of this process or of one of its finished children.
+        who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        peak = max(resource.getrusage(one).ru_maxrss for one in who)
+        peak *= 1 if sys.platform == "darwin" else 1024
         # A chapter that never imported torch should not pay seconds for the question.
         torch = sys.modules.get("torch")
         gpu = torch.cuda if torch and torch.cuda.is_initialized() else None
@@ -387,7 +354,7 @@ class Chapter:
         subjects = profile.dataset.subjects if self.name == DATA_CHAPTER else own
         return {
             "eeglib": eeglib.__version__,
-            "git_revision": git_revision(),
+            "git_revision": revision,
             "python": platform.python_version(),
             "platform": platform.platform(),
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -396,7 +363,7 @@ class Chapter:
             "dataset": data_fingerprints(self.dataset, [None, *subjects]),
             "device": gpu.get_device_name() if gpu else "cpu",
             "seconds": round(time.perf_counter() - self._started, 3),
-            "peak_memory_mb": round(peak_memory_mb(), 1),
+            "peak_memory_mb": round(peak / 1e6, 1),
             "peak_gpu_memory_mb": round(gpu.max_memory_allocated() / 1e6) if gpu else None,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -22,9 +22,7 @@ def _option(help: str, **settings: Any) -> Any:
     return typer.Option(help=help, **settings)
 
 
-ProfileOption = Annotated[
-    str, _option("What to run on what: a shipped profile (see `eeglib profiles`) or a .yml.")
-]
+ProfileOption = Annotated[str, _option("A shipped profile (see `eeglib profiles`) or a .yml.")]
 SubjectsOption = Annotated[str, _option("Subjects: all, 3, 1-4 or 1,3,7-9.")]
 RunDirOption = Annotated[Path | None, _option("Folder of the results; else runs/<profile>.")]
 JobsOption = Annotated[int, _option("Chapters that run at the same time.", min=1)]
@@ -32,16 +30,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.max_epochs=5."),
 ]
-GpusOption = Annotated[
-    int | None, _option("GPUs to use, one for each chapter that can; all if left out.", min=0)
-]
+GpusOption = Annotated[int | None, _option("GPUs to use; all if left out.", min=0)]
 ShareOption = Annotated[int, _option("Chapters that may share one GPU and its memory.", min=1)]
-ExecutorOption = Annotated[
-    Literal["local", "slurm"], _option("Run here, or submit every chapter to a cluster's Slurm.")
-]
-OnlyOption = Annotated[
-    str | None, _option("Chapters to run, with what they need: 05 or 05,06. All if left out.")
-]
+ExecutorOption = Annotated[Literal["local", "slurm"], _option("Run here, or on a cluster's Slurm.")]
+OnlyOption = Annotated[str | None, _option("Chapters to run, with what they need: 05 or 05,06.")]
 KeepOption = Annotated[bool, typer.Option("--keep-going", help="If one fails, others go on.")]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Run even if nothing has changed.")]
@@ -90,9 +82,7 @@ def run_command(
 
 @app.command("status")
 def status_command(
-    profile: Annotated[
-        str | None, _option("Profile; if left out, that of the run's folder, or demo.")
-    ] = None,
+    profile: Annotated[str | None, _option("Profile; else that of the run, or demo.")] = None,
     subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
     settings: SetOption = None,
@@ -109,8 +99,7 @@ def status_command(
     own = run_dir / "profile.yml" if run_dir and not profile else None
     loaded = _load(str(own) if own and own.is_file() else profile or "demo", settings)
     request = _request(loaded, run_dir, subjects)
-    typer.echo(f"{request.run_dir}\n")
-    typer.echo(describe_status(read_status(request)))
+    typer.echo(f"{request.run_dir}\n\n{describe_status(read_status(request))}")
 
 
 @app.command("audit")
@@ -129,18 +118,17 @@ def audit_command(
     audit_card.md in the run's folder.
     """
     from eeglib.audit.card import read_cards, report
-    from eeglib.chapter import METRICS, chapter_folder, load_metrics
+    from eeglib.chapter import open_chapter
     from eeglib.workflow.stages import select_stages
 
-    chapter = "08_audit_confounds"
-    how = {"only": select_stages([chapter]), "jobs": jobs, "keep_going": True}
+    name = "08_audit_confounds"
+    how = {"only": select_stages([name]), "jobs": jobs, "keep_going": True}
     request = _request(_load(profile, settings), run_dir, subjects, **how)
     failures = _run(request)
-    folders = {s: chapter_folder(request.run_dir, chapter, s) for s in request.subjects}
-    done = {s: folder for s, folder in folders.items() if (folder / METRICS).is_file()}
-    facts = {s: load_metrics(folder).facts["audit"] for s, folder in done.items()}
-    files = {s: folder / "audit_trials.npz" for s, folder in done.items()}
-    text = report(read_cards(facts, files))
+    chapter = open_chapter("09_summarize_group", request.profile, request.run_dir)
+    done = {s: found for s, found in chapter.results(name).items() if s in request.subjects}
+    files = {s: chapter.input(name, "audit_trials.npz", s) for s in done}
+    text = report(read_cards({s: found.facts["audit"] for s, found in done.items()}, files))
     place = request.run_dir / "audit_card.md"
     place.write_text(text, encoding="utf-8")
     typer.echo(f"\n{text}\n{place}")
@@ -197,10 +185,7 @@ def simulate_command(
     loaded = _load(profile, [f"dataset.options.{setting}" for setting in settings or []])
     dataset = open_dataset(loaded.dataset, folder)
     if not dataset.simulated:
-        raise DatasetError(
-            f"Profile {loaded.name!r} is for data set {loaded.dataset.name!r}, which is not "
-            "simulated. Choose a profile that is, such as demo."
-        )
+        raise DatasetError(f"The data of profile {loaded.name!r} are not simulated. Choose demo.")
     chosen = parse_subjects(subjects, loaded.dataset.subjects)
     typer.echo(simulated.simulate(folder, dataset.options, tuple(chosen)))
 
@@ -208,9 +193,7 @@ def simulate_command(
 @app.command("download")
 def download_command(
     name: Annotated[str, typer.Argument(help="eeg_imagenet, randomized_trials or things_eeg2.")],
-    folder: Annotated[
-        Path | None, typer.Argument(help="Where to keep it; else data/<name>.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Place; else data/<name>.")] = None,
     subjects: SubjectsOption = "all",
     timeout: Annotated[float, _option("Seconds without a byte until it is given up.", min=1)] = 30,
 ) -> None:
@@ -237,9 +220,9 @@ def download_command(
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         paths = fetch(name, folder, chosen, timeout)
-    for line in [*paths, *(note.message for note in notes)]:
+    following = f"Next: eeglib run --profile {name} --set dataset.root={folder}"
+    for line in [*paths, *(note.message for note in notes), following]:
         typer.echo(line)
-    typer.echo(f"Next: eeglib run --profile {name} --set dataset.root={folder}")
 
 
 @app.command("profiles")
@@ -309,7 +292,3 @@ def _load(profile: str, settings: list[str] | None) -> Any:
                 f"--set takes KEY=VALUE, such as training.max_epochs=5, got {setting!r}."
             )
     return load_profile(profile, overrides)
-
-
-if __name__ == "__main__":
-    main()

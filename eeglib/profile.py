@@ -9,32 +9,20 @@ silently ignored costs a night of computing.
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
-from pydantic import field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 ControlName = Literal["clock", "signals", "pictures", "comparisons", "share"]
-MethodName = Literal[
-    "lr_power",
-    "lr_windowed",
-    "lr_windowed_pca",
-    "cebra_knn",
-    "lstm",
-    "conv1d",
-    "distillation_eeg",
-    "distillation_wavelet",
-    "cnn_stft",
-    "distillation_stft",
-    "kernel_decoder",
-]
+SHIPPED = Path(__file__).parent / "profiles"
+METHODS = Path(__file__).parent / "decoding" / "methods.csv"
+METHOD_NAMES = tuple(line.partition(",")[0] for line in METHODS.read_text().splitlines()[1:])
 
 
 class ProfileError(ValueError):
@@ -67,9 +55,9 @@ class FilteringSettings(Settings):
 
     @field_validator("notch", "band", "epoch")
     @classmethod
-    def _bounds_ascend(cls, bounds: tuple[float, float] | None, info: ValidationInfo) -> Any:
+    def _bounds_ascend(cls, bounds: tuple[float, float] | None) -> Any:
         if bounds is not None and bounds[0] >= bounds[1]:
-            raise ValueError(f"{info.field_name} must ascend")
+            raise ValueError("the two must ascend")
         return bounds
 
 
@@ -132,7 +120,7 @@ class TeacherStudySettings(Settings):
 class BaselineSettings(Settings):
     """Chapter 6: the methods of the table, `eeglib.decoding.methods.METHODS`; the paper's ten."""
 
-    methods: tuple[MethodName, ...] = Field(get_args(MethodName)[:10], min_length=1)  # in order
+    methods: tuple[Literal[METHOD_NAMES], ...] = Field(METHOD_NAMES[:10], min_length=1)  # in order
 
 
 class ReconstructionSettings(Settings):
@@ -214,26 +202,23 @@ class Profile(Settings):
 
 def shipped_profiles() -> list[str]:
     """Names of the profiles that come with the package."""
-    return sorted(p.name[:-4] for p in _shipped().iterdir() if p.name.endswith(".yml"))
+    return sorted(path.stem for path in SHIPPED.glob("*.yml"))
 
 
 def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) -> Profile:
-    """Read and check a profile.
+    """Read and check a profile: a shipped one by name (``demo``), or a YAML file by path.
 
-    Parameters
-    ----------
-    source : str | Path
-        Name of a shipped profile (``demo``) or path of a YAML file.
-    overrides : dict | None
-        Values that win over the file's, by dotted key: ``{"training.max_epochs": 5}``. A relative
-        ``dataset.root`` among them counts from the current folder, in the file from the file's.
-
-    Raises
-    ------
-    ProfileError
-        If the profile does not exist, is not YAML, or has an unknown key or a wrong value.
+    Values of ``overrides`` win over the file's, by dotted key: ``{"training.max_epochs": 5}``. A
+    relative ``dataset.root`` among them counts from the current folder, in the file from the
+    file's. Raises ProfileError, which names every key that is unknown and value that is wrong.
     """
-    path = _find(source)
+    path, named = Path(source), str(source).endswith((".yml", ".yaml"))
+    path = path if named else SHIPPED / f"{source}.yml"
+    if not path.is_file():
+        raise ProfileError(
+            f"No profile {'file' if named else 'named'} {str(source)!r}. Shipped profiles: "
+            f"{', '.join(shipped_profiles())}; or give the path of a .yml file that exists."
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -242,7 +227,12 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
         raise ProfileError(f"{path} must hold keys and values such as 'name: demo'.")
     content.setdefault("name", path.stem)
     for key, value in (overrides or {}).items():
-        _set(content, key, value)
+        section, (*names, last) = content, key.split(".")
+        for name in names:
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise ProfileError(f"{key} cannot be set: {name} is a value, not a section.")
+        section[last] = value
     try:
         profile = Profile(**content)
     except ValidationError as error:
@@ -255,48 +245,15 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
     return profile
 
 
-def _shipped() -> Path:
-    return Path(str(resources.files("eeglib") / "profiles"))
-
-
-def _find(source: str | Path) -> Path:
-    path = Path(source)
-    if path.suffix in (".yml", ".yaml"):
-        if path.is_file():
-            return path
-        raise ProfileError(f"No profile file {path}. Give the path of a YAML file that exists.")
-    shipped = _shipped() / f"{source}.yml"
-    if shipped.is_file():
-        return shipped
-    raise ProfileError(
-        f"No profile named {str(source)!r}. Shipped profiles: {', '.join(shipped_profiles())}; "
-        "or give the path of a .yml file."
-    )
-
-
-def _set(content: dict, dotted: str, value: Any) -> None:
-    *sections, last = dotted.split(".")
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise ProfileError(f"{dotted} cannot be set: {section} is a value, not a section.")
-    content[last] = value
-
-
 def _explain(error: ValidationError, path: Path) -> str:
     lines = [f"{path.name} is not a valid profile:"]
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "profile"
         text = f"{item['msg']}, got {item.get('input')!r}"
         if item["type"] == "extra_forbidden":
-            text = f"unknown key; allowed here: {', '.join(_fields_of(item['loc'][:-1]))}"
+            section = item["loc"][0] if len(item["loc"]) > 1 else None
+            model = Profile.model_fields[section].annotation if section else Profile
+            model = ChapterResources if section == "resources" else model
+            text = f"unknown key; allowed here: {', '.join(sorted(model.model_fields))}"
         lines.append(f"  {key}: {text}")
     return "\n".join(lines)
-
-
-def _fields_of(location: tuple) -> list[str]:
-    model: Any = Profile
-    for part in location:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = ChapterResources if field is None else field.annotation
-    return sorted(getattr(model, "model_fields", {}))

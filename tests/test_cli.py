@@ -112,7 +112,7 @@ def test_results_go_to_a_folder_named_like_the_profile(requests, tmp_path, monke
     ("arguments", "message"),
     [
         (["run", "--profile", "nothing"], "No profile named 'nothing'. Shipped profiles:"),
-        (["run", "--profile", "missing.yml"], "No profile file missing.yml"),
+        (["run", "--profile", "missing.yml"], "No profile file 'missing.yml'"),
         (["run", "--subjects", "7"], "has the subjects 1, 2; 7 is not one of them"),
         (["run", "--subjects", "x"], "--subjects takes all, 3, 1-4 or 1,3,7-9"),
         (["run", "--set", "training.max_epoch=5"], "training.max_epoch: unknown key"),

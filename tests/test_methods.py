@@ -1,7 +1,5 @@
 """Every method learns what can be learned, nothing from test trials, and follows its settings."""
 
-from typing import get_args
-
 import numpy as np
 import pytest
 from leaks import assert_test_trials_teach_nothing
@@ -12,7 +10,7 @@ from eeglib import evaluation, timefrequency
 from eeglib.decoding import methods, networks
 from eeglib.decoding.methods import METHODS, fit_predict, power_features, window_features
 from eeglib.decoding.splits import Split
-from eeglib.profile import BaselineSettings, MethodName, ProfileError, load_profile
+from eeglib.profile import METHOD_NAMES, BaselineSettings, ProfileError, load_profile
 
 N_CLASSES, N_TRIALS, SFREQ = 3, 120, 250.0
 LABELS = np.arange(N_TRIALS) % N_CLASSES
@@ -131,7 +129,7 @@ def test_a_class_without_training_trials_gets_nothing():
 
 def test_the_table_has_the_papers_methods_in_its_order_and_the_profile_knows_them():
     beyond = [name for name in METHODS if "(not in the paper)" in METHODS[name].title]
-    assert list(METHODS) == [*evaluation.TABLE_1.index, *beyond] == list(get_args(MethodName))
+    assert list(METHODS) == [*evaluation.TABLE_1.index, *beyond] == list(METHOD_NAMES)
     assert list(BaselineSettings().methods) == list(evaluation.TABLE_1.index)
     assert [n for n, method in METHODS.items() if method.needs_teacher] == [
         "cebra_knn",

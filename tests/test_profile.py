@@ -68,7 +68,7 @@ def test_a_relative_root_counts_from_the_file(tmp_path):
         ("training: {seeds: []}", r"training\.seeds"),
         ("training: {device: gpu}", r"training\.device.*got 'gpu'"),
         ("training: 3", "training"),
-        ("filtering: {band: [70, 14]}", "band.*must ascend"),
+        ("filtering: {band: [70, 14]}", r"filtering\.band.*must ascend"),
         ("filtering: {notch: [50]}", r"filtering\.notch"),
         ("filtering: {band: [0, 14]}", r"filtering\.band"),
         ("split: {training: 0.5}", "sum"),

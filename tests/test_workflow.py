@@ -15,7 +15,7 @@ from tiny_project import STAGES, edit_cell, tiny_profile, tiny_request, write_no
 
 from eeglib.chapter import METRICS, load_metrics
 from eeglib.workflow import dependencies, processes, stages
-from eeglib.workflow.dependencies import check_notebook
+from eeglib.workflow.dependencies import read_notebook
 from eeglib.workflow.processes import only_run_in
 from eeglib.workflow.run import make_plan, run, stale_jobs
 from eeglib.workflow.stages import Job, WorkflowError, parse_subjects, select_stages, site_folder
@@ -253,7 +253,7 @@ def test_a_broken_or_missing_notebook_is_refused(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(WorkflowError, match=r"02_filter_signals\.ipynb"):
-        check_notebook(path)
+        read_notebook(path)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_every_notebook_of_the_book_is_a_stage_after_those_that_it_needs():
     for stage in stages.STAGES:
         assert set(stage.needs) <= seen
         seen.add(stage.name)
-        assert check_notebook(NOTEBOOKS / f"{stage.name}.ipynb")
+        assert read_notebook(NOTEBOOKS / f"{stage.name}.ipynb")
         text = (NOTEBOOKS / f"{stage.name}.ipynb").read_text(encoding="utf-8")
         inputs = {name for name in seen if f'chapter.input(\\"{name}' in text}
         assert inputs <= set(stage.needs)

@@ -49,12 +49,8 @@ def build_book(run_dir: str | Path, site: Path | None = None, stages: Stages = S
     """Build the HTML book of a run; returns its ``index.html``.
 
     The folder ``site`` has ``_config.yml``, ``_toc.yml``, ``book`` and ``notebooks``; it is the
-    project's own where left out.
-
-    Raises
-    ------
-    BookError
-        If nothing has run, if a page has error output or a warning in it, or the builder warns.
+    project's own where left out. Raises BookError if nothing has run, if a page has error output
+    or a warning in it, or the builder warns.
     """
     run_dir = Path(run_dir).resolve()
     if not (run_dir / "profile.yml").is_file():
@@ -80,9 +76,17 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(site / "book", staging / "book")
     shutil.copy(site / "_config.yml", staging)
-    _copy_mathjax(staging / "_static" / "mathjax")
+    # MathJax with its fonts, so that formulas show without a network.
+    mathjax, fonts = (
+        Path(str(files("mathjax"))) / "static" / "mathjax",
+        "output/chtml/fonts/woff-v2",
+    )
+    shutil.copytree(mathjax / "es5" / fonts, staging / "_static" / "mathjax" / fonts)
+    for file in ("es5/tex-chtml-full.js", "LICENSE"):
+        shutil.copy(mathjax / file, staging / "_static" / "mathjax")
     sources = {s.name: read_notebook(site / "notebooks" / f"{s.name}.ipynb") for s in stages}
-    titles = {name: title_of(source) for name, source in sources.items()}
+    # Each begins with its title.
+    titles = {n: s.cells[0].source.partition("\n")[0].strip("# ") for n, s in sources.items()}
     everybody = profile.dataset.subjects
     statuses = read_status(Request(profile, run_dir, everybody, site / "notebooks", stages))
     subjects = [s for s in everybody if (run_dir / subject_folder(s)).is_dir()] or everybody[:1]
@@ -102,7 +106,7 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
         section: dict[str, Any] = {"file": f"{folder}/index"}
         for result in own:
             if result.state != "not yet":
-                page = subject_page(sources[result.job.chapter], result)
+                page = subject_page(sources[result.job.chapter], result, titles)
                 _write(staging / "subjects" / f"{result.job}.ipynb", page)
                 section.setdefault("sections", []).append({"file": f"subjects/{result.job}"})
         index.setdefault("sections", []).append(section)
@@ -116,15 +120,12 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     _write(staging / "subjects" / "index.md", f"# All subjects\n\n{table}\n\n{stale}\n")
     _write(staging / "execution_times.md", execution_times(results, titles))
     toc = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))
-    part = {"caption": "This run", "chapters": [index, {"file": "execution_times"}]}
-    toc["parts"].insert(1, part)
+    chapters = [index, {"file": "execution_times"}]
+    toc["parts"].insert(1, {"caption": "This run", "chapters": chapters})
     _write(staging / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
-    faults = _output_faults(staging)
-    if faults:
-        raise BookError(
-            "Cells show warnings or errors. Mend the causes and run the chapters again.\n"
-            + "\n".join(faults)
-        )
+    if faults := _output_faults(staging):
+        text = "Cells show warnings or errors. Mend the causes and run the chapters again."
+        raise BookError("\n".join([text, *faults]))
     return staging
 
 
@@ -154,15 +155,6 @@ def _output_faults(pages_folder: Path) -> list[str]:
     return faults
 
 
-def _copy_mathjax(folder: Path) -> None:
-    """Copy MathJax with its fonts, so that formulas show without a network."""
-    source = Path(str(files("mathjax"))) / "static" / "mathjax" / "es5"
-    fonts = Path("output") / "chtml" / "fonts" / "woff-v2"
-    shutil.copytree(source / fonts, folder / fonts)
-    shutil.copy(source / "tex-chtml-full.js", folder)
-    shutil.copy(source.parent / "LICENSE", folder)
-
-
 def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
     """Put the outputs of the executed notebook into the chapter's current text.
 
@@ -179,14 +171,11 @@ def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
             note = note or _box("warning", "Edited since", "The chapter's code has changed since.")
         targets = [cell for cell in page.cells if cell.cell_type == "code"]
         # The note at the top tells the failure; the page itself stays free of error output.
-        broken = ("error", "stderr") if result.failure else ()
+        broken = {"error", "stderr"} if result.failure else set()
         for target, cell in zip(targets, executed, strict=True):
             target.execution_count = cell.execution_count
-            target.outputs = [
-                output
-                for output in cell.outputs
-                if output.output_type not in broken and output.get("name") not in broken
-            ]
+            outputs = [o for o in cell.outputs if not broken & {o.output_type, o.get("name")}]
+            target.outputs = outputs
     if note:
         page.cells.insert(1, new_markdown_cell(note))
     page.metadata = NotebookNode(
@@ -196,12 +185,12 @@ def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
     return page
 
 
-def subject_page(source: NotebookNode, result: Result) -> NotebookNode:
+def subject_page(source: NotebookNode, result: Result, titles: dict[str, str]) -> NotebookNode:
     """Make a subject's page of a chapter: headings and outputs; the text stands in the chapter."""
     chapter = result.job.chapter
     page = chapter_page(source, result)
     intro = (
-        f"# {title_of(source)}: subject {result.job.subject}\n\n"
+        f"# {titles[chapter]}: subject {result.job.subject}\n\n"
         f"What was done and how to read it: {{doc}}`/notebooks/{chapter}`.\n\n{_note(result)}"
     )
     cells, heading = [new_markdown_cell(intro)], None
@@ -250,19 +239,13 @@ def execution_times(results: Sequence[Result], titles: dict[str, str]) -> str:
             memory = max(cost["peak_memory_mb"] for cost in costs)
             row = {"chapter": title, "n": len(costs), "device": costs[0]["device"]}
             row |= {"median, s": median(seconds), "longest, s": max(seconds)}
-            rows.append({**row, "most memory, MB": memory})
+            rows.append(row | {"most memory, MB": memory})
     return (
         "# Execution times\n\n"
         f"All chapters together took {total:.0f} s, one after the other, each from its first call "
         "to its last. How long each subject took stands on the subject's own page.\n\n"
         f"{_table(rows, '.1f')}\n"
     )
-
-
-def title_of(source: NotebookNode) -> str:
-    """First heading of a notebook."""
-    text = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
-    return re.search(r"^# (.+)", text, re.MULTILINE)[1].strip()
 
 
 def _table(rows: list[dict], form: str) -> str:
@@ -272,16 +255,12 @@ def _table(rows: list[dict], form: str) -> str:
 def _note(result: Result) -> str:
     """Markdown box that says that a chapter failed or has not run; empty if it is done."""
     whose = "" if result.job.subject is None else f" for subject {result.job.subject}"
-    if result.failure is not None:
-        failure = result.failure
-        text = f"{failure.error}: {failure.message}\n\n{failure.traceback}".rstrip()
-        where = f"Cell In [{failure.cell}], line {failure.line}.\n\n" if failure.cell else ""
-        return _box(
-            "error",
-            f"This chapter failed{whose}",
-            f"{where}The executed notebook is kept in the run's folder as "
-            f"`{result.job}/{NOTEBOOK}`.\n\n`````text\n{text}\n`````",
-        )
+    if (failure := result.failure) is not None:
+        text = f"Cell In [{failure.cell}], line {failure.line}.\n\n" if failure.cell else ""
+        text += f"The executed notebook is in the run's folder: `{result.job}/{NOTEBOOK}`."
+        cause = f"{failure.error}: {failure.message}\n\n{failure.traceback}".rstrip()
+        text += f"\n\n`````text\n{cause}\n`````"
+        return _box("error", f"This chapter failed{whose}", text)
     if result.metrics is None:
         return _box("warning", f"This chapter has not run{whose}", "Run it with `eeglib run`.")
     return ""

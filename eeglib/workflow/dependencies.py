@@ -29,7 +29,7 @@ def dependencies(notebook: Path, profile: Profile) -> list[str]:
     eeglib that it imports, directly or through others, and those of `eeglib.plotting` whose
     functions it calls.
     """
-    sources = code_cells(check_notebook(notebook))
+    sources = code_cells(read_notebook(notebook))
     code = "\n".join(sources)
     try:
         tree = ast.parse(code)
@@ -57,21 +57,16 @@ def dependencies(notebook: Path, profile: Profile) -> list[str]:
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """Read a notebook of format 4."""
+    """Read a notebook of format 4, and check that it takes the parameters that a run passes."""
     try:
-        return nbformat.read(path, as_version=4)
+        notebook = nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds for broken files
         raise WorkflowError(f"{path} is no notebook that can be read: {error}") from None
-
-
-def check_notebook(path: Path) -> nbformat.NotebookNode:
-    """Read a notebook and check that it takes the parameters that a run passes."""
-    notebook = read_notebook(path)
-    cells = [c for c in notebook.cells if c.cell_type == "code" and "parameters" in tags_of(c)]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
-        raise WorkflowError(
-            f"{path} has {len(cells)} code cells tagged 'parameters'; it needs exactly one."
-        )
+        text = f"{path} has {len(cells)} code cells tagged 'parameters'; it needs exactly one."
+        raise WorkflowError(text)
     missing = [p for p in PARAMETERS if not re.search(rf"^{p} = ", cells[0].source, re.MULTILINE)]
     if missing:
         raise WorkflowError(
@@ -81,14 +76,10 @@ def check_notebook(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def tags_of(cell: nbformat.NotebookNode) -> list[str]:
-    """Tags of a cell."""
-    return cell.metadata.get("tags", [])
-
-
 def is_from_papermill(cell: nbformat.NotebookNode) -> bool:
     """Whether papermill put the cell in: the parameters passed, or the mark of an error."""
-    return any(t == "injected-parameters" or t.startswith("papermill-") for t in tags_of(cell))
+    tags = cell.metadata.get("tags", [])
+    return any(tag.startswith(("injected-parameters", "papermill-")) for tag in tags)
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[str]:

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -30,9 +31,8 @@ def choose_gpus(wanted: int | None) -> list[str]:
     devices = visible_gpus() if wanted != 0 else []
     if wanted is not None and wanted > len(devices):
         raise WorkflowError(
-            f"--gpus {wanted}, but this machine shows {len(devices)} GPUs (nvidia-smi, "
-            f"{VISIBLE}). Ask for {len(devices)}, leave --gpus out to use what there is, or set "
-            f"{VISIBLE}=0,1,... if they are there."
+            f"--gpus {wanted}, but this machine shows {len(devices)} GPUs. Leave --gpus out to use "
+            f"what there is, or set {VISIBLE}=0,1,... if they are there."
         )
     return devices[:wanted]
 
@@ -42,8 +42,7 @@ def visible_gpus() -> list[str]:
     if VISIBLE in os.environ:
         devices = [device.strip() for device in os.environ[VISIBLE].split(",")]
         # CUDA ignores whatever stands behind the first entry that is no device.
-        bad = next((i for i, d in enumerate(devices) if d in ("", "-1")), len(devices))
-        return devices[:bad]
+        return list(takewhile(lambda device: device not in ("", "-1"), devices))
     try:
         command = ["nvidia-smi", "--list-gpus"]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

@@ -1,13 +1,12 @@
 """One chapter for one subject: what Snakemake starts, around papermill.
 
-Run as ``python -m eeglib.workflow.job plan.json sub-01/05_distill_student/metrics.json`` in the
-run's folder. The executed notebook stays where it is whatever happens; ``failure.json`` beside it
-says in which cell and line it stopped.
+Run as ``python -m eeglib.workflow.job sub-01/05_distill_student/metrics.json 2``, with two threads,
+in the run's folder, where ``plan.json`` lies. The executed notebook stays where it is whatever
+happens; ``failure.json`` beside it says in which cell and line it stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -71,20 +70,12 @@ def load_failure(folder: Path) -> Failure | None:
 
 
 def main() -> int:
-    """Run the job that the command line names; 0 if the chapter finished."""
-    parser = argparse.ArgumentParser(description="Execute one chapter of a planned run.")
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("metrics", type=Path, help="the file that it makes, in the run's folder")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    """Execute the chapter that the command line names, say how it went; 0 if it finished."""
+    metrics, threads = sys.argv[1:]
     end_with(os.getppid())
     # Before anything loads a numerical library.
-    os.environ.update({f"{name}_NUM_THREADS": str(options.threads) for name in LIBRARIES})
-    return run_job(options.metrics.parent, json.loads(options.plan.read_text(encoding="utf-8")))
-
-
-def run_job(folder: Path, plan: dict) -> int:
-    """Execute the chapter whose folder this is, and say how it went."""
+    os.environ.update({f"{name}_NUM_THREADS": threads for name in LIBRARIES})
+    folder, plan = Path(metrics).parent, json.loads(Path("plan.json").read_text(encoding="utf-8"))
     stage = next(stage for stage in plan["stages"] if stage["name"] == folder.name)
     folder.mkdir(parents=True, exist_ok=True)
     # A method that is left out now must not leave its predictions; the data of chapter 1 stay.

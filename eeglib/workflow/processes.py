@@ -31,8 +31,7 @@ def only_run_in(run_dir: Path) -> Iterator[int]:
         while (held := _try(lock)) is False:
             if time.monotonic() > until:
                 raise WorkflowError(
-                    f"Another eeglib run works in {run_dir}. Wait for it, or put this one "
-                    "elsewhere with --run-dir."
+                    f"Another eeglib run works in {run_dir}. Wait, or choose another --run-dir."
                 )
             time.sleep(0.2)
         if held:

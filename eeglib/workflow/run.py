@@ -41,10 +41,7 @@ from eeglib.workflow.processes import only_run_in
 from eeglib.workflow.slurm import check_slurm, slurm_options
 from eeglib.workflow.stages import PACKAGE, STAGES, Job, Stage, WorkflowError, jobs_of
 
-SNAKEFILE = Path(__file__).with_name("Snakefile")
 LOG = "snakemake.log"
-CLUSTER_THREADS = 2
-"""Cores that a chapter asks a cluster for where the profile does not say."""
 GRACE = {"local": 0, "slurm": 20}
 """Seconds that Snakemake has after an interrupt: to cancel its jobs on a cluster, s."""
 
@@ -88,14 +85,7 @@ class Request:
 
 
 def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
-    """Run what is stale and return what failed.
-
-    Raises
-    ------
-    WorkflowError
-        If another run works in the same folder, if a notebook is not fit to run, if the disk is
-        full, or if Snakemake itself stops.
-    """
+    """Run what is stale and return what failed; WorkflowError if the run itself cannot go on."""
     make_plan(request)  # refuses what is not fit to run before anything is written
     run_dir = request.run_dir
     if request.executor == "slurm":
@@ -112,7 +102,10 @@ def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise WorkflowError(_disk_full(run_dir)) from None
+        raise WorkflowError(
+            f"No space is left on the disk that holds {run_dir}. Free some and run the same "
+            "command again: finished chapters are kept."
+        ) from None
 
 
 def _run(request: Request, lock: int, say: Callable) -> list[Failure]:
@@ -170,8 +163,8 @@ def stale_jobs(request: Request) -> dict[Job, str]:
     """
     with tempfile.TemporaryDirectory() as empty:
         where = request.run_dir if request.run_dir.is_dir() else Path(empty)
-        config = _write_plan(Path(empty), make_plan(request), request.wanted)
-        command = [*_snakemake(config, where), "--dry-run", "--cores", "1"]
+        command = _snakemake(where, Path(empty), make_plan(request), request.wanted)
+        command += ["--dry-run", "--cores", "1"]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(request))
     if done.returncode != 0:
         raise WorkflowError(f"Snakemake stopped:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -202,7 +195,12 @@ def _reasons_to_repeat(request: Request) -> dict[Job, str]:
         except ResultsError:
             found[job] = "its record is incomplete"
             continue
-        damaged = [name for name in outputs if _size(folder / name) != outputs[name].bytes]
+        files = {name: folder / name for name in outputs}
+        damaged = [
+            name
+            for name, path in files.items()
+            if not path.is_file() or path.stat().st_size != outputs[name].bytes
+        ]
         if job.chapter in forced:
             found[job] = "--force"
         elif damaged:
@@ -214,28 +212,19 @@ def _reasons_to_repeat(request: Request) -> dict[Job, str]:
 
 
 def make_plan(request: Request) -> dict:
-    """What Snakemake and the jobs need to know, ready for JSON; checks what would stop them later.
+    """What Snakemake and the jobs need to know, ready for JSON.
 
-    Raises
-    ------
-    WorkflowError, DatasetError
-        If a notebook, the profile or the number of GPUs is not fit to run.
+    Raises WorkflowError or DatasetError where something would stop them later.
     """
     profile, names = request.profile, [stage.name for stage in request.stages]
     unknown = sorted(set(profile.resources) - set(names))
     if unknown:
-        raise WorkflowError(
-            f"resources of profile {profile.name!r} names {', '.join(unknown)}; chapters: "
-            f"{', '.join(names)}."
-        )
+        text = f"resources of profile {profile.name!r} names {', '.join(unknown)}; chapters: "
+        raise WorkflowError(f"{text}{', '.join(names)}.")
     devices = choose_gpus(request.gpus) if request.executor == "local" else []
-    last = [Job(stage.name, None) for stage in request.stages if stage.per_subject][-1:]
-    before = {
-        s
-        for job in last
-        for s in profile.dataset.subjects
-        if (request.run_dir / job._replace(subject=s).metrics).is_file()
-    }
+    own = [stage for stage in request.stages if stage.per_subject]
+    last = [job for stage in own[-1:] for job in jobs_of(stage, profile.dataset.subjects)]
+    before = {job.subject for job in last if (request.run_dir / job.metrics).is_file()}
     return {
         "python": sys.executable,
         "parent": os.getpid(),
@@ -262,7 +251,7 @@ def _plan_stage(stage: Stage, request: Request, devices: int) -> dict:
         # Without a GPU the same chapters run on the processor.
         gpus, threads = min(gpus, devices), max(1, min(cores, wanted.cores or cores))
     else:
-        gpus, threads = 0 if request.gpus == 0 else gpus, wanted.cores or CLUSTER_THREADS
+        gpus, threads = 0 if request.gpus == 0 else gpus, wanted.cores or 2
     depends = dependencies(request.notebooks / f"{stage.name}.ipynb", profile)
     if stage.name == DATA_CHAPTER:
         depends.append(f"the list of subjects: {profile.dataset.subjects}")
@@ -279,9 +268,8 @@ def _data(request: Request) -> dict[str, str]:
 
 def available_cores() -> int:
     """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[Failure]:
@@ -290,7 +278,7 @@ def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[
     plan = make_plan(request)
     for job in jobs:
         (run_dir / str(job) / FAILURE).unlink(missing_ok=True)
-    command = _snakemake(_write_plan(run_dir, plan, jobs), run_dir)
+    command = _snakemake(run_dir, run_dir, plan, jobs)
     command += ["--keep-going"] if request.keep_going else []
     if remote:
         command += slurm_options(run_dir, request.jobs, request.profile.cluster.account)
@@ -325,29 +313,26 @@ def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[
             raise
     failures = [f for job in jobs if (f := load_failure(run_dir / str(job)))]
     if process.returncode != 0 and shutil.disk_usage(run_dir).free < 10e6:
-        raise WorkflowError(_disk_full(run_dir))
+        raise OSError(errno.ENOSPC, "the disk is full")
     if process.returncode != 0 and not failures:
         raise WorkflowError(f"Snakemake stopped ({run_dir / LOG}):\n{text[-2000:]}")
     return failures
 
 
-def _write_plan(folder: Path, plan: dict, jobs: list[Job]) -> Path:
-    write_text(folder / "plan.json", json.dumps({**plan, "targets": [j.metrics for j in jobs]}))
-    return folder / "plan.json"
-
-
-def _snakemake(config: Path, directory: Path) -> list[str]:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
+def _snakemake(directory: Path, folder: Path, plan: dict, jobs: list[Job]) -> list[str]:
+    """Write the plan into a folder; give the command that runs the jobs in the directory."""
+    config = folder / "plan.json"
+    write_text(config, json.dumps({**plan, "targets": [job.metrics for job in jobs]}))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", f"{PACKAGE}/workflow/Snakefile"]
     command += ["--directory", str(directory), "--configfile", str(config)]
     return [*command, "--scheduler", "greedy", "--nocolor", "--rerun-incomplete"]
 
 
 def _environment(request: Request, devices: Sequence[str] = ()) -> dict[str, str]:
     """Environment of Snakemake and the jobs: this eeglib, this kernel, nothing from the home."""
-    environment = dict(os.environ)
-    path = [str(PACKAGE.parent), environment.get("PYTHONPATH", "")]
+    path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     jupyter = request.run_dir / ".jupyter"
-    environment |= {
+    environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
@@ -369,14 +354,3 @@ def _environment(request: Request, devices: Sequence[str] = ()) -> dict[str, str
         scratch.mkdir(exist_ok=True)
         environment |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), str(scratch))
     return environment
-
-
-def _disk_full(run_dir: Path) -> str:
-    return (
-        f"No space is left on the disk that holds {run_dir}. Free some and run the same "
-        "command again: finished chapters are kept."
-    )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1

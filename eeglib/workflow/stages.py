@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 import eeglib
-from eeglib.chapter import DATA_CHAPTER, METRICS, subject_folder
+from eeglib.chapter import METRICS, subject_folder
 
 PACKAGE = Path(eeglib.__file__).parent
 
@@ -26,24 +28,13 @@ class Stage(NamedTuple):
 
     name: str
     per_subject: bool
-    needs: tuple[str, ...] = ()
+    needs: Sequence[str] = ()
     gpus: int = 0
     memory_mb: int = 4000
 
 
-FILTER, TEACHER, STUDENT = "02_filter_signals", "04_train_teacher", "05_distill_student"
-DECODED = ("06_compare_baselines", "07_reconstruct_images", "08_audit_confounds")
-STAGES = (
-    Stage(DATA_CHAPTER, False),
-    Stage(FILTER, True, (DATA_CHAPTER,), memory_mb=6000),
-    Stage("03_visualize_stft", True, (FILTER,)),
-    Stage(TEACHER, False, (DATA_CHAPTER,), gpus=1),
-    Stage(STUDENT, True, (FILTER, TEACHER), gpus=1, memory_mb=6000),
-    Stage(DECODED[0], True, (FILTER, TEACHER, STUDENT), gpus=1, memory_mb=6000),
-    Stage(DECODED[1], True, (FILTER, TEACHER, STUDENT), gpus=1, memory_mb=8000),
-    Stage(DECODED[2], True, (FILTER, TEACHER, STUDENT), memory_mb=8000),
-    Stage("09_summarize_group", False, (TEACHER, STUDENT, *DECODED)),
-)
+TABLE = yaml.safe_load(Path(__file__).with_name("stages.yml").read_text(encoding="utf-8"))
+STAGES = tuple(Stage(name, **row) for name, row in TABLE.items())
 
 
 class Job(NamedTuple):
@@ -76,7 +67,7 @@ def select_stages(numbers: Iterable[str], stages: Iterable[Stage] = STAGES) -> l
     """Find stages by number or name: ``05``, ``5`` or ``05_distill_student``."""
     found = []
     for wanted in numbers:
-        match = [s for s in stages if s.name == wanted or s.name[:2] == wanted.zfill(2)]
+        match = [s for s in stages if wanted.zfill(2) in (s.name, s.name[:2])]
         if not match:
             names = ", ".join(stage.name for stage in stages)
             raise WorkflowError(f"No chapter {wanted!r}. Chapters: {names}.")
@@ -98,9 +89,8 @@ def parse_subjects(text: str, allowed: Iterable[int]) -> list[int]:
     unknown = sorted(found.difference(allowed))
     if unknown:
         raise WorkflowError(
-            f"The profile has the subjects {', '.join(map(str, allowed))}; "
-            f"{', '.join(map(str, unknown))} is not one of them. Choose among these, or change "
-            "dataset.subjects in the profile."
+            f"The profile has the subjects {', '.join(map(str, allowed))}; {unknown[0]} is not one "
+            "of them. Choose among these, or change dataset.subjects in the profile."
         )
     return sorted(found)
 

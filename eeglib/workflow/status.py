@@ -23,7 +23,7 @@ from eeglib.chapter import (
 from eeglib.workflow.job import Failure, load_failure
 from eeglib.workflow.processes import is_running
 from eeglib.workflow.run import Request, stale_jobs
-from eeglib.workflow.stages import Job, jobs_of
+from eeglib.workflow.stages import Job
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,6 @@ class Result:
         return "stale" if self.stale else "skipped" if "skipped" in self.metrics.facts else "done"
 
     @property
-    def reason(self) -> str:
-        """Why it failed or is stale."""
-        failure = self.failure
-        return f"{failure.error}: {failure.message}" if failure else self.stale
-
-    @property
     def seconds(self) -> float | None:
         """From the start of the kernel to its end, s."""
         return self.notebook and self.notebook.metadata.get("papermill", {}).get("duration")
@@ -95,14 +89,11 @@ def read_status(request: Request) -> list[Result]:
     """State of every chapter for every subject of a request; changes nothing."""
     stale = stale_jobs(request)
     works = is_running(request.run_dir)
-    jobs = [job for stage in request.stages for job in jobs_of(stage, request.subjects)]
-    return [Result(job, request.run_dir, stale.get(job, ""), works) for job in jobs]
+    return [Result(job, request.run_dir, stale.get(job, ""), works) for job in request.wanted]
 
 
 def describe_status(
-    results: Sequence[Result],
-    style: str = "plain",
-    name: Callable[[int], str] = subject_folder,
+    results: Sequence[Result], style: str = "plain", name: Callable[[int], str] = subject_folder
 ) -> str:
     """Counts, tables of chapters by subjects, and why something failed or is stale.
 
@@ -118,11 +109,11 @@ def describe_status(
     total = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     parts = [tabulate([{"": "group", **group}], "keys", style)] if group else []
     parts += [tabulate(subjects, "keys", style), f"Chapters: {total}."]
-    told = [result for result in results if result.state in ("failed", "stale")]
-    quote = "`" if style == "pipe" else ""
-    lines = [f"- {r.job}: {r.state}: {quote}{_one_line(r.reason)}{quote}" for r in told]
+    quote, lines = "`" if style == "pipe" else "", []
+    for result in results:
+        if result.state in ("failed", "stale"):
+            failure = result.failure
+            reason = f"{failure.error}: {failure.message}" if failure else result.stale
+            reason = " ".join(reason.replace("`", "'").split())[:200]
+            lines.append(f"- {result.job}: {result.state}: {quote}{reason}{quote}")
     return "\n\n".join(parts + (["\n".join(lines)] if lines else []))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.replace("`", "'").split())[:200]

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 
 from eeglib.chapter import replacing
-from eeglib.workflow.dependencies import read_notebook, tags_of
+from eeglib.workflow.dependencies import read_notebook
 from eeglib.workflow.stages import WorkflowError
 
 
@@ -16,7 +16,7 @@ def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Copy of a notebook with an empty cell in the place of every cell tagged ``solution``."""
     found = copy.deepcopy(notebook)
     for cell in found.cells:
-        if "solution" in tags_of(cell):
+        if "solution" in cell.metadata.get("tags", []):
             cell.source = "*Your answer:*" if cell.cell_type == "markdown" else "# Your answer:"
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
@@ -32,8 +32,7 @@ def write_student_notebooks(notebooks: Path, folder: Path) -> list[Path]:
     edited = [p.name for p, copied in copies.items() if p.is_file() and read_notebook(p) != copied]
     if edited:
         raise WorkflowError(
-            f"{folder} already holds {', '.join(edited)}, with changes. Choose another folder, or "
-            "move them away."
+            f"{folder} already holds {', '.join(edited)}, with changes. Choose another folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
     for path, copied in copies.items():
