@@ -434,10 +434,8 @@ class Notice:
     kind: str = "note"
 
     def _repr_html_(self) -> str:
-        return (
-            f'<div class="admonition {self.kind}"><p class="admonition-title">'
-            f"{escape(self.title)}</p><p>{escape(self.text)}</p></div>"
-        )
+        title = f'<p class="admonition-title">{escape(self.title)}</p>'
+        return f'<div class="admonition {self.kind}">{title}<p>{escape(self.text)}</p></div>'
 
     def __repr__(self) -> str:
         return f"{self.title}. {self.text}"

@@ -187,8 +187,7 @@ def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
 
 def subject_page(source: NotebookNode, result: Result, titles: dict[str, str]) -> NotebookNode:
     """Make a subject's page of a chapter: headings and outputs; the text stands in the chapter."""
-    chapter = result.job.chapter
-    page = chapter_page(source, result)
+    chapter, page = result.job.chapter, chapter_page(source, result)
     intro = (
         f"# {titles[chapter]}: subject {result.job.subject}\n\n"
         f"What was done and how to read it: {{doc}}`/notebooks/{chapter}`.\n\n{_note(result)}"

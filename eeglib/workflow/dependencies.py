@@ -65,8 +65,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     cells = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
-        text = f"{path} has {len(cells)} code cells tagged 'parameters'; it needs exactly one."
-        raise WorkflowError(text)
+        raise WorkflowError(f"{path} has {len(cells)} code cells tagged 'parameters', not one.")
     missing = [p for p in PARAMETERS if not re.search(rf"^{p} = ", cells[0].source, re.MULTILINE)]
     if missing:
         raise WorkflowError(

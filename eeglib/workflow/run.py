@@ -196,11 +196,8 @@ def _reasons_to_repeat(request: Request) -> dict[Job, str]:
             found[job] = "its record is incomplete"
             continue
         files = {name: folder / name for name in outputs}
-        damaged = [
-            name
-            for name, path in files.items()
-            if not path.is_file() or path.stat().st_size != outputs[name].bytes
-        ]
+        sizes = {name: path.stat().st_size for name, path in files.items() if path.is_file()}
+        damaged = [name for name in outputs if sizes.get(name) != outputs[name].bytes]
         if job.chapter in forced:
             found[job] = "--force"
         elif damaged:
