@@ -56,7 +56,8 @@ subject=${4%%/*}
 folder=${4%/*}
 mkdir -p "$folder"
 cp sub-01/02_filter_signals/notebook.ipynb "$folder"
-sed "s/\\"sub-01\\"/\\"$subject\\"/" sub-01/02_filter_signals/provenance.json >"$folder/provenance.json"
+sed "s/\\"sub-01\\"/\\"$subject\\"/" \\
+  sub-01/02_filter_signals/provenance.json >"$folder/provenance.json"
 sed "s/\\"subject\\": 1,/\\"subject\\": ${subject#sub-},/; s/\\": 0*\\([1-9]\\)/\\": \\1/" \\
   sub-01/02_filter_signals/metrics.json >"$folder/metrics.json"
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+
 from tiny_project import STAGES, edit_cell, tiny_request
 
 from eeglib.workflow.job import Failure
