@@ -206,7 +206,7 @@ def test_a_corrupt_file_is_found_by_its_checksum_before_it_is_read(tiny_site, ti
     request = tiny_request(tiny_site / "notebooks", run_dir)
     (failure,) = run(request)
     assert failure.job == Job(STUDENT, 1)
-    assert "is damaged or was edited. Delete it and run the chapter again" in failure.message
+    assert "is damaged or was edited. Delete it and run: eeglib run" in failure.message
     path.unlink()
     assert run(request) == []
     assert path.read_text() == right
