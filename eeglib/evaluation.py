@@ -56,7 +56,7 @@ def score(
     percentile bootstrap over trials. Tests are one-sided: exact binomial for the top-k accuracies,
     permutation of the labels for F1 and kappa.
     """
-    probabilities, labels = _checked(probabilities), np.asarray(labels)
+    probabilities, labels = _checked(probabilities, labels), np.asarray(labels)
     n_trials, n_classes = probabilities.shape
     hits, predicted = _hits(probabilities, labels), probabilities.argmax(axis=1)
 
@@ -95,7 +95,7 @@ def paired_difference(
     The two-sided p-value is that of a permutation test which swaps the two methods at random,
     trial by trial.
     """
-    hits = [_hits(_checked(p), labels)["top-1"] for p in (probabilities_a, probabilities_b)]
+    hits = [_hits(_checked(p, labels), labels)["top-1"] for p in (probabilities_a, probabilities_b)]
     gains = hits[0].astype(float) - hits[1]
     rng, draws, swaps = np.random.default_rng(seed), [], []
     for weights in _resamples(rng, n_bootstrap, len(labels)):
@@ -297,8 +297,11 @@ def _mean_and_sd(table: pandas.DataFrame) -> dict[str, str]:
     }
 
 
-def _checked(probabilities: np.ndarray) -> np.ndarray:
+def _checked(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     probabilities = np.asarray(probabilities, dtype=np.float64)
+    n_trials, n_classes = probabilities.shape
+    if len(labels) != n_trials or not set(labels) <= set(range(n_classes)):
+        raise ValueError(f"{n_trials} trials need labels from 0 to {n_classes - 1}, got {labels}.")
     if not np.isfinite(probabilities).all() or probabilities.min() < 0:
         raise ValueError("probabilities must be finite and not negative. Did training diverge?")
     if (worst := np.abs(probabilities.sum(axis=1) - 1).max()) > 1e-3:

@@ -131,7 +131,7 @@ class ReconstructionSettings(Settings):
     steps: Count = 25  # of denoising
     guidance_scale: float = Field(4.0, ge=0)  # strength of the prompt
     size: Count = 64  # height and width, pixels
-    n_images: Count = Field(8, ge=2)  # test trials to draw and measure per subject
+    n_images: Count = Field(8, ge=3)  # test trials to draw and measure per subject
     batch_size: Count = 4  # pictures drawn at a time
     scheduler: str | None = None  # of diffusers; empty: the model's own
 

@@ -104,6 +104,9 @@ def test_seeds_both_ways():
         (np.full((3, 4), 0.5), [0, 1, 2], "sum to 1"),
         (np.full((3, 4), np.nan), [0, 1, 2], "finite"),
         ([[1.5, -0.5]], [0], "negative"),
+        (np.full((3, 4), 0.25), [0, 1, -1], "labels from 0 to 3"),
+        (np.full((3, 4), 0.25), [0, 1, 4], "labels from 0 to 3"),
+        (np.full((3, 4), 0.25), [0, 1], "3 trials need labels"),
     ],
 )
 def test_unusable_predictions_are_refused(probabilities, labels, words):
