@@ -162,9 +162,9 @@ def _load(path: Path, parse: Callable) -> Any:
         raise ResultsError(f"{path} is not valid; run its chapter again. {error}") from None
 
 
-def data_folder(profile: Profile, run_dir: Path) -> Path:
-    """Where the data of a run are: ``dataset.root`` or, where it is empty, inside the run."""
-    return profile.dataset.root or chapter_folder(run_dir, DATA_CHAPTER, None) / "data"
+def data_folder(run_dir: Path) -> Path:
+    """A run's own folder of data: of all of them, where ``dataset.root`` is empty."""
+    return chapter_folder(run_dir, DATA_CHAPTER, None) / "data"
 
 
 def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[str, str]:
@@ -214,7 +214,7 @@ class Chapter:
         """The data set of the run, opened; chapters 1 and 2 print what it reports."""
         # The same lines as warnings would stand in every chapter, and pages show no warnings.
         warnings.filterwarnings("ignore", category=DatasetWarning)
-        return open_dataset(self.profile.dataset, data_folder(self.profile, self.run_dir))
+        return open_dataset(self.profile.dataset, data_folder(self.run_dir))
 
     def input(self, chapter: str, name: str, subject: int | None = None) -> Path:
         """Path of something that an earlier chapter made, checked to be there and undamaged.
@@ -442,22 +442,13 @@ class Notice:
 
 
 def data_notice(chapter: Chapter) -> Notice:
-    """Say where the data of this run come from; simulated data are announced as such."""
-    profile = chapter.profile
+    """Say where the data of this run come from; what is simulated or invented is announced."""
+    profile, dataset = chapter.profile, chapter.dataset
     whose = "" if chapter.subject is None else f" Subject {chapter.subject}."
-    if chapter.dataset.simulated:
-        options = chapter.dataset.options
-        return Notice(
-            "Simulated data",
-            "Every signal on this page was simulated; no person was recorded. The design is "
-            f"{options.design}, the stimulus-driven part has strength "
-            f"{options.stimulus_strength:g} and the slow drift {options.drift_strength:g}. "
-            "The scores show how the method works, not what brains do. "
-            f"Profile {profile.name}.{whose}",
-            "warning",
-        )
-    title = chapter.dataset.card().get("title", profile.dataset.name)
-    return Notice("Data", f"{title}. Profile {profile.name}.{whose}")
+    kind = "warning" if dataset.caution else "note"
+    name = dataset.card().get("title", profile.dataset.name)
+    title, text = dataset.caution or ("Data", f"{name}.")
+    return Notice(title, f"{text} Profile {profile.name}.{whose}", kind)
 
 
 def stop_chapter(chapter: Chapter, reason: str) -> None:

@@ -178,6 +178,7 @@ TITLES = {
     "eeg_imagenet": "EEG-ImageNet",
     "randomized_trials": "Randomised trials",
     "things_eeg2": "THINGS-EEG2",
+    "eegmmidb": "EEGMMIDB, with invented labels",
     "simulated": "Simulated recordings",
 }
 FACTS = (
@@ -212,7 +213,7 @@ def test_every_option_of_a_loader_is_described():
     rows = re.findall(r"^\| (`.*?) \| (.*?) \|", section("Options of the loaders"), re.MULTILINE)
     described = {name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)}
     known = set()
-    for name in ("eeg_imagenet", "randomized_trials", "things_eeg2", "bids"):
+    for name in ("eeg_imagenet", "randomized_trials", "things_eeg2", "eegmmidb", "bids"):
         module = __import__(f"eeglib.datasets.{name}", fromlist=["Loader"])
         known |= set(module.Loader.Options.model_fields)
     assert described == known

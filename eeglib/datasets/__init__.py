@@ -65,18 +65,22 @@ class Recording:
 class Dataset(ABC):
     """A data set: where it is, who is in it, and its trials.
 
-    ``settings`` is the section ``dataset`` of the profile; ``folder`` is where the data are, or
-    will be written by `prepare`. An unknown key or value in ``settings.options`` is an error.
+    ``settings`` is the section ``dataset`` of the profile, and ``run_folder`` the run's own folder
+    of data. ``folder`` is where the data are, or will be written by `prepare`: ``settings.root``
+    or, where that is empty, ``run_folder``. An unknown key or value in ``settings.options`` is an
+    error.
     """
 
     Options: ClassVar[type[BaseModel]] = Options
     simulated: ClassVar[bool] = False
+    caution: tuple[str, str] | None = None
+    """Title and text of a warning on every page, where the data are not what they seem."""
     continuous: ClassVar[bool] = True
     """Whether `recordings` gives continuous signals; if not, `epochs` gives trials already cut."""
     processed: ClassVar[tuple[str, ...]] = ()
     """What the signals have been through before they were distributed, in order."""
 
-    def __init__(self, settings: DatasetSettings, folder: Path):
+    def __init__(self, settings: DatasetSettings, run_folder: Path):
         try:
             self.options = self.Options(**settings.options)
         except ValidationError as error:
@@ -86,7 +90,8 @@ class Dataset(ABC):
                 f"{', '.join(self.Options.model_fields) or 'none'}."
             ) from None
         self.settings = settings
-        self.folder = Path(folder)
+        self.run_folder = Path(run_folder)
+        self.folder = settings.root or self.run_folder
         self._lines: list[str] = []
 
     @abstractmethod
@@ -183,12 +188,12 @@ def available() -> list[str]:
     return [n for n in names if hasattr(importlib.import_module(f"{__name__}.{n}"), "Loader")]
 
 
-def open_dataset(settings: DatasetSettings, folder: Path) -> Dataset:
-    """Open the data set that a profile names, in ``folder`` unless ``settings.root`` is set."""
+def open_dataset(settings: DatasetSettings, run_folder: Path) -> Dataset:
+    """Open the data set that a profile names; see `Dataset` for where its files are."""
     name = f"{__name__}.{settings.name}"
     module = importlib.import_module(name) if importlib.util.find_spec(name) else None
     if not hasattr(module, "Loader"):
         raise DatasetError(
             f"dataset.name is {settings.name!r}; available: {', '.join(available())}."
         )
-    return module.Loader(settings, settings.root or folder)
+    return module.Loader(settings, run_folder)

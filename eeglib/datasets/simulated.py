@@ -152,6 +152,17 @@ class Loader(bids.Loader):
         replace = self.settings.root is None
         simulate(self.folder, self.options, self.settings.subjects, replace)
 
+    @property
+    def caution(self) -> tuple[str, str]:
+        o = self.options
+        return (
+            "Simulated data",
+            "Every signal on this page was simulated; no person was recorded. The design is "
+            f"{o.design}, the stimulus-driven part has strength {o.stimulus_strength:g} and the "
+            f"slow drift {o.drift_strength:g}. The scores show how the method works, not what "
+            "brains do.",
+        )
+
     @cached_property
     def class_names(self) -> list[str]:
         return [CLASSES[i].name for i in self.options.labels()]

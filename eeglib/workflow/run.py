@@ -259,7 +259,7 @@ def _plan_stage(stage: Stage, request: Request, devices: int) -> dict:
 def _data(request: Request) -> dict[str, str]:
     """Fingerprints of the data, which change when chapter 1 makes them."""
     settings = request.profile.dataset
-    dataset = open_dataset(settings, data_folder(request.profile, request.run_dir))
+    dataset = open_dataset(settings, data_folder(request.run_dir))
     return data_fingerprints(dataset, [None, *settings.subjects])
 
 
