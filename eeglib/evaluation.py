@@ -6,8 +6,11 @@ Cohen's kappa.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -15,7 +18,7 @@ from scipy import stats
 from sklearn.metrics import confusion_matrix
 
 CHUNK = 2**22
-"""Numbers drawn at a time by the bootstrap: bounds its memory."""
+"""Numbers drawn at a time by bootstrap and permutations: bounds their memory."""
 
 
 def score(
@@ -24,6 +27,7 @@ def score(
     n_bootstrap: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    images: Sequence[str] | None = None,
 ) -> pandas.DataFrame:
     """Score the predictions for one subject's test trials.
 
@@ -36,49 +40,75 @@ def score(
     n_bootstrap : int
         Draws for the intervals and for the permutation tests.
     confidence : float
-        Of the percentile intervals.
+        Of the intervals.
     seed : int
+    images : sequence of str, length n_trials | None
+        Names of the images. Trials of one image are no independent witnesses: they are drawn and
+        exchanged together. An empty name is an image of its own.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each of top-1, top-3, top-5 (those below n_classes), F1 and kappa; columns
-        ``metric, value, chance, n, low, high, p_value``.
+        One row for each of top-1, top-3, top-5 (those below the number of classes that occur), F1
+        and kappa, for two or unequal classes balanced accuracy, for two AUC; columns ``metric,
+        value, chance, n, low, high, p_value``.
 
     Notes
     -----
     Chance of a top-k accuracy is what always naming the k commonest classes of these trials
     scores, which is k / n_classes where classes are equally frequent. Chance of F1 is one over the
-    number of classes that occur (naming each as often as it occurs, at random), that of kappa 0.
-    Ties count in favour of the lower class number, so that constant predictions score what always
+    number of classes that occur (naming each as often as it occurs, at random), and so is that of
+    balanced accuracy, the mean recall; that of kappa 0, of the area under the ROC curve 0.5. Ties
+    count in favour of the lower class number, so that constant predictions score what always
     naming class 0 scores. F1 is the mean over the classes that occur among true or predicted
-    classes; a class never hit has F1 0. Kappa is 0 where only one class occurs. Intervals:
-    percentile bootstrap over trials. Tests are one-sided: exact binomial for the top-k accuracies,
-    permutation of the labels for F1 and kappa.
+    classes; a class never hit has F1 0. Kappa is 0 where only one class occurs.
+
+    Intervals: Wilson's (1927) for the top-k accuracies, `bootstrap_interval` over trials for the
+    rest. Tests are one-sided: exact binomial for the top-k accuracies, permutation of the labels
+    for the rest. Where images repeat, the binomial formulas count trials over the design effect
+    (Korn and Graubard, 1998, *Survey Methodology* 24, 193).
     """
     probabilities, labels = _checked(probabilities, labels), np.asarray(labels)
-    n_trials, n_classes = probabilities.shape
-    hits, predicted = _hits(probabilities, labels), probabilities.argmax(axis=1)
-
-    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
-        top = {name: weights @ hit / n_trials for name, hit in hits.items()}
-        return top | _agreement(weights, labels, predicted, n_classes)
-
-    rng = np.random.default_rng(seed)
-    draws = [scores(weights) for weights in _resamples(rng, n_bootstrap, n_trials)]
-    p_values = _permutation_tests(rng, labels, predicted, n_classes, n_bootstrap)
+    unit, n_trials = _units(images, len(labels)), len(labels)
     counts = np.sort(np.bincount(labels))[::-1]
-    chances = {"F1": 1 / np.count_nonzero(counts), "kappa": 0.0}
-    for name, hit in hits.items():
-        chances[name] = float(counts[: int(name[4:])].sum() / n_trials)
-        test = stats.binomtest(int(hit.sum()), n_trials, chances[name], alternative="greater")
-        p_values[name] = test.pvalue
+    n_occurring = np.count_nonzero(counts)
     rows = []
-    for name, (value,) in scores(np.ones((1, n_trials))).items():
-        low, high = _interval(np.concatenate([d[name] for d in draws]), confidence)
-        rows.append((name, float(value), chances[name], n_trials, low, high, float(p_values[name])))
+    for name, hit in _hits(probabilities, labels).items():
+        if (k := int(name[4:])) < max(2, n_occurring):
+            chance = float(counts[:k].sum() / n_trials)
+            n_right, n = hit.sum(), _effective_n(hit, unit)
+            low, high = proportion_interval(hit.mean() * n, n, confidence)
+            # The upper tail of the binomial distribution, which also knows an n that is not whole.
+            p_value = stats.beta.cdf(chance, max(hit.mean() * n, 1e-9), n * (1 - hit.mean()) + 1)
+            rows.append((name, hit.mean(), chance, n_trials, low, high, p_value if n_right else 1))
+    chances = {"F1": 1 / n_occurring, "kappa": 0.0}
+    if unequal(labels) or probabilities.shape[1] == 2:
+        chances["balanced accuracy"] = 1 / n_occurring
+    if probabilities.shape[1] == 2:
+        chances["AUC"] = 0.5
+    agreement = partial(_agreement, tuple(chances), probabilities)
+
+    def resampled(units: np.ndarray, axis: int = -1) -> np.ndarray:
+        drawn = units.reshape(-1, units.shape[-1])
+        weights = _tally(drawn, np.ones(drawn.shape), unit.max() + 1)[:, unit]
+        return agreement(labels, weights).reshape(len(chances), *units.shape[:-1])
+
+    floor = np.where([name == "kappa" for name in chances], -1, 0)
+    how = {"n_bootstrap": n_bootstrap, "confidence": confidence, "seed": seed}
+    values, low, high = bootstrap_interval(resampled, unit.max() + 1, floor=floor, **how)
+    p_values = _permutation_tests(agreement, labels, unit, n_bootstrap, seed)
+    rows += [
+        (name, values[i], chances[name], n_trials, low[i], high[i], p_values[i])
+        for i, name in enumerate(chances)
+    ]
     columns = ["metric", "value", "chance", "n", "low", "high", "p_value"]
     return pandas.DataFrame(rows, columns=columns)
+
+
+def unequal(labels: np.ndarray) -> bool:
+    """Whether the commonest class has over a quarter more trials than a class has on average."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return bool(counts.max() > 1.25 * counts.mean())
 
 
 def paired_difference(
@@ -88,28 +118,134 @@ def paired_difference(
     n_bootstrap: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    images: Sequence[str] | None = None,
+    balanced: bool = False,
 ) -> dict[str, float]:
-    """Compare the top-1 accuracies of two methods on the same trials, as ``difference`` (a - b).
+    """Compare two methods on the same trials, as ``difference`` of top-1 accuracy (a - b).
 
-    Arguments as in `score`. The interval is a bootstrap over trials that keeps the pairs together.
-    The two-sided p-value is that of a permutation test which swaps the two methods at random,
-    trial by trial.
+    Arguments as in `score`; with ``balanced`` of balanced accuracy. The interval is a bootstrap
+    that keeps the pairs together. The two-sided p-value is that of a permutation test which swaps
+    the two methods at random, trial by trial.
     """
     hits = [_hits(_checked(p, labels), labels)["top-1"] for p in (probabilities_a, probabilities_b)]
-    gains = hits[0].astype(float) - hits[1]
-    rng, draws, swaps = np.random.default_rng(seed), [], []
-    for weights in _resamples(rng, n_bootstrap, len(labels)):
-        draws.append(weights @ gains / len(labels))
-        swaps.append((2 * rng.integers(0, 2, weights.shape) - 1) @ gains / len(labels))
-    low, high = _interval(np.concatenate(draws), confidence)
-    as_large = np.sum(np.abs(np.concatenate(swaps)) >= abs(gains.mean()) - 1e-12)
-    return {
-        "difference": float(gains.mean()),
-        "n": len(labels),
-        "low": low,
-        "high": high,
-        "p_value": float((1 + as_large) / (1 + n_bootstrap)),
-    }
+    weights, unit = np.ones(len(labels)), _units(images, len(labels))
+    if balanced:
+        counts = np.bincount(labels)
+        weights = len(labels) / np.count_nonzero(counts) / counts[labels]
+    gains = np.bincount(unit, weights * (hits[0].astype(float) - hits[1]))
+    sizes = np.bincount(unit, weights)
+    difference, low, high = bootstrap_interval(
+        lambda rows, axis=-1: gains[rows].sum(axis) / sizes[rows].sum(axis),
+        len(gains),
+        n_bootstrap=n_bootstrap,
+        confidence=confidence,
+        seed=seed,
+    )
+    rng, as_large = np.random.default_rng(seed), 1
+    for size in _blocks(n_bootstrap, len(gains)):
+        swapped = (2 * rng.integers(0, 2, (size, len(gains))) - 1) @ gains
+        as_large += int(np.sum(np.abs(swapped) >= abs(gains.sum()) - 1e-9))
+    p_value = as_large / (1 + n_bootstrap)
+    names = ["difference", "n", "low", "high", "p_value"]
+    return dict(zip(names, (float(difference), len(labels), low, high, p_value), strict=True))
+
+
+# --- intervals and p-values, the same in every chapter ----------------------------------------
+
+
+def proportion_interval(n_right: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's (1927) interval of a share of ``n``: not empty at 0 and at 1, and within them."""
+    z, share = stats.norm.ppf((1 + confidence) / 2), n_right / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
+def interval_of_mean(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval of a mean over people; NaN for one or two, who say next to nothing."""
+    if len(values) < 3:
+        return np.nan, np.nan
+    spread = np.std(values, ddof=1) / len(values) ** 0.5
+    reach = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread
+    return np.mean(values) - reach, np.mean(values) + reach
+
+
+def bootstrap_interval(
+    statistic: Callable,
+    *sizes: int,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    floor: Any = -1,
+) -> tuple[Any, Any, Any]:
+    """Value and BCa bootstrap interval of scores that lie between ``floor`` and 1.
+
+    ``statistic`` takes rows drawn from each of ``sizes``, shape (..., n) each, and ``axis``; it
+    gives the scores in shape (...) or, of several, (n_scores, ...). BCa is bias-corrected and
+    accelerated (Efron, 1987, *JASA* 82, 171). Where resamples do not differ, as when every trial
+    is right, a bootstrap knows nothing of what did not occur: the interval then reaches as far as
+    Wilson's of none among as many.
+    """
+    rows = [np.arange(n) for n in sizes]
+    value = np.asarray(statistic(*rows))
+    low = high = np.full(value.shape, np.nan)
+    if min(sizes) > 1:
+        options = {"n_resamples": n_bootstrap, "confidence_level": confidence}
+        options |= {"batch": max(1, CHUNK // np.prod(sizes)), "rng": np.random.default_rng(seed)}
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            found = stats.bootstrap(rows, statistic, method="BCa", vectorized=True, **options)
+        low, high = found.confidence_interval
+    reach = proportion_interval(0, sizes[-1], confidence)[1]
+    low = np.where(np.isfinite(low), low, np.maximum(value - reach, floor))
+    high = np.where(np.isfinite(high), high, np.minimum(value + reach, 1))
+    return value[()], low[()], high[()]
+
+
+def mean_with_interval(values: np.ndarray, **bootstrap: Any) -> tuple[Any, Any, Any]:
+    """Mean of values that lie between -1 or ``floor`` and 1, and its `bootstrap_interval`."""
+    values = np.asarray(values, dtype=float)
+    return bootstrap_interval(
+        lambda rows, axis=-1: values[rows].mean(axis), len(values), **bootstrap
+    )
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p-values corrected for their number (Holm, 1979, *Scandinavian J. of Statistics* 6, 65)."""
+    p_values = np.asarray(p_values, dtype=float)
+    order, n = np.argsort(p_values), len(p_values)
+    corrected = np.empty(n)
+    corrected[order] = np.maximum.accumulate(p_values[order] * np.arange(n, 0, -1))
+    return corrected.clip(max=1)
+
+
+def format_p(p_value: float) -> str:
+    """A p-value to read: three digits, ``< 0.001`` below them, empty where there is no test."""
+    if p_value is None or np.isnan(p_value):
+        return ""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def format_score(value: float, low: float, high: float, sign: str = "") -> str:
+    """``value [low, high]``, or the value alone where there is no interval."""
+    interval = "" if np.isnan(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{value:{sign}.3f}{interval}"
+
+
+def format_scores(table: pandas.DataFrame) -> pandas.DataFrame:
+    """A table with a column ``p_value``, such as that of `score`, to read."""
+    return table.round(3).assign(p_value=table["p_value"].map(format_p))
+
+
+def describe_group(n_subjects: int) -> str:
+    """What so few people allow to say about others; empty for five and more."""
+    people = "1 subject" if n_subjects == 1 else f"{n_subjects} subjects"
+    if n_subjects < 3:
+        return f"{people}: no interval to speak of"
+    return f"{people}: the interval rests on few" if n_subjects < 5 else ""
+
+
+# --- tables ---------------------------------------------------------------------------------
 
 
 def recall_by_class(
@@ -121,23 +257,19 @@ def recall_by_class(
     """Share of each class's trials that were named rightly.
 
     Takes labels and predicted classes, int of shape (n_trials,); gives a row per class: ``class,
-    recall, chance, n, low, high``; NaN where a class has no trial. Chance is that of top-1
-    accuracy. Intervals are Wilson's, which stay within 0 and 1 and are not empty at either.
+    recall, chance, n, low, high``; NaN where a class has no trial. Chance is the share of all
+    trials that were named so: a class that is always named has recall 1. Intervals are Wilson's.
     """
     counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
-    chance = counts.sum(axis=1).max() / counts.sum()
     rows = []
     for label, name in enumerate(class_names):
         n_trials, n_right = int(counts[label].sum()), int(counts[label, label])
         recall = low = high = np.nan
         if n_trials:
             recall = n_right / n_trials
-            low, high = stats.binomtest(n_right, n_trials).proportion_ci(confidence, "wilson")
-        rows.append((name, recall, chance, n_trials, low, high))
+            low, high = proportion_interval(n_right, n_trials, confidence)
+        rows.append((name, recall, counts[:, label].sum() / len(labels), n_trials, low, high))
     return pandas.DataFrame(rows, columns=["class", "recall", "chance", "n", "low", "high"])
-
-
-# --- tables ---------------------------------------------------------------------------------
 
 
 def score_table(
@@ -152,11 +284,10 @@ def score_table(
     rows = {}
     for method, table in scores.items():
         cells = {
-            row.metric: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-            for row in table.itertuples()
+            row.metric: format_score(row.value, row.low, row.high) for row in table.itertuples()
         }
         top1 = table.set_index("metric").loc["top-1"]
-        cells |= {"n": str(int(top1["n"])), "p": f"{top1['p_value']:.2g}"}
+        cells |= {"n": str(int(top1["n"])), "p": format_p(top1["p_value"])}
         rows[(titles or {}).get(method, method)] = cells
     first = next(iter(scores.values()))
     rows["chance"] = {r.metric: f"{r.chance:.3f}" for r in first.itertuples()}
@@ -166,36 +297,39 @@ def score_table(
 def pair_table(
     predictions: Mapping[str, np.ndarray],
     labels: np.ndarray,
-    n_bootstrap: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
     titles: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> pandas.DataFrame:
     """Difference in top-1 accuracy of each method from a reference, on the same trials.
 
     Takes for each method its probabilities, shape (n_trials, n_classes); the reference is
-    ``distillation_stft`` or, without it, the last. Other arguments as in `score` and
-    `score_table`. The table is empty if there is nothing to compare.
+    ``distillation_stft`` or, without it, the last. Other arguments as in `paired_difference` and
+    `score_table`. Where classes are `unequal`, balanced accuracies are compared. The last column
+    corrects the p-values for their number, see `holm`. The table is empty if there is nothing to
+    compare.
     """
     ours = "distillation_stft"
     reference = ours if ours in predictions else list(predictions)[-1]
-    titles, rows = titles or {}, []
-    for method, probabilities in predictions.items():
-        if method == reference:
-            continue
-        pair = paired_difference(
-            predictions[reference], probabilities, labels, n_bootstrap, confidence, seed
+    titles, balanced = titles or {}, unequal(labels)
+    pairs = {
+        f"{titles.get(reference, reference)} minus {titles.get(method, method)}": paired_difference(
+            predictions[reference], probabilities, labels, balanced=balanced, **options
         )
-        rows.append(
-            (
-                f"{titles.get(reference, reference)} minus {titles.get(method, method)}",
-                f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]",
-                pair["n"],
-                f"{pair['p_value']:.3f}",
-            )
-        )
-    columns = ["top-1 accuracy", f"difference [{100 * confidence:.0f}% interval]", "n", "p"]
-    return pandas.DataFrame(rows, columns=columns).set_index(columns[0])
+        for method, probabilities in predictions.items()
+        if method != reference
+    }
+    percent = f"{100 * options.get('confidence', 0.95):.0f}%"
+    corrected = holm([pair["p_value"] for pair in pairs.values()])
+    table = {
+        f"difference [{percent} interval]": [
+            format_score(p["difference"], p["low"], p["high"], "+") for p in pairs.values()
+        ],
+        "n": [pair["n"] for pair in pairs.values()],
+        "p": [format_p(pair["p_value"]) for pair in pairs.values()],
+        "p (Holm)": [format_p(p_value) for p_value in corrected],
+    }
+    name = "balanced accuracy" if balanced else "top-1 accuracy"
+    return pandas.DataFrame(table, index=pandas.Index(pairs, name=name))
 
 
 def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -> pandas.DataFrame:
@@ -222,16 +356,13 @@ def subject_scores(results: Mapping[int, object]) -> pandas.DataFrame:
     )
 
 
-def summarize_methods(
-    scores: pandas.DataFrame, n_bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> pandas.DataFrame:
+def summarize_methods(scores: pandas.DataFrame, confidence: float = 0.95) -> pandas.DataFrame:
     """Mean and standard deviation over subjects for every method, as in the paper's Table 1.
 
-    Takes `subject_scores`, and draws, level and seed of the intervals: percentile bootstrap over
-    subjects. Gives, per method and metric that all its subjects have, ``method, metric, value``
-    (the mean)``, sd, chance, n_subjects, n`` (trials in all)``, low, high``. ``sd`` divides by
-    n_subjects - 1 and is NaN for one subject, as are ``low`` and ``high``: one subject says
-    nothing about others.
+    Takes `subject_scores`. Gives, per method and metric that all its subjects have, ``method,
+    metric, value`` (the mean)``, sd, chance, n_subjects, n`` (trials in all)``, low, high``. ``sd``
+    divides by n_subjects - 1 and is NaN for one subject. Intervals: `interval_of_mean`, no lower
+    than the score can be and no higher.
     """
     if scores.empty:
         raise ValueError("There are no subjects to summarise. Run the chapters before first.")
@@ -243,10 +374,9 @@ def summarize_methods(
         n_subjects=("value", "size"),
         n=("n", "sum"),
     )
-    summary[["low", "high"]] = [
-        _interval_of_mean(values.to_numpy(), n_bootstrap, confidence, seed)
-        for _, values in groups["value"]
-    ]
+    bounds = [interval_of_mean(values, confidence) for _, values in groups["value"]]
+    summary[["low", "high"]] = np.reshape(bounds, (-1, 2)).clip(-1, 1)
+    summary["low"] = summary["low"].clip(lower=np.where(summary["chance"] > 0, 0, -1))
     of_method = scores.groupby("method")["subject"].nunique()
     everybody = of_method[summary.index.get_level_values("method")].to_numpy()
     return summary[summary["n_subjects"] == everybody].reset_index()
@@ -321,64 +451,75 @@ def _hits(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray
     return {f"top-{k}": rank < k for k in (1, 3, 5) if k < n_classes}
 
 
-def _agreement(weights, labels, predicted, n_classes: int) -> dict[str, np.ndarray]:
-    """Macro F1 and Cohen's kappa for each row of weights, shape (n_rows, n_trials)."""
-    classes = np.arange(n_classes)
-    is_true = (labels[:, np.newaxis] == classes).astype(np.float32)
-    is_named = (predicted[:, np.newaxis] == classes).astype(np.float32)
-    weights = np.asarray(weights, dtype=np.float32)
-    return _from_counts(weights @ is_true, weights @ is_named, weights @ (is_true * is_named))
+def _agreement(names, probabilities, true, weights) -> np.ndarray:
+    """Scores over all trials, (n_names, n_rows), for each row of weights, (n_rows, n_trials)."""
+    n_classes, predicted = probabilities.shape[1], probabilities.argmax(axis=1)
+    right = weights * (true == predicted)
+    n_true, n_named = (_tally(c, weights, n_classes) for c in (true, predicted))
+    n_right, total = _tally(true, right, n_classes), weights.sum(axis=1)
+    scores, present = {}, n_true > 0
+    scores["F1"] = (2 * n_right / np.maximum(n_true + n_named, 1)).sum(axis=1)
+    scores["F1"] /= (n_true + n_named > 0).sum(axis=1)
+    scores["balanced accuracy"] = (n_right / np.where(present, n_true, 1)).sum(axis=1)
+    scores["balanced accuracy"] /= present.sum(axis=1)
+    expected = (n_true * n_named).sum(axis=1) / total**2
+    room = np.where(expected < 1 - 1e-12, 1 - expected, np.inf)
+    scores["kappa"] = (right.sum(axis=1) / total - expected) / room
+    if "AUC" in names:
+        scores["AUC"] = _area_under_curve(probabilities[:, 1], true, weights)
+    return np.stack([scores[name] for name in names])
 
 
-def _from_counts(true, named, both) -> dict[str, np.ndarray]:
-    true, named, both = (np.asarray(a, dtype=np.float64) for a in (true, named, both))
-    occurs = true + named > 0
-    f1 = (2 * both / np.where(occurs, true + named, 1)).sum(axis=-1) / occurs.sum(axis=-1)
-    total = true.sum(axis=-1)
-    observed = both.sum(axis=-1) / total
-    expected = (true * named).sum(axis=-1) / total**2
-    room = 1 - expected
-    kappa = np.where(room > 1e-12, (observed - expected) / np.where(room > 1e-12, room, 1), 0.0)
-    return {"F1": f1, "kappa": kappa}
-
-
-def _permutation_tests(rng, labels, predicted, n_classes: int, n_rows: int) -> dict[str, float]:
-    """One-sided p-values of F1 and kappa when labels are dealt out at random."""
-    true, named, right = (
-        np.bincount(classes, minlength=n_classes)
-        for classes in (labels, predicted, labels[labels == predicted])
+def _area_under_curve(answers: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of pairs of both classes in which class 1 got the higher answer; ties count half."""
+    order = np.argsort(answers)
+    starts = np.flatnonzero(np.diff(answers[order], prepend=-np.inf))
+    ones, zeros = (
+        np.add.reduceat((weights * (true == label))[:, order], starts, axis=1) for label in (1, 0)
     )
-    values = _from_counts(true, named, right)
-    is_named = (predicted[:, np.newaxis] == np.arange(n_classes)).astype(np.float32)
-    larger = {"F1": 0, "kappa": 0}
+    below = np.cumsum(zeros, axis=1) - zeros / 2
+    pairs = ones.sum(axis=1) * zeros.sum(axis=1)
+    return np.where(pairs > 0, (ones * below).sum(axis=1) / np.where(pairs > 0, pairs, 1), 0.5)
+
+
+def _permutation_tests(agreement, labels, unit, n_rows: int, seed: int) -> np.ndarray:
+    """One-sided p-values when labels are dealt out at random, to whole images."""
+    rng, of_unit = np.random.default_rng(seed), np.zeros(unit.max() + 1, dtype=int)
+    of_unit[unit] = labels
+    values, as_large = agreement(labels, np.ones((1, len(labels)))), 1
     for size in _blocks(n_rows, len(labels)):
-        dealt = rng.permuted(np.tile(labels, (size, 1)), axis=1)
-        by_chance = _from_counts(true, named, (dealt == predicted).astype(np.float32) @ is_named)
-        for name in larger:
-            larger[name] += int(np.sum(by_chance[name] >= values[name] - 1e-12))
-    return {name: (1 + count) / (1 + n_rows) for name, count in larger.items()}
+        dealt = rng.permuted(np.tile(of_unit, (size, 1)), axis=1)[:, unit]
+        by_chance = agreement(dealt, np.ones(dealt.shape))
+        as_large = as_large + np.sum(by_chance >= values - 1e-12, axis=1)
+    return as_large / (1 + n_rows)
 
 
-def _resamples(rng: np.random.Generator, n_rows: int, n_trials: int):
-    """How often each trial is drawn in each bootstrap resample, in blocks of rows."""
-    for size in _blocks(n_rows, n_trials):
-        yield rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), size=size)
+def _tally(classes: np.ndarray, weights: np.ndarray, n_classes: int) -> np.ndarray:
+    """Weight of each class in each row, (n_rows, n_classes)."""
+    places = np.arange(len(weights))[:, np.newaxis] * n_classes + classes
+    shape = len(weights), n_classes
+    return np.bincount(places.ravel(), weights.ravel(), np.prod(shape)).reshape(shape)
+
+
+def _units(images: Sequence[str] | None, n_trials: int) -> np.ndarray:
+    """Number of the image of each trial; of its own where it has no name."""
+    names = np.full(n_trials, "") if images is None else np.asarray(images).astype(str)
+    own = [f"\0{row}" if name == "" else name for row, name in enumerate(names)]
+    return np.unique(own, return_inverse=True)[1]
+
+
+def _effective_n(hits: np.ndarray, unit: np.ndarray) -> float:
+    """Trials over the design effect: as many as there are, at least as many as images."""
+    n, sizes, p = len(hits), np.bincount(unit), hits.mean()
+    if len(sizes) == n:
+        return n
+    residuals = np.bincount(unit, hits) - p * sizes
+    between = (residuals**2).sum() / max(1, len(sizes) - 1) * len(sizes) / n
+    effect = between / (p * (1 - p)) if 0 < p < 1 else n
+    return n / np.clip(effect, 1, n / len(sizes))
 
 
 def _blocks(n_rows: int, n_trials: int) -> list[int]:
     """Numbers of resamples that are drawn at a time."""
     at_once = max(1, CHUNK // n_trials)
     return [min(at_once, n_rows - start) for start in range(0, n_rows, at_once)]
-
-
-def _interval_of_mean(values, n_bootstrap: int, confidence: float, seed: int):
-    """Interval of the mean over people; NaN for one person, who says nothing about others."""
-    if len(values) == 1:
-        return np.nan, np.nan
-    drawn = np.random.default_rng(seed).integers(0, len(values), (n_bootstrap, len(values)))
-    return _interval(values[drawn].mean(axis=1), confidence)
-
-
-def _interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)

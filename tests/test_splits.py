@@ -11,12 +11,12 @@ SHARES = {"training": 0.8, "validation": 0.1, "test": 0.1}
 
 def trials(n_classes=4, n_images=10, repeats=2, names=True):
     rows = [
-        (f"n{c}_{i}" if names else "", c)
+        (f"n{c}_{i}" if names else "", c, f"class number {c}")
         for c in range(n_classes)
         for i in range(n_images)
         for _ in range(repeats)
     ]
-    return pandas.DataFrame(rows, columns=["image", "label"])
+    return pandas.DataFrame(rows, columns=["image", "label", "class_name"])
 
 
 def images_of(split, metadata, part):
@@ -71,7 +71,7 @@ def test_without_images_each_trial_is_its_own():
 def test_three_images_are_enough_and_two_are_not():
     split = split_by_image(trials(n_images=3, repeats=1), **SHARES, seed=0)
     assert [len(split.training), len(split.validation), len(split.test)] == [4, 4, 4]
-    with pytest.raises(SplitError, match="Label 0 has 2 images; at least 3"):
+    with pytest.raises(SplitError, match="class 'class number 0' has 2 images; at least 3"):
         split_by_image(trials(n_images=2), **SHARES, seed=0)
 
 
@@ -96,7 +96,7 @@ def test_a_subject_without_any_test_image_of_a_class_is_refused():
     split = split_by_image(stimuli, **SHARES, seed=0)
     lost = [row for row in split.test if stimuli["label"][row] == 2]
     subject = stimuli.drop(index=lost).reset_index(drop=True)
-    with pytest.raises(SplitError, match="test part holds no trial of label 2"):
+    with pytest.raises(SplitError, match="test part holds no trial of class 'class number 2'"):
         split_by_image(subject, **SHARES, seed=0, stimuli=stimuli)
 
 

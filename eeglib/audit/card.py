@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from eeglib.audit import controls as control
 from eeglib.audit.controls import SIGN, Control
 from eeglib.audit.features import AuditTrials
 from eeglib.audit.share import stimulus_share
-from eeglib.evaluation import summarize_methods
+from eeglib.evaluation import describe_group, format_p, format_score, summarize_methods
 
 WORDS = yaml.safe_load(Path(__file__).with_name("card.yml").read_text(encoding="utf-8"))
 GROUPS = ("clock", "signals", "pictures", "comparisons", "share")
@@ -69,8 +68,7 @@ def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
     columns = ["number", "title", "estimate", "chance", "low", "high", "n", "p_value", "verdict"]
     table = pandas.DataFrame(controls)[columns]
     table["number"] = [str(c.number or "") for c in controls]
-    words = ["" if math.isnan(c.p_value) else f"{c.p_value:.3f}" for c in controls]
-    table["p_value"] = ["<0.001" if word == "0.000" else word for word in words]
+    table["p_value"] = [format_p(c.p_value) for c in controls]
     names = {"number": "control", "title": "what", "estimate": "value", "p_value": "p"}
     return table.rename(columns=names)
 
@@ -159,7 +157,7 @@ def conclude(card: AuditCard) -> Conclusion:
     least = min(clocks, key=lambda c: c.p_value, default=Control())
     limit = ALPHA / max(1, len(clocks))
     evidence = WORDS["evidence" if clocks else "no evidence"].format(
-        n=len(clocks), p_value=least.p_value, title=least.title, sign=SIGN, limit=limit
+        n=len(clocks), p_value=format_p(least.p_value), title=least.title, sign=SIGN, limit=limit
     )
     follows = card.control("label_from_clock").p_value < ALPHA
     flagged = least.p_value < limit and follows
@@ -215,21 +213,17 @@ def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
     return pandas.DataFrame(rows).set_index("subject")
 
 
-def summarize_cards(cards: Sequence[AuditCard], **bootstrap: Any) -> str:
-    """The data set in a few sentences; the accuracy never stands without the clock.
-
-    ``bootstrap`` goes to `eeglib.evaluation.summarize_methods`.
-    """
+def summarize_cards(cards: Sequence[AuditCard], confidence: float = 0.95) -> str:
+    """The data set in a few sentences; the accuracy never stands without the clock."""
     if not cards:
         return WORDS["no audit"]
     scores = pandas.concat([c.scores().assign(subject=c.subject) for c in cards])
-    means = summarize_methods(scores, **bootstrap).set_index("metric")
+    means = summarize_methods(scores, confidence).set_index("metric")
 
     def mean(name: str) -> str:
-        value, low, high = means.loc[name, ["value", "low", "high"]]
-        return f"{value:.3f}" + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+        return format_score(*means.loc[name, ["value", "low", "high"]])
 
-    people = "1 subject" if len(cards) == 1 else f"{len(cards)} subjects"
+    people = describe_group(len(cards)) or f"{len(cards)} subjects"
     designs = ", ".join(sorted({card.design for card in cards}))
     text = f"{people}; design: {designs}. Accuracy within subjects {mean('accuracy')}, chance "
     text += f"{means.loc['accuracy', 'chance']:.3f}"

@@ -45,9 +45,9 @@ def split_by_image(
     rounded, but at least one. Neither the order of the rows nor the subject has a say.
     """
     keys, labels = _image_keys(metadata)
-    all_keys, all_labels = keys, labels
+    all_keys, all_labels, every = keys, labels, metadata
     if stimuli is not None and len(stimuli) and (metadata["image"].fillna("") != "").any():
-        all_keys, all_labels = _image_keys(stimuli)
+        every, (all_keys, all_labels) = stimuli, _image_keys(stimuli)
         if missing := sorted(set(keys) - set(all_keys)):
             raise SplitError(
                 f"{len(missing)} images of the trials are not among the stimuli, such as "
@@ -62,7 +62,7 @@ def split_by_image(
         n_training = len(images) - n_test - n_validation
         if n_training < 1:
             raise SplitError(
-                f"Label {label} has {len(images)} images; at least "
+                f"{_class_name(every, label)} has {len(images)} images; at least "
                 f"{max(3, n_test + n_validation + 1)} are needed, one for each part. Collect more "
                 "or leave the class out."
             )
@@ -73,8 +73,8 @@ def split_by_image(
     for part, rows in split._asdict().items():
         if lacking := sorted(set(labels) - set(labels[rows])):
             raise SplitError(
-                f"The {part} part holds no trial of label {lacking[0]}: this subject lacks all of "
-                "its images there. Choose another seed or leave the class out."
+                f"The {part} part holds no trial of {_class_name(every, lacking[0])}: this subject "
+                "lacks all of its images there. Choose another seed or leave the class out."
             )
     return split
 
@@ -91,6 +91,12 @@ def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
             raise SplitError(
                 f"Image {shared[0]!r} is in the {one} and the {other} part. Split by image."
             )
+
+
+def _class_name(table: pandas.DataFrame, label: int) -> str:
+    """What a message calls a class."""
+    names = table[["label", "class_name"]].drop_duplicates().set_index("label")["class_name"]
+    return f"class {names[label]!r}"
 
 
 def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:

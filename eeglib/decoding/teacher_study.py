@@ -14,6 +14,7 @@ import pandas
 from scipy import optimize, special
 
 from eeglib.decoding.training import fit, fit_seeds, predict
+from eeglib.evaluation import bootstrap_interval
 
 ALONE = "labels only"
 TEACHER = "CLIP teacher"
@@ -103,22 +104,24 @@ def gains(
 
     Notes
     -----
-    The interval of the gain is a bootstrap that draws trials and seeds, pairs kept together: a
-    seed's network is compared with the one that started from the same weights without a teacher.
+    The interval of the gain is `eeglib.evaluation.bootstrap_interval` over trials and seeds, pairs
+    kept together: a seed's network is compared with the one that started from the same weights
+    without a teacher.
     """
     hits = {name: p.argmax(axis=2) == labels for name, p in predictions.items()}
     n_seeds, n_trials = hits[ALONE].shape
-    rng = np.random.default_rng(seed)
-    of_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), n_bootstrap)
-    of_trials = rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), n_bootstrap)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    how = {"n_bootstrap": n_bootstrap, "confidence": confidence, "seed": seed}
     rows = {}
     for name, hit in hits.items():
-        difference = hit.astype(float) - hits[ALONE]
-        drawn = np.einsum("bs,st,bt->b", of_seeds, difference, of_trials, optimize=True)
-        interval = np.quantile(drawn / (n_seeds * n_trials), tails)
+        gain = hit.astype(float) - hits[ALONE]
+        gain = gain.repeat(2, axis=0) if n_seeds == 1 else gain  # one seed can only be drawn again
+
+        def mean(seeds, trials, axis=-1, gain=gain):
+            return gain[seeds[..., np.newaxis], trials[..., np.newaxis, :]].mean(axis=(-2, -1))
+
         accuracies = pandas.Series(hit.mean(axis=1))
-        rows[name] = accuracies.mean(), accuracies.std(), difference.mean(), *interval
+        interval = (0.0,) * 3 if name == ALONE else bootstrap_interval(mean, *gain.shape, **how)
+        rows[name] = accuracies.mean(), accuracies.std(), *interval
     columns = ["accuracy", "sd_seeds", "gain", "low", "high"]
     table = pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
     table = table.assign(chance=np.bincount(labels).max() / n_trials, n=n_trials, n_seeds=n_seeds)

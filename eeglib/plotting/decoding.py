@@ -119,7 +119,8 @@ def plot_recall(table: pandas.DataFrame) -> Figure:
     ax, places = axes[0, 0], np.arange(len(table))
     errors = _errors(table, "recall")
     ax.bar(places, table["recall"], color=COLORS[5], yerr=errors, capsize=2, ecolor="0.25")
-    ax.axhline(table["chance"].iloc[0], color=COLORS[1], linestyle="--", label="chance")
+    ends = places - 0.45, places + 0.45
+    ax.hlines(table["chance"], *ends, color=COLORS[1], linewidth=2, label="share named so")
     ax.set_xticks(places, table["class"], rotation=90, fontsize=8)
     ax.set(ylabel="recall", ylim=(0, 1))
     ax.legend()

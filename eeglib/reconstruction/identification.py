@@ -17,6 +17,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import GroupKFold
 
+from eeglib.evaluation import mean_with_interval
+
 PENALTIES = np.logspace(1, 7, 13)
 """Penalties of the ridge regression that cross-validation chooses from."""
 
@@ -71,7 +73,7 @@ def identify_within_class(
     -----
     p-values come from exchanging images within classes, which keeps their level exactly whatever
     the predictions are (Phipson and Smyth, 2010). Intervals: Clopper-Pearson for top-1,
-    percentile bootstrap over images for two-way.
+    `eeglib.evaluation.bootstrap_interval` over images for two-way.
     """
     labels, names = np.asarray(labels), np.asarray(images)
     rng = np.random.default_rng(seed)
@@ -97,9 +99,8 @@ def identify_within_class(
     n = len(hits)
     # A shared first place counts as a part of a hit, which no binomial interval allows for.
     exact = stats.binomtest(int(hits.sum().round(9)), n).proportion_ci(confidence)
-    means = wins[rng.integers(0, n, (n_permutations, n))].mean(axis=1)
-    tail = (1 - confidence) / 2
-    bounds = [(exact.low, exact.high), np.quantile(means, [tail, 1 - tail])]
+    how = {"n_bootstrap": n_permutations, "confidence": confidence, "seed": seed}
+    bounds = [(exact.low, exact.high), mean_with_interval(wins, floor=0, **how)[1:]]
     chances, rows = (len(sizes) / n, 0.5), []
     for i, (metric, values) in enumerate((("top-1", hits), ("two-way", wins))):
         as_good = np.sum(by_chance[:, i].round(9) >= values.sum().round(9))

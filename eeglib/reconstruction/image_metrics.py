@@ -30,6 +30,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms.functional import center_crop, pil_to_tensor
 
+from eeglib.evaluation import format_score, mean_with_interval
 from eeglib.reconstruction.drawing import PRETRAINED, ReconstructionError, prompt
 from eeglib.reconstruction.identification import two_way
 
@@ -195,8 +196,8 @@ def with_controls(
     - KID: squared distance of two sets of features (Binkowski et al., 2018), without bias, so that
       it may be below 0; by torchmetrics on all pictures at once.
 
-    Intervals: percentile bootstrap over pictures; for KID the jackknife error, since pictures that
-    the bootstrap repeats look like a set of too little variety.
+    Intervals: `eeglib.evaluation.bootstrap_interval` over pictures; for KID the jackknife error,
+    since pictures that the bootstrap repeats look like a set of too little variety.
     """
     if len(true) < 3:
         raise ReconstructionError(f"There are {len(true)} pictures to measure: give at least 3.")
@@ -236,7 +237,7 @@ def score_table(table: pandas.DataFrame) -> pandas.DataFrame:
 
     Cells read ``value [low, high]``. ``chance`` is that of the predicted label.
     """
-    cells = [f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in table.itertuples()]
+    cells = [format_score(r.value, r.low, r.high) for r in table.itertuples()]
     wide = table.assign(cell=cells).pivot(index="metric", columns="pictures", values="cell")
     own = table[table["pictures"] == CONTROLS[1]].set_index("metric")
     chance = own["chance"].map(lambda chance: "" if np.isnan(chance) else f"{chance:.3f}")
@@ -322,13 +323,10 @@ def _of_pairs(score: str, title: str, features, true, n_way: int) -> tuple:
     return metric, *_diagonal(cosine_similarity(features, true))
 
 
-def _pair_row(
-    name, metric, values, chance, network="pixels", *, n_bootstrap, confidence, seed
-) -> tuple:
-    rng, n = np.random.default_rng(seed), len(values)
-    means = values[rng.integers(0, n, (n_bootstrap, n))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return name, metric, values.mean(), chance, "higher", n, low, high, network
+def _pair_row(name, metric, values, chance, network="pixels", **bootstrap) -> tuple:
+    floor = 0 if "way" in metric else -1
+    mean, low, high = mean_with_interval(values, floor=floor, **bootstrap)
+    return name, metric, mean, chance, "higher", len(values), low, high, network
 
 
 def _kid_row(name, features, true, network, confidence) -> tuple:
