@@ -99,6 +99,7 @@ class TrainingSettings(Settings):
 
     alpha: Share = 0.5  # weight of the class labels in the loss; eq. (1)
     temperature: Positive = 1.0  # of the soft targets; eq. (2)
+    teacher_output: Literal["logits", "probabilities"] = "logits"  # what f_t of eq. (2) is
     learning_rate: Positive = 3e-4  # of Adam
     batch_size: Count = 64  # trials per step
     gradient_clip: Positive = 1.0  # largest norm of a gradient

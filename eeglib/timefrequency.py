@@ -10,7 +10,11 @@ CHUNK = 2**22  # numbers transformed at a time: bounds the memory beyond the res
 
 
 def spectrograms(
-    trials: np.ndarray, sfreq: float, window: float = 0.04, step: float = 0.02
+    trials: np.ndarray,
+    sfreq: float,
+    window: float = 0.04,
+    step: float = 0.02,
+    band: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Magnitude of the short-time Fourier transform of every trial and channel.
 
@@ -24,6 +28,9 @@ def spectrograms(
         Length of a window, seconds.
     step : float
         Distance between the centres of neighbouring windows, seconds; at most `window`.
+    band : tuple of float | None
+        Pass band of the filter that the trials went through, hertz: only the frequencies less than
+        ``1 / window`` outside it are kept. None: all.
 
     Returns
     -------
@@ -32,79 +39,113 @@ def spectrograms(
 
     Notes
     -----
-    Section 3.2 of the paper: windows of 40 ms moving by 20 ms. Equal to `scipy.signal.stft`, at
-    twice its speed: a Hann window, half a window of zeros at both ends, and zeros after the end
-    until the last window is full. The frequencies are ``1 / window`` apart: 25 Hz for 40 ms.
+    Section 3.2 of the paper: windows of 40 ms moving by 20 ms. Equal to `scipy.signal.stft`
+    without boundary or padding, at twice its speed: a Hann window, and only windows that lie
+    wholly within the trial. Zeros beyond its ends would be steps in the signal, whose spectrum
+    fills all that the filter has emptied. The frequencies are ``1 / window`` apart: 25 Hz for
+    40 ms.
     """
     n_trials, n_chans, n_times = trials.shape
     length, hop, n_windows = _windows(n_times, sfreq, window, step)
     taper = signal.get_window("hann", length).astype(np.float32)
     taper /= taper.sum()
-    result = np.empty((n_trials, n_chans, length // 2 + 1, n_windows), dtype=np.float32)
-    start = length // 2
-    ends = (start, (n_windows - 1) * hop + length - start - n_times)
+    rows = _rows(length, sfreq, band)
+    shape = n_trials, n_chans, np.count_nonzero(rows), n_windows
+    result = np.empty(shape, dtype=np.float32)
     for part in _parts(n_trials, n_chans * n_windows * length):
-        padded = np.pad(trials[part].astype(np.float32), ((0, 0), (0, 0), ends))
-        frames = np.lib.stride_tricks.sliding_window_view(padded, length, axis=-1)[..., ::hop, :]
-        spectra = fft.rfft(frames * taper, axis=-1)
+        signals = trials[part].astype(np.float32)
+        frames = np.lib.stride_tricks.sliding_window_view(signals, length, axis=-1)[..., ::hop, :]
+        spectra = fft.rfft(frames * taper, axis=-1)[..., rows]
         np.abs(spectra.swapaxes(-1, -2), out=result[part])
     return result
 
 
 def spectrogram_axes(
-    n_times: int, sfreq: float, window: float = 0.04, step: float = 0.02, tmin: float = 0.0
+    n_times: int,
+    sfreq: float,
+    window: float = 0.04,
+    step: float = 0.02,
+    band: tuple[float, float] | None = None,
+    tmin: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frequencies (hertz) and centres of the windows of what `spectrograms` gives.
 
     In seconds after the onset of the image, where the trial begins at `tmin`, ``epochs.tmin``.
     """
     length, hop, n_windows = _windows(n_times, sfreq, window, step)
-    return fft.rfftfreq(length, 1 / sfreq), tmin + np.arange(n_windows) * hop / sfreq
+    frequencies = fft.rfftfreq(length, 1 / sfreq)[_rows(length, sfreq, band)]
+    return frequencies, tmin + (length / 2 + np.arange(n_windows) * hop) / sfreq
 
 
-def wavelet_coefficients(trials: np.ndarray, wavelet: str = "db4", step: int = 1) -> np.ndarray:
-    """Discrete wavelet coefficients of every trial and channel, laid out over time.
+def wavelet_magnitudes(
+    trials: np.ndarray,
+    sfreq: float,
+    wavelet: str = "db4",
+    band: tuple[float, float] | None = None,
+    step: int = 1,
+) -> np.ndarray:
+    """Magnitudes of the wavelet coefficients of every trial and channel, laid out over time.
 
     Parameters
     ----------
-    trials : array, shape (n_trials, n_chans, n_times)
-        Signals in any unit.
+    trials, sfreq
+        As for `spectrograms`.
     wavelet : str
         Name of a discrete wavelet of PyWavelets.
+    band : tuple of float | None
+        Pass band of the filter that the trials went through, hertz: levels whose frequencies lie
+        outside it are left out. None: all levels.
     step : int
         Keep every `step`-th time only. What is lost are coefficients of the finest levels.
 
     Returns
     -------
-    array of float32, shape (n_trials, n_chans, n_levels + 1, n_times / step rounded up)
-        Signed coefficients. Level 0 is the approximation (lowest frequencies), then the details
-        from coarse to fine. A level has about ``n_times / 2**level`` coefficients; every time
-        shows the one that lies nearest to it.
+    array of float32, shape (n_trials, n_chans, n_levels, n_times / step rounded up)
+        The lowest frequencies first, as `wavelet_bands` names them. A level has about
+        ``n_times / 2**level`` coefficients; every time shows the one that lies nearest to it.
 
     Notes
     -----
     `pywt.wavedec` with symmetric continuation at the ends, down to `pywt.dwt_max_level`: 5 for 440
     times and db4. Level L holds the frequencies from ``sfreq / 2**(L + 1)`` to ``sfreq / 2**L``.
-    The paper names the wavelet (section 3.6), not the level nor the layout; these are ours.
+    The paper names the wavelet (section 3.6), not level, sign nor layout; these are ours. Without
+    their signs, because the mean of the coefficients of a rhythm is zero, whatever its power.
     """
     n_trials, n_chans, n_times = trials.shape
     level = pywt.dwt_max_level(n_times, wavelet)
+    kept = _levels(n_times, sfreq, wavelet, band)
     nearest = [indices[::step] for indices in _nearest_coefficients(wavelet, level, n_times)]
-    result = np.empty((n_trials, n_chans, level + 1, len(nearest[0])), dtype=np.float32)
+    result = np.empty((n_trials, n_chans, len(kept), len(nearest[0])), dtype=np.float32)
     for part in _parts(n_trials, n_chans * n_times):
         levels = pywt.wavedec(trials[part].astype(np.float32), wavelet, level=level, axis=-1)
-        for row, (values, indices) in enumerate(zip(levels, nearest, strict=True)):
-            result[part, :, row] = values[..., indices]
+        for row, index in enumerate(kept):
+            result[part, :, row] = np.abs(levels[index][..., nearest[index]])
     return result
 
 
-def wavelet_bands(n_times: int, sfreq: float, wavelet: str = "db4") -> list[str]:
-    """Names of the levels of `wavelet_coefficients`: ``"A5: 0-16 Hz"``, ``"D5: 16-31 Hz"``, ..."""
-    level = pywt.dwt_max_level(n_times, wavelet)
-    bands = [f"A{level}: 0-{sfreq / 2 ** (level + 1):.0f} Hz"]
-    for depth in range(level, 0, -1):
-        bands.append(f"D{depth}: {sfreq / 2 ** (depth + 1):.0f}-{sfreq / 2**depth:.0f} Hz")
-    return bands
+def wavelet_bands(
+    n_times: int, sfreq: float, wavelet: str = "db4", band: tuple[float, float] | None = None
+) -> list[str]:
+    """Names of the levels of `wavelet_magnitudes`: ``"A5: 0-16 Hz"``, ``"D5: 16-31 Hz"``, ..."""
+    kept = _levels(n_times, sfreq, wavelet, band).values()
+    return [f"{name}: {low:.0f}-{high:.0f} Hz" for name, low, high in kept]
+
+
+def _levels(n_times, sfreq, wavelet, band) -> dict[int, tuple[str, float, float]]:
+    """Name and limits (hertz) of the levels that share frequencies with `band`, by position."""
+    depth = pywt.dwt_max_level(n_times, wavelet)
+    levels = [(f"A{depth}", 0.0, sfreq / 2 ** (depth + 1))]
+    levels += [(f"D{d}", sfreq / 2 ** (d + 1), sfreq / 2**d) for d in range(depth, 0, -1)]
+    lowest, highest = band or (0.0, sfreq)
+    kept = enumerate(levels)
+    return {i: level for i, level in kept if level[1] < highest and level[2] > lowest}
+
+
+def _rows(length: int, sfreq: float, band: tuple[float, float] | None) -> np.ndarray:
+    """Which frequencies of a window of some length to keep: bool, shape (n_freqs,)."""
+    frequencies = fft.rfftfreq(length, 1 / sfreq)
+    low, high = band or (0.0, sfreq)
+    return (frequencies > low - sfreq / length) & (frequencies < high + sfreq / length)
 
 
 def _parts(n_trials: int, numbers_per_trial: int) -> list[slice]:
@@ -121,8 +162,7 @@ def _windows(n_times: int, sfreq: float, window: float, step: float) -> tuple[in
             f"the {n_times} of a trial. timefrequency.step is {step:g} s, {hop} times: choose 1 to "
             "those of the window, or part of the trial would be unseen."
         )
-    extended = n_times + 2 * (length // 2)
-    return length, hop, -(-(extended - length) // hop) + 1
+    return length, hop, (n_times - length) // hop + 1
 
 
 def _nearest_coefficients(wavelet: str, level: int, n_times: int) -> list[np.ndarray]:

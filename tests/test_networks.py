@@ -5,9 +5,15 @@ import torch
 
 from eeglib.decoding.networks import (
     CellNorm,
+    ChannelMixing,
     Conv1dClassifier,
+    ImageCNN,
+    LogPower,
     LSTMClassifier,
     ResidualCNN,
+    ShallowConvNet,
+    TimesThenChannels,
+    Whitening,
     count_parameters,
 )
 
@@ -24,19 +30,44 @@ SHAPES = [
 ]
 
 
+@pytest.mark.parametrize("kind", [ResidualCNN, LSTMClassifier])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_residual_networks_have_the_size_of_the_paper(shape):
-    network = ResidualCNN(*shape).eval()
+def test_networks_over_spectrograms_have_the_size_of_the_paper(kind, shape):
+    network = kind(*shape).eval()
     assert 1_100_000 <= count_parameters(network) <= 1_200_000
     assert network(torch.randn(2, *shape[:3])).shape == (2, shape[3])
 
 
-@pytest.mark.parametrize("shape", [(128, 440, 40), (61, 256, 3), (4, 20, 2), (63, 250, 200)])
-def test_networks_over_time_have_the_size_of_the_paper(shape):
-    n_chans, n_times, n_outputs = shape
-    for network in (Conv1dClassifier(*shape), LSTMClassifier(*shape)):
+@pytest.mark.parametrize("kind", [Conv1dClassifier, ImageCNN, ChannelMixing, ShallowConvNet])
+@pytest.mark.parametrize(
+    "shape", [(128, 88, 40, 200), (61, 256, 3, 256), (4, 20, 2, 100), (63, 50, 200, 250)]
+)
+def test_networks_over_time_have_the_size_of_the_paper(kind, shape):
+    network = kind(*shape).eval()
+    if kind is not ShallowConvNet:
         assert 1_100_000 <= count_parameters(network) <= 1_200_000
-        assert network.eval()(torch.randn(2, n_chans, n_times)).shape == (2, n_outputs)
+    assert network(torch.randn(2, *shape[:2])).shape == (2, shape[2])
+
+
+@pytest.mark.parametrize("kind", [Conv1dClassifier, ImageCNN, ShallowConvNet])
+def test_filters_last_as_long_at_any_rate(kind):
+    def windows(rate: int) -> int:
+        network = kind(4, rate // 2, 3, rate).eval()
+        shapes = []
+        power = next(layer for layer in network.modules() if isinstance(layer, LogPower))
+        power.register_forward_hook(lambda _, inputs, output: shapes.append(output.shape[-1]))
+        network(torch.randn(1, 4, rate // 2))
+        return shapes[0]
+
+    assert windows(200) == windows(1000) > 1
+
+
+@pytest.mark.parametrize("kind", [Conv1dClassifier, ImageCNN, ShallowConvNet, ChannelMixing])
+def test_the_sign_of_a_trial_has_no_say_where_power_is_taken(kind):
+    network = kind(4, 100, 3, 200).eval()
+    trials = torch.randn(3, 4, 100)
+    torch.testing.assert_close(network(trials), network(-trials))
+    assert not torch.allclose(network(trials), network(2 * trials))
 
 
 def test_shortcuts_reach_the_output():
@@ -65,11 +96,37 @@ def test_every_cell_of_channel_and_frequency_is_standardised_by_the_training_tri
     torch.testing.assert_close(other, norm(images[:1]) + 3, atol=0.3, rtol=0)
 
 
+def test_white_channels_have_variance_1_and_do_not_covary_over_the_training_trials():
+    trials = torch.einsum("ij,njt->nit", torch.randn(4, 4), torch.randn(100, 4, 50))
+    whiten = Whitening(4)
+    torch.testing.assert_close(whiten(trials), trials)
+    whiten.fit(trials)
+    rows = whiten(trials).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(rows @ rows.T / rows.shape[1], torch.eye(4), atol=1e-3, rtol=0)
+    silent = Whitening(5)
+    silent.fit(torch.nn.functional.pad(trials, (0, 0, 0, 1)))  # a dead channel
+    assert torch.isfinite(silent(torch.randn(1, 5, 50))).all()
+
+
+def test_power_of_windows():
+    signal = torch.tensor([[[1.0, -1, 3, 3, 0, 2]]])
+    torch.testing.assert_close(LogPower(2, 2)(signal).exp(), torch.tensor([[[1.0, 9, 2]]]))
+    torch.testing.assert_close(LogPower()(signal).exp(), torch.tensor([[[4.0]]]))
+
+
+def test_filters_over_times_and_then_channels_are_one_convolution():
+    both = TimesThenChannels(5, 7, 3)
+    trials = torch.randn(2, 3, 40)
+    first = torch.nn.functional.conv2d(trials[:, None], both.times[:, None, None])
+    second = torch.nn.functional.conv2d(first, both.chans[..., None])
+    torch.testing.assert_close(both(trials), second[:, :, 0], atol=1e-5, rtol=1e-4)
+
+
 def test_all_parameters_learn():
-    for network, shape in [
-        (ResidualCNN(3, 8, 8, 2), (4, 3, 8, 8)),
-        (LSTMClassifier(3, 12, 2), (4, 3, 12)),
-        (Conv1dClassifier(3, 40, 2), (4, 3, 40)),
-    ]:
-        network(torch.randn(shape)).square().sum().backward()
+    networks = [kind(3, 40, 2, 100.0) for kind in (Conv1dClassifier, ImageCNN, ShallowConvNet)]
+    for network in [*networks, ChannelMixing(3, 40, 2, 100.0)]:
+        network(torch.randn(4, 3, 40)).square().sum().backward()
+        assert all(p.grad is not None for p in network.parameters())
+    for network in (ResidualCNN(3, 8, 8, 2), LSTMClassifier(3, 8, 8, 2)):
+        network(torch.randn(4, 3, 8, 8)).square().sum().backward()
         assert all(p.grad is not None for p in network.parameters())

@@ -47,7 +47,7 @@ def test_times_and_frequencies_of_a_trial_stand_with_their_units():
     figures = [
         plotting.plot_filter_response(frequencies, {"notch": np.ones(3)}),
         plotting.plot_spectrograms({"one": np.ones((3, 4))}, [(frequencies, times)]),
-        plotting.plot_energy(frequencies, np.array([0.25, 0.5, 0.25])),
+        plotting.plot_energy(frequencies, np.array([0.25, 0.5, 0.25]), frequencies[:2]),
         plotting.plot_wavelets(np.ones((2, 4)), ["A1", "D1"], 0.02, 0.1),
     ]
     labels = [(f.axes[0].get_xlabel(), f.axes[0].get_ylabel()) for f in figures]
@@ -57,7 +57,10 @@ def test_times_and_frequencies_of_a_trial_stand_with_their_units():
         ("frequency (Hz)", "share of the energy (%)"),
         ("time (s)", "level"),
     ]
-    assert [bar.get_height() for bar in figures[2].axes[0].patches] == [25, 50, 25]
+    bars = figures[2].axes[0].patches
+    assert [bar.get_height() for bar in bars] == [25, 50, 25]
+    colors = [bar.get_facecolor() for bar in bars]
+    assert colors[0] == colors[1] != colors[2]
     assert figures[3].axes[0].get_xlim() == (0.02, 0.1)
 
 

@@ -1,4 +1,4 @@
-"""The methods of the table: the paper's ten, and one beyond (chapter 6)."""
+"""The methods of the table: the paper's ten, and three beyond (chapter 6)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from eeglib.decoding import networks
 from eeglib.decoding.kernel_decoder import KernelDecoder
 from eeglib.decoding.splits import Split
 from eeglib.decoding.training import fit, predict
-from eeglib.timefrequency import spectrograms, wavelet_coefficients
+from eeglib.timefrequency import spectrograms, wavelet_magnitudes
 
 ENOUGH_RATE = 200.0
 """Times a second, at least, that describe signals filtered below 70 Hz."""
@@ -251,33 +251,35 @@ def _thinned(trials: np.ndarray, sfreq: float) -> np.ndarray:
     return functional.avg_pool1d(trials, _thinning(sfreq)).numpy()
 
 
-def _network(kind, inputs, labels, split, *, n_classes, training, seed, teacher_logits, **_):
-    build, test = partial(kind, *inputs.shape[1:], n_classes), inputs[split.test]
+def _network(build, inputs, labels, split, *, training, seed, teacher_logits, **_):
     options = {"teacher_logits": teacher_logits, "seed": seed, **training}
-    return predict(fit(build, inputs, labels, split, **options).network, test)
+    return predict(fit(build, inputs, labels, split, **options).network, inputs[split.test])
 
 
-def lstm(trials, labels, split, *, sfreq, **options):
+def _over_time(kind, trials, labels, split, *, sfreq, n_classes, **options):
     inputs = _thinned(trials, sfreq)
-    return _network(networks.LSTMClassifier, inputs, labels, split, **options)
+    build = partial(kind, *inputs.shape[1:], n_classes, sfreq / _thinning(sfreq))
+    return _network(build, inputs, labels, split, **options)
 
 
-def conv1d(trials, labels, split, **options):
-    return _network(networks.Conv1dClassifier, trials, labels, split, **options)
+def _over_spectrograms(kind, trials, labels, split, *, n_classes, sfreq, **options):
+    grid = {name: options.pop(name) for name in ("window", "step", "band")}
+    inputs = spectrograms(trials, sfreq, **grid)
+    return _network(partial(kind, *inputs.shape[1:], n_classes), inputs, labels, split, **options)
 
 
-def distillation_eeg(trials, labels, split, **options):
-    return _network(networks.ResidualCNN, trials[:, np.newaxis], labels, split, **options)
+def distillation_wavelet(trials, labels, split, *, sfreq, wavelet, band, n_classes, **options):
+    inputs = wavelet_magnitudes(trials, sfreq, wavelet, band, _thinning(sfreq))
+    build = partial(networks.ResidualCNN, *inputs.shape[1:], n_classes)
+    return _network(build, inputs, labels, split, **options)
 
 
-def distillation_wavelet(trials, labels, split, *, sfreq, wavelet, **options):
-    inputs = wavelet_coefficients(trials, wavelet, _thinning(sfreq))
-    return _network(networks.ResidualCNN, inputs, labels, split, **options)
-
-
-def cnn_stft(trials, labels, split, *, sfreq, window, step, **options):
-    inputs = spectrograms(trials, sfreq, window, step)
-    return _network(networks.ResidualCNN, inputs, labels, split, **options)
+lstm = partial(_over_spectrograms, networks.LSTMClassifier)
+cnn_stft = partial(_over_spectrograms, networks.ResidualCNN)
+conv1d = partial(_over_time, networks.Conv1dClassifier)
+distillation_eeg = partial(_over_time, networks.ImageCNN)
+shallow_convnet = partial(_over_time, networks.ShallowConvNet)
+channel_mixing = partial(_over_time, networks.ChannelMixing)
 
 
 def kernel_decoder(trials, labels, split, *, sfreq, n_classes, band, **_):
@@ -285,7 +287,8 @@ def kernel_decoder(trials, labels, split, *, sfreq, n_classes, band, **_):
 
 
 _DECODERS = [lr_power, lr_windowed, lr_windowed_pca, cebra_knn, lstm, conv1d, distillation_eeg]
-_DECODERS += [distillation_wavelet, cnn_stft, cnn_stft, kernel_decoder]  # with or without a teacher
+_DECODERS += [distillation_wavelet, cnn_stft, cnn_stft]  # without and with a teacher
+_DECODERS += [shallow_convnet, channel_mixing, kernel_decoder]
 _TABLE = pandas.read_csv(Path(__file__).with_suffix(".csv"), index_col="name").itertuples()
 METHODS = {name: Method(*row, f) for (name, *row), f in zip(_TABLE, _DECODERS, strict=True)}
 """All methods by name: those of the paper's table in its order, then ours."""

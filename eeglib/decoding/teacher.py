@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import open_clip
 import pandas
 import torch
 from PIL import Image
+from scipy import special
 from torch import nn
 
 import eeglib
@@ -144,6 +145,10 @@ class Teacher(NamedTuple):
         """Read what `save` wrote."""
         with np.load(path) as file:
             return cls(**file)
+
+    def outputs(self, reading: Literal["logits", "probabilities"]) -> np.ndarray:
+        """The vector f_t that equation (2) exponentiates; the paper calls it probabilities."""
+        return self.logits if reading == "logits" else special.softmax(self.logits, axis=1)
 
     def of_trials(self, trials: pandas.DataFrame) -> Teacher:
         """What the teacher says about each trial's ``image``, in the order of the trials."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from eeglib.decoding.networks import ResidualCNN
+from eeglib.decoding.networks import Network
 from eeglib.decoding.splits import Split
 
 logger = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ def fit(
             arrays = [tensor.cpu().numpy() for tensor in training + validation]
             folder = f"{checkpoint}-{joblib.hash([arrays, settings, str(network)])}"
         trained = network
-        if isinstance(network, ResidualCNN):
+        if isinstance(network, Network):
             trained = network.layers.to(memory_format=torch.channels_last)
             network.standardize.fit(training[0])
             for tensors in parts:

@@ -164,24 +164,24 @@ def plot_spectrograms(
     return figure
 
 
-def plot_energy(frequencies: np.ndarray, shares: np.ndarray) -> Figure:
-    """Share of the energy in each frequency bin of spectrograms."""
+def plot_energy(frequencies: np.ndarray, shares: np.ndarray, kept: np.ndarray) -> Figure:
+    """Share of the energy in each frequency bin of spectrograms; those in `kept` in full colour."""
     figure, axes = new_figure(2.4)
-    axes[0, 0].bar(frequencies, 100 * shares, width=0.7 * frequencies[1], color=COLORS[0])
+    colors = [COLORS[0] if f in kept else "0.75" for f in frequencies]
+    axes[0, 0].bar(frequencies, 100 * shares, width=0.7 * frequencies[1], color=colors)
     axes[0, 0].set(xlabel="frequency (Hz)", ylabel="share of the energy (%)")
     return figure
 
 
 def plot_wavelets(
-    coefficients: np.ndarray, bands: Sequence[str], start: float, stop: float
+    magnitudes: np.ndarray, bands: Sequence[str], start: float, stop: float
 ) -> Figure:
-    """Wavelet coefficients, shape (n_levels, n_times), of a trial from `start` to `stop` (s)."""
+    """Wavelet magnitudes, shape (n_levels, n_times), of a trial from `start` to `stop` (s)."""
     figure, axes = new_figure(3.0)
-    size = np.abs(coefficients).max() or 1.0
     extent = (start, stop, -0.5, len(bands) - 0.5)
-    style = {"cmap": "RdBu_r", "vmin": -size, "vmax": size, "interpolation": "nearest"}
-    mesh = axes[0, 0].imshow(coefficients, aspect="auto", origin="lower", extent=extent, **style)
+    style = {"interpolation": "nearest", "vmin": 0}
+    mesh = axes[0, 0].imshow(magnitudes, aspect="auto", origin="lower", extent=extent, **style)
     axes[0, 0].set_yticks(range(len(bands)), bands)
     axes[0, 0].set(xlabel="time (s)", ylabel="level")
-    figure.colorbar(mesh, ax=axes[0, 0], label="coefficient (standard deviations)")
+    figure.colorbar(mesh, ax=axes[0, 0], label="magnitude (standard deviations)")
     return figure
