@@ -1,4 +1,4 @@
-"""The kernel decoder finds waves and power, and is at chance on dealt labels."""
+"""The kernel decoder finds waves, power and delays, and is at chance on dealt labels."""
 
 import numpy as np
 import pytest
@@ -22,6 +22,13 @@ def trials(kind):
     if kind == "power":  # a random phase: no average wave
         phase = rng.uniform(0, 2 * np.pi, (N_TRIALS, 1))
         data[np.arange(N_TRIALS), LABELS] += 1.5 * np.sin(2 * np.pi * 10 * times + phase)
+    if (
+        kind == "phase"
+    ):  # two channels share a source in phase, in opposite phase, or one sample later
+        source = 2 * rng.standard_normal((N_TRIALS, 100))
+        shared = {0: source, 1: -source, 2: np.roll(source, 1, axis=1)}
+        data[:, 0] += source
+        data[:, 1] += [shared[label][trial] for trial, label in enumerate(LABELS)]
     return data
 
 
@@ -29,18 +36,12 @@ def accuracy(probabilities, labels=LABELS):
     return (probabilities.argmax(axis=1) == labels[SPLIT.test]).mean()
 
 
-@pytest.mark.parametrize("kind", ["wave", "power"])
-def test_waves_and_power_are_found(kind):
+@pytest.mark.parametrize(("kind", "lowest"), [("wave", 0.85), ("power", 0.85), ("phase", 0.85)])
+def test_waves_power_and_what_lies_between_channels_are_found(kind, lowest):
     decoder = KernelDecoder(trials(kind), SFREQ)
     probabilities = decoder.fit_predict(LABELS, SPLIT, N_CLASSES)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    assert accuracy(probabilities) > 0.85
-    right = {}
-    for views, kernel in decoder._kernels(LABELS, SPLIT.training).items():
-        scores = kernel_decoder._ridge(kernel, LABELS, SPLIT.training, SPLIT.test, 3, (1.0,))[1.0]
-        right[views] = accuracy(scores)
-    found, other = ("power", "waves") if kind == "power" else ("xDAWN", "power")
-    assert right[found] > right[other] + 0.1
+    assert accuracy(probabilities) > lowest
 
 
 def test_dealt_labels_give_chance():
@@ -74,27 +75,10 @@ def test_the_unit_of_the_signals_does_not_matter():
     np.testing.assert_allclose(one, many, atol=1e-4)
 
 
-def test_views_lie_within_the_pass_band_and_the_sampling_rate():
+def test_bands_lie_within_the_pass_band_and_the_sampling_rate():
     assert KernelDecoder(trials("wave"), 200.0).bands == list(BANDS)
-    band = KernelDecoder(trials("wave"), 1000.0, band=(14.0, 70.0))
-    assert (band.waves, band.bands) == ([20, 40, 70], [(13, 30), (30, 70)])
-    assert KernelDecoder(trials("wave"), 1000.0, band=(1.0, 20.0)).waves == [6, 12, 20, 70]
-    slow = KernelDecoder(trials("wave"), 60.0)
-    assert (slow.waves, slow.bands) == ([6, 12, 20], [(0, 8), (4, 8), (8, 13)])
-
-
-def test_every_view_weighs_the_same_on_the_training_trials():
-    kernels = KernelDecoder(trials("wave"), SFREQ)._kernels(LABELS, SPLIT.training)
-    for kernel in kernels.values():
-        assert kernel.diagonal()[SPLIT.training].mean() == pytest.approx(1)
-
-
-def test_waves_are_averaged_over_a_thirty_second_of_the_trial():
-    ramp = np.arange(70.0)[None, None]
-    binned = kernel_decoder._binned(np.concatenate([ramp, -ramp], axis=1))
-    expected = np.arange(35) * 2 + 0.5
-    np.testing.assert_allclose(binned, [np.concatenate([expected, -expected])])
-    assert kernel_decoder._binned(ramp[..., :65]).shape == (1, 32)
+    assert KernelDecoder(trials("wave"), 1000.0, band=(14.0, 70.0)).bands == [(13, 30), (30, 70)]
+    assert KernelDecoder(trials("wave"), 60.0).bands == [(0, 8), (4, 8), (8, 13)]
 
 
 def test_many_classes_share_filters_and_waves():
@@ -117,14 +101,11 @@ def test_ridge_regression_by_hand():
 
 
 def test_whitened_channels_are_uncorrelated_on_average_over_the_training_trials():
-    decoder = KernelDecoder(np.random.default_rng(1).standard_normal((6, 6)) @ data_of_six(), SFREQ)
+    data = np.random.default_rng(0).standard_normal((N_TRIALS, 6, 200))
+    decoder = KernelDecoder(np.random.default_rng(1).standard_normal((6, 6)) @ data, SFREQ)
     white = decoder._whitened(decoder.trials, SPLIT.training)[SPLIT.training]
     mean = np.mean([w @ w.T / w.shape[1] for w in white], axis=0)
     # But for the shrinkage of 5%, which matters most where there was least power.
     np.testing.assert_allclose(mean, np.diag(mean.diagonal()), atol=0.5)
     assert (np.linalg.eigvalsh(mean) < 1).all()
     assert np.linalg.eigvalsh(mean)[-1] > 0.95
-
-
-def data_of_six():
-    return np.random.default_rng(0).standard_normal((N_TRIALS, 6, 200))

@@ -1,14 +1,12 @@
-"""A strong decoder without a network: kernel ridge regression on several views of a trial.
+"""A strong decoder without a network: kernel ridge regression on covariances of a trial.
 
-Made for few trials of many channels, where a network has too little to learn from. Each view is a
-description that some kind of answer shows in: the wave shape, the spatial covariance of
-waves like the classes' averages (xDAWN), the covariance within frequency bands. Everything is in
-closed form; what must be chosen is chosen on the validation trials.
+Made for few trials of many channels, where a network has too little to learn from. Two views of a
+trial are added: the covariances of its channels within frequency bands and with themselves a moment
+later, and their covariance with waves like the classes' averages (xDAWN). Everything is in closed
+form; whether the second helps, penalty and sharpness are chosen on the validation trials.
 """
 
 from __future__ import annotations
-
-import itertools
 
 import numpy as np
 from pyriemann.geometry.base import invsqrtm, logm
@@ -17,30 +15,37 @@ from scipy import linalg, signal, special
 
 from eeglib.decoding.splits import Split
 
-WAVES = (6.0, 12.0, 20.0, 40.0, 70.0)
-"""Upper limits of the low-passes under which waves are compared, Hz."""
-
 BANDS = ((0.0, 8.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 70.0))
 """Bands whose covariances are compared, Hz."""
 
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
+HIGHEST = 70.0
+"""Frequencies above are left out, Hz."""
+
+LAG = 0.006
+"""Seconds between a channel and itself a moment later."""
+
+SHARES = (0.0, 0.5)
+"""Of the kernel that xDAWN may have: with or without."""
+
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 class KernelDecoder:
     """Fits and predicts trials (n_trials, n_chans, n_times) on as many splits as wanted.
 
-    `groups` are the trials' subjects, where several are mixed: means and variances are then taken
-    within each subject, from unlabelled trials, test subjects included; else from the trials that
-    are learned from. `band` is the pass band that they went through, Hz: views outside are left
-    out.
+    `groups` are the trials' subjects, where several are mixed: means and covariances to compare
+    with are then taken within each subject, from unlabelled trials, test subjects included; else
+    from the trials that are learned from. `band` is the pass band that they went through, Hz: bands
+    outside are left out.
 
     Notes
     -----
-    Kernel of a view: inner products of its features, scaled to a mean of 1 on the diagonal; views
-    are added. Covariances are compared by their matrix logarithms after whitening by the mean of
-    their group (Barachant et al. 2013; He & Wu 2020). xDAWN: Rivet et al. 2009. Ridge regression on
-    class indicators equals discriminant analysis with a shrunk covariance up to scale.
+    Covariances are compared by their matrix logarithms after whitening by the mean of their group
+    (Barachant et al. 2013; He & Wu 2020); those with a moment later see the spectrum of each source
+    too. xDAWN: Rivet et al. 2009. Kernel of a view: inner products of its features, scaled to a
+    mean of 1 on the diagonal. Ridge regression on class indicators equals discriminant analysis
+    with a shrunk covariance up to scale.
     """
 
     def __init__(self, trials: np.ndarray, sfreq: float, groups=None, band=None):
@@ -49,58 +54,56 @@ class KernelDecoder:
         if groups is not None:
             self.members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
         low, high = band or (0.0, np.inf)
-        self.waves = [w for w in WAVES if low < w < sfreq / 2 and (w <= high or w == WAVES[-1])]
         self.bands = [(a, b) for a, b in BANDS if b > low and a < high and b < sfreq / 2]
-        self._described: tuple[list[np.ndarray], dict[str, np.ndarray]] | None = None
+        self._described: tuple[np.ndarray, np.ndarray] | None = None
 
     def fit_predict(self, labels: np.ndarray, split: Split, n_classes: int) -> np.ndarray:
         """Fit on training, choose on validation, fit on both: probabilities of the test trials."""
-        choices, own = [], (np.arange(len(split.validation)), labels[split.validation])
-        for views, kernel in _combinations(self._kernels(labels, split.training)).items():
+        own, losses = (np.arange(len(split.validation)), labels[split.validation]), {}
+        kernels = self._kernels(labels, split.training)
+        for share in SHARES:
+            kernel = _mixed(*kernels, share)
             scores = _ridge(kernel, labels, split.training, split.validation, n_classes)
-            choices += [
-                (-special.log_softmax(sharpness * score, axis=1)[own].mean(), views, p, sharpness)
-                for p, score in scores.items()
-                for sharpness in SHARPNESS
-            ]
-        _, views, penalty, sharpness = min(choices)
+            for penalty, score in scores.items():
+                for sharpness in SHARPNESS:
+                    logs = special.log_softmax(sharpness * score, axis=1)
+                    losses[share, penalty, sharpness] = -logs[own].mean()
+        share, penalty, sharpness = min(losses, key=losses.get)
         both = np.concatenate([split.training, split.validation])
-        kernel = _combinations(self._kernels(labels, both))[views]
+        kernel = _mixed(*self._kernels(labels, both), share)
         scores = _ridge(kernel, labels, both, split.test, n_classes, (penalty,))[penalty]
         return special.softmax(sharpness * scores, axis=1)
 
-    def _kernels(self, labels, train) -> dict[str, np.ndarray]:
-        """Kernel matrix of each kind of view over all trials."""
-        waves, kernels = self._described or self._describe(train)
+    def _kernels(self, labels: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel matrices of the two views over all trials."""
+        trials, covariances = self._described or self._describe(train)
         if self.members:  # then the same for every split
-            self._described = waves, kernels
-        evoked = [self._kernel(_xdawn(w, labels, train), train) for w in waves]
-        return {**kernels, "xDAWN": sum(evoked) / len(evoked)}
+            self._described = trials, covariances
+        return covariances, self._compared(_xdawn(trials, labels, train), train)
 
-    def _describe(self, train) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """Filtered trials, and the kernels that labels have no part in."""
-        waves = [self._filtered(0.0, high, train) for high in self.waves]
-        middle = waves[min(2, len(waves) - 1)]
-        kernels = {
-            "waves": self._kernel(_binned(middle), train),
-            "whitened waves": self._kernel(_binned(self._whitened(middle, train)), train),
-        }
-        whitened = (self._whitened(self._filtered(*band, train), train) for band in self.bands)
-        features = (_log_covariances(trials, 0.1) for trials in whitened)
-        if powers := [self._kernel(values, train, scale=False) for values in features]:
-            kernels["power"] = sum(powers) / len(powers)
-        return waves, kernels
+    def _describe(self, train) -> tuple[np.ndarray, np.ndarray]:
+        """Trials up to the highest frequency, and the kernel that labels have no part in."""
+        trials, rate = self._filtered(0.0, HIGHEST, train)
+        lag = max(1, round(LAG * rate))
+        moments = np.concatenate([trials[..., :-lag], trials[..., lag:]], axis=1)
+        views = [moments, *(self._filtered(*band, train)[0] for band in self.bands)]
+        kernels = [
+            self._compared(_log_covariances(self._whitened(view, train), 0.1), train)
+            for view in views
+        ]
+        return trials, sum(kernels) / len(kernels)
 
-    def _filtered(self, low: float, high: float, train) -> np.ndarray:
-        """Trials in a band, thinned out, each channel centred and scaled within its group."""
+    def _filtered(self, low: float, high: float, train) -> tuple[np.ndarray, float]:
+        """Trials in a band, thinned out, each channel centred and scaled within its group; rate."""
+        high = min(high, 0.49 * self.sfreq)
         limits, kind = ((low, high), "bandpass") if low > 0 else (high, "lowpass")
         sos = signal.butter(3, limits, kind, fs=self.sfreq, output="sos")
         step = max(1, int(self.sfreq / (3.2 * high)))
         trials = signal.sosfiltfilt(sos, self.trials, axis=-1)[..., ::step]
         for own, reference in self._groups(train):
-            trials[own] -= trials[reference].mean(axis=0)
-            trials[own] /= _spread(trials[reference], axis=(0, 2))[:, np.newaxis]
-        return trials
+            mean, spread = trials[reference].mean(axis=0), trials[reference].std(axis=(0, 2))
+            trials[own] = (trials[own] - mean) / np.where(spread > 0, spread, 1)[:, np.newaxis]
+        return trials, self.sfreq / step
 
     def _groups(self, train) -> list[tuple[np.ndarray, np.ndarray]]:
         """Trials of each group, and those that its statistics are taken from."""
@@ -110,24 +113,20 @@ class KernelDecoder:
         """Each trial's channels uncorrelated and of unit variance, on average over its group."""
         white = np.empty_like(trials)
         for own, reference in self._groups(train):
-            mean = _shrunk(_covariances(trials[reference]).mean(axis=0))
+            mean = _shrunk(_covariances(trials[reference]).mean(axis=0), 0.05)
             white[own] = invsqrtm(mean) @ trials[own]
         return white
 
-    def _kernel(self, features: np.ndarray, train, scale: bool = True) -> np.ndarray:
-        features = np.array(features, dtype=np.float64)
+    def _compared(self, features: np.ndarray, train) -> np.ndarray:
+        """Kernel of features, centred within groups."""
         for own, reference in self._groups(train):
             features[own] -= features[reference].mean(axis=0)
-            if scale:
-                features[own] /= _spread(features[reference], axis=0)
         kernel = features @ features.T
         return kernel / kernel.diagonal()[slice(None) if self.members else train].mean()
 
 
-def _combinations(kernels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The mean kernel of every set of kinds, named by its members."""
-    sets = (s for n in range(1, len(kernels) + 1) for s in itertools.combinations(kernels, n))
-    return {" + ".join(s): sum(kernels[k] for k in s) / len(s) for s in sets}
+def _mixed(covariances: np.ndarray, xdawn: np.ndarray, share: float) -> np.ndarray:
+    return (1 - share) * covariances + share * xdawn
 
 
 def _ridge(kernel, labels, train, test, n_classes, penalties=PENALTIES) -> dict[float, np.ndarray]:
@@ -140,25 +139,11 @@ def _ridge(kernel, labels, train, test, n_classes, penalties=PENALTIES) -> dict[
     return {p: size * across @ (turned / (values + p)[:, np.newaxis]) for p in penalties}
 
 
-def _spread(values: np.ndarray, axis) -> np.ndarray:
-    """Standard deviation; 1 where it is zero."""
-    spread = values.std(axis=axis)
-    return np.where(spread > 0, spread, 1)
-
-
-def _binned(trials: np.ndarray) -> np.ndarray:
-    """Means over neighbouring times, a few dozen per trial, side by side."""
-    n_trials, n_chans, n_times = trials.shape
-    length = max(1, n_times // 32)
-    bins = trials[..., : n_times // length * length].reshape(n_trials, n_chans, -1, length)
-    return bins.mean(axis=-1).reshape(n_trials, -1)
-
-
 def _covariances(trials: np.ndarray) -> np.ndarray:
     return trials @ trials.swapaxes(1, 2) / trials.shape[-1]
 
 
-def _shrunk(matrices: np.ndarray, share: float = 0.05) -> np.ndarray:
+def _shrunk(matrices: np.ndarray, share: float) -> np.ndarray:
     n_chans = matrices.shape[-1]
     level = np.trace(matrices, axis1=-2, axis2=-1)[..., np.newaxis, np.newaxis] / n_chans
     return matrices + share * level * np.eye(n_chans)
@@ -166,7 +151,8 @@ def _shrunk(matrices: np.ndarray, share: float = 0.05) -> np.ndarray:
 
 def _log_covariances(trials: np.ndarray, share: float) -> np.ndarray:
     """Upper triangles of matrix logarithms; off-diagonal elements count twice."""
-    return upper(logm(_shrunk(_covariances(trials), share)))
+    parts = np.array_split(trials, 1 + len(trials) // 256)  # eigenvectors of all would take GB
+    return np.concatenate([upper(logm(_shrunk(_covariances(part), share))) for part in parts])
 
 
 def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
@@ -175,7 +161,7 @@ def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
     With few classes each has filters and a wave of its own; with many, all share the filters and
     the waves' principal components.
     """
-    noise = _shrunk(_covariances(trials[train]).mean(axis=0))
+    noise = _shrunk(_covariances(trials[train]).mean(axis=0), 0.05)
     classes = np.unique(labels[train])
     means = np.stack([trials[train][labels[train] == c].mean(axis=0) for c in classes])
     few = len(means) <= 4
