@@ -180,7 +180,7 @@ def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[
             for path in dataset.files(subject):
                 inside, state = path.relative_to(dataset.folder).as_posix(), path.stat()
                 if not inside.startswith(("README", "CHANGES")):
-                    text = path.suffix in TEXT_FILES and state.st_size < 1e8
+                    text = path.suffix.lower() in TEXT_FILES and state.st_size < 1e8
                     content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
                     digest.update(f"{inside}\0{content}\0".encode())
         found[subject_folder(subject)] = digest.hexdigest()[:16]

@@ -173,7 +173,8 @@ def _from_recordings(dataset: Dataset, subject: int, epoch: Band, standardize: b
         trials, sfreq = recording.trials, raw.info["sfreq"]
         start = ((trials["onset"] + epoch[0]) * sfreq).round() - round(epoch[0] * sfreq)
         events = np.column_stack([start + raw.first_samp, 0 * start, trials["label"]]).astype(int)
-        event_id = dict(zip(trials["class_name"], trials["label"], strict=True))
+        # Files of MNE keep no name with a semicolon or beyond Latin; the metadata keep all names.
+        event_id = {str(label): label for label in trials["label"]}
         further = {"baseline": None, "metadata": trials.drop(columns="onset"), "preload": True}
         part = mne.Epochs(raw, events, event_id, *_limits(epoch, sfreq), **further)
         if len(part):

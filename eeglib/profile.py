@@ -9,6 +9,7 @@ silently ignored costs a night of computing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -201,6 +202,11 @@ class Profile(Settings):
     cluster: ClusterSettings = ClusterSettings()
 
 
+PATHS = ("dataset.root", "teacher.model", "teacher.weights", "reconstruction.model")
+PATHS += ("pictures.weights",)
+"""Settings that are, or may be, paths."""
+
+
 def shipped_profiles() -> list[str]:
     """Names of the profiles that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yml"))
@@ -209,9 +215,9 @@ def shipped_profiles() -> list[str]:
 def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) -> Profile:
     """Read and check a profile: a shipped one by name (``demo``), or a YAML file by path.
 
-    Values of ``overrides`` win over the file's, by dotted key: ``{"training.max_epochs": 5}``. A
-    relative ``dataset.root`` among them counts from the current folder, in the file from the
-    file's. Raises ProfileError, which names every key that is unknown and value that is wrong.
+    Values of ``overrides`` win over the file's, by dotted key: ``{"training.max_epochs": 5}``.
+    Relative `PATHS` among them count from the current folder, in the file from the file's. Raises
+    ProfileError, which names every key that is unknown and value that is wrong.
     """
     path, named = Path(source), str(source).endswith((".yml", ".yaml"))
     path = path if named else SHIPPED / f"{source}.yml"
@@ -234,16 +240,26 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
             if not isinstance(section, dict):
                 raise ProfileError(f"{key} cannot be set: {name} is a value, not a section.")
         section[last] = value
+    _complete_paths(content, overrides or {}, path.parent.resolve())
     try:
         profile = Profile(**content)
     except ValidationError as error:
         raise ProfileError(_explain(error, path)) from None
-    if (root := profile.dataset.root) is not None:
-        base = Path.cwd() if "dataset.root" in (overrides or {}) else path.parent.resolve()
-        # A shell leaves the ~ of --set dataset.root=~/data as it is.
-        dataset = profile.dataset.model_copy(update={"root": base / root.expanduser()})
-        profile = profile.model_copy(update={"dataset": dataset})
     return profile
+
+
+def _complete_paths(content: dict, overrides: Mapping[str, Any], folder: Path) -> None:
+    """Let relative paths count from where they were written; names of models stay names."""
+    for key in PATHS:
+        section, name = key.split(".")
+        values = content.get(section)
+        value = values.get(name) if isinstance(values, dict) else None
+        if not isinstance(value, str) or not value or value == "demo":
+            continue
+        # A shell leaves the ~ of --set dataset.root=~/data as it is.
+        path = (Path.cwd() if key in overrides else folder) / Path(value).expanduser()
+        if key in ("dataset.root", "pictures.weights") or value[0] in ".~" or path.exists():
+            values[name] = str(path)
 
 
 def _explain(error: ValidationError, path: Path) -> str:

@@ -262,6 +262,25 @@ def test_folder_with_a_damaged_part(folder, tmp_path, damage):
         load_pipeline(broken)
 
 
+def test_weights_of_which_only_a_variant_was_kept_are_found(folder, pipeline, tmp_path):
+    half = shutil.copytree(folder, tmp_path / "half")
+    for path in half.rglob("*.safetensors"):
+        path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    assert fingerprint(load_pipeline(half)) == fingerprint(pipeline)
+    # With its plain form beside it, the plain one is read.
+    shutil.copytree(folder, half, dirs_exist_ok=True)
+    next((half / "unet").glob("*.fp16.safetensors")).write_bytes(b"cut")
+    assert fingerprint(load_pipeline(half)) == fingerprint(pipeline)
+
+
+def test_a_single_file_or_a_folder_that_is_not_there_says_so(tmp_path):
+    (tmp_path / "v1-5.safetensors").write_bytes(b"0")
+    with pytest.raises(ReconstructionError, match=r"single file.*from_single_file"):
+        load_pipeline(tmp_path / "v1-5.safetensors")
+    with pytest.raises(ReconstructionError, match=r"no such folder.*from the profile's file"):
+        load_pipeline("./models/sd")
+
+
 def test_weights_that_may_run_code_are_not_opened(folder, tmp_path):
     broken = shutil.copytree(folder, tmp_path / "pickled")
     (broken / "unet/diffusion_pytorch_model.safetensors").unlink()

@@ -136,9 +136,21 @@ def test_times_count_from_the_image_and_the_end_is_not_included(epoch, already_c
 def test_metadata_and_labels_travel_with_the_trials():
     epochs = preprocess(dataset(recording()), 1).epochs
     assert list(epochs.metadata.columns) == list(METADATA)
-    assert epochs.event_id == {"dog": 0, "cup": 1}
+    assert epochs.event_id == {"0": 0, "1": 1}
     np.testing.assert_array_equal(epochs.events[:, 2], epochs.metadata["label"])
     assert epochs.ch_names == ["E0", "E1", "E2"]
+
+
+def test_any_name_of_a_class_comes_back_from_the_file(tmp_path):
+    names = ["face/famous; old: 1", "苹果", "50%_off $x^2$ <b>"]
+    source = recording()
+    source.trials["class_name"] = np.resize(names, len(source.trials))
+    source.trials["label"] = np.arange(len(source.trials)) % 3
+    epochs = preprocess(dataset(source), 1).epochs
+    epochs.save(tmp_path / "x-epo.fif")
+    read = mne.read_epochs(tmp_path / "x-epo.fif", verbose="error")
+    assert set(read.metadata["class_name"]) <= set(names)
+    assert list(read.metadata["class_name"]) == list(epochs.metadata["class_name"])
 
 
 def test_each_channel_is_standardised_over_its_recording_and_a_flat_one_is_zero():

@@ -56,6 +56,26 @@ def test_a_relative_root_counts_from_the_file(tmp_path):
     assert home == Path.home() / "data"
 
 
+def test_relative_models_count_from_the_file_and_names_of_models_stay(tmp_path, monkeypatch):
+    text = "teacher: {model: models/clip, weights: openai}\nreconstruction: {model: ./sd}\n"
+    path = write(tmp_path, text + "pictures: {weights: weights}\n")
+    (tmp_path / "models" / "clip").mkdir(parents=True)
+    (tmp_path / "demo").mkdir()
+    profile = load_profile(path)
+    assert profile.teacher.model == str(tmp_path / "models" / "clip")
+    assert profile.teacher.weights == "openai"
+    assert profile.reconstruction.model == str(tmp_path / "sd")
+    assert profile.pictures.weights == tmp_path / "weights"
+    names = {"teacher.model": "ViT-L-14", "reconstruction.model": "stabilityai/sd-turbo"}
+    profile = load_profile(path, names)
+    assert (profile.teacher.model, profile.reconstruction.model) == tuple(names.values())
+    assert load_profile(path, {"teacher.model": "demo"}).teacher.model == "demo"
+    monkeypatch.chdir(tmp_path / "models")
+    assert load_profile("demo", {"teacher.model": "clip"}).teacher.model == str(
+        tmp_path / "models" / "clip"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -55,6 +55,13 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
     folder = demo_clip_path() if model == "demo" else Path(model)
     name, options = model, {}
     if folder.is_dir():
+        if not (folder / "open_clip_config.json").is_file():
+            raise TeacherError(
+                f"Folder {folder} has no open_clip_config.json, so that it is none of open_clip's "
+                "(those of transformers have other weights). Give one that has it and "
+                "open_clip_model.safetensors, or, as teacher.model and teacher.weights, a name "
+                "such as ViT-L-14 and a file of its weights."
+            )
         name = f"local-dir:{folder.resolve()}"
     elif tags := open_clip.list_pretrained_tags_by_model(model):
         if weights not in tags and not Path(weights or "").is_file():

@@ -119,17 +119,31 @@ def load_pipeline(
         library.utils.logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            source if is_folder else str(model), dtype=dtype, use_safetensors=True
+            source if is_folder else str(model),
+            dtype=dtype,
+            variant=_variant(source) if is_folder else None,
+            use_safetensors=True,
         )
     except Exception as error:  # damaged files make four libraries raise whatever they like
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        advice = (
-            "Copy the whole folder again, with weights as .safetensors."
-            if is_folder
-            else "Is it the id of a repository (owner/name) and the hub within reach? A licence is "
-            "accepted on its web page, then run `hf auth login`. A folder, or 'demo', needs no "
-            "network."
-        )
+        if is_folder:
+            advice = "Copy the whole folder, model_index.json and weights as .safetensors."
+        elif source.is_file():
+            advice = (
+                "It is a single file; where the hub is within reach, make a folder of it, once: "
+                "diffusers.StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)."
+            )
+        elif source.is_absolute() or str(model)[:1] in (".", "~"):
+            advice = (
+                "There is no such folder, and it is no id of a repository. A relative one counts "
+                "from the profile's file."
+            )
+        else:
+            advice = (
+                "Is it the id of a repository (owner/name) and the hub within reach? A licence is "
+                "accepted on its web page, then run `hf auth login`. A folder, relative to the "
+                "profile's file, or 'demo', needs no network."
+            )
         raise ReconstructionError(
             f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"
         ) from error
@@ -144,6 +158,16 @@ def load_pipeline(
             )
         pipeline.scheduler = getattr(diffusers, scheduler).from_config(own.config)
     return pipeline.to(device)
+
+
+def _variant(folder: Path) -> str | None:
+    """What a part of a pipeline has in the names of all its weights, such as fp16."""
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        pattern = r"[\w-]+?(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors"
+        found = [re.fullmatch(pattern, path.name) for path in sorted(part.glob("*.safetensors"))]
+        if found and all(match and match[1] for match in found):
+            return found[0][1]
+    return None
 
 
 def reconstruct(
