@@ -142,7 +142,7 @@ def _levels(n_times, sfreq, wavelet, band) -> dict[int, tuple[str, float, float]
 
 
 def _rows(length: int, sfreq: float, band: tuple[float, float] | None) -> np.ndarray:
-    """Which frequencies of a window of some length to keep: bool, shape (n_freqs,)."""
+    """Which frequencies of a window of some length `band` keeps: bool, shape (n_freqs,)."""
     frequencies = fft.rfftfreq(length, 1 / sfreq)
     low, high = band or (0.0, sfreq)
     return (frequencies > low - sfreq / length) & (frequencies < high + sfreq / length)

@@ -55,16 +55,14 @@ def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], Resid
 
 
 class Network(nn.Module):
-    """Layers behind a standardisation, which `fit` takes from the training inputs before it trains.
-
-    `forward` gives logits, shape (n_trials, n_outputs), of inputs (n_trials, ...).
-    """
+    """Layers behind a standardisation, to which `fit` shows the training inputs beforehand."""
 
     def __init__(self, standardize: nn.Module, layers: nn.Module):
         super().__init__()
         self.standardize, self.layers = standardize, layers
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Logits, shape (n_trials, n_outputs), of inputs (n_trials, n_chans, ...)."""
         return self.layers(self.standardize(inputs))
 
 
@@ -92,9 +90,9 @@ class CellNorm(nn.Module):
 
 
 class Whitening(nn.Module):
-    """Channels to mixtures that have variance 1 and do not covary, over training trials and times.
+    """Channels to mixtures of variance 1 that do not covary, over the training trials and times.
 
-    Neighbouring electrodes hear nearly the same; whitened, what distinguishes them is as loud.
+    Neighbouring electrodes hear nearly the same; what distinguishes them becomes as loud.
     """
 
     def __init__(self, n_chans: int):
@@ -114,10 +112,10 @@ class Whitening(nn.Module):
 
 
 class LogPower(nn.Module):
-    """Logarithm of the mean square over windows of the last axis; over all of it by default.
+    """Logarithm of the mean square over windows of the last axis; by default, over all of it.
 
-    What an oscillation has in a trial is its power: its own mean is zero. Three operations say so,
-    and no number of trials as small as ours teaches them to a network.
+    An oscillation's own mean is zero: what a trial has of it is its power. A network of sums and
+    thresholds does not find that in a few hundred trials.
     """
 
     def __init__(self, length: int | None = None, step: int = 1):
@@ -125,10 +123,9 @@ class LogPower(nn.Module):
         self.length, self.step = length, step
 
     def forward(self, maps: Tensor) -> Tensor:
-        n_times = maps.shape[-1]
-        windows = min(self.length or n_times, n_times), self.step
+        windows = min(self.length or maps.shape[-1], maps.shape[-1]), self.step
         power = functional.avg_pool1d(maps.square().flatten(0, -3), *windows)
-        return torch.log(power.clamp(min=1e-6)).reshape(*maps.shape[:-1], -1)
+        return torch.log(power.clamp(min=1e-6)).unflatten(0, maps.shape[:-2])
 
 
 class ResidualCNN(Network):
@@ -140,7 +137,7 @@ class ResidualCNN(Network):
 
     Notes
     -----
-    Most parameters stand where the map is small, so that a trial of 128 x 21 x 23 takes 12 million
+    Most parameters stand where the map is small, so that a trial of 128 x 4 x 21 takes 3 million
     multiply-adds. Sides longer than 32 are divided into patches by the first convolution, whose
     kernel then equals its stride. The paper says no more of the network than the first paragraph.
     Residual blocks: with activations first (He et al. 2016, "Identity mappings"), averaging
@@ -157,15 +154,10 @@ def _residual_layers(n_chans: int, n_freqs: int, n_times: int, n_outputs: int) -
 
     def build(width: int) -> nn.Sequential:
         widths = [width, width, 2 * width, 4 * width, 8 * width]
-        return nn.Sequential(
-            nn.Conv2d(n_chans, width, patch, stride=patch, bias=False),
-            *(ResidualBlock(a, b) for a, b in pairwise(widths)),
-            Norm2d(8 * width),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Dropout(DROPOUT),
-            nn.Linear(8 * width, n_outputs),
-        )
+        layers = [nn.Conv2d(n_chans, width, patch, stride=patch, bias=False)]
+        layers += [ResidualBlock(a, b) for a, b in pairwise(widths)]
+        layers += [Norm2d(8 * width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(DROPOUT)]
+        return nn.Sequential(*layers, nn.Linear(8 * width, n_outputs))
 
     return build(fitting_width(build))
 
@@ -201,27 +193,26 @@ class ResidualBlock(nn.Module):
 
 
 class ImageCNN(Network):
-    """The EEG itself as a picture, channels x times: filters along its rows, then as `ResidualCNN`.
+    """The EEG itself as a picture of channels x times: filters along its rows, then `ResidualCNN`.
 
-    All channels share 8 temporal filters. Their log power over time makes 8 rows for each channel,
-    in place of the frequencies of a spectrogram.
+    All channels share 8 temporal filters, whose power stands in place of a spectrogram's rows.
     """
 
     def __init__(self, n_chans: int, n_times: int, n_outputs: int, sfreq: float):
-        kernel, pool, stride = _lengths(sfreq, n_times, KERNEL, POOL, STRIDE)
-        n_windows = _n_windows(n_times - kernel + 1, pool, stride)
-        layers = nn.Sequential(
-            nn.Unflatten(1, (1, n_chans)),
-            nn.Conv2d(1, 8, (1, kernel), bias=False),
-            Norm2d(8),
-            LogPower(pool, stride),
-            Transpose(1, 2),
-            nn.Flatten(1, 2),
-            Norm1d(8 * n_chans),
-            nn.Unflatten(1, (n_chans, 8)),
-            *_residual_layers(n_chans, 8, n_windows, n_outputs),
-        )
-        super().__init__(CellNorm(n_chans), layers)
+        kernel, *windows = _lengths(sfreq, n_times, KERNEL, POOL, STRIDE)
+        layers = [nn.Unflatten(1, (1, n_chans)), nn.Conv2d(1, 8, (1, kernel), bias=False)]
+        layers += [Norm2d(8), LogPower(*windows), SwapAxes(), nn.Flatten(1, 2)]
+        layers += [Norm1d(8 * n_chans), nn.Unflatten(1, (n_chans, 8))]
+        n_windows = _n_windows(n_times - kernel + 1, *windows)
+        layers += _residual_layers(n_chans, 8, n_windows, n_outputs)
+        super().__init__(CellNorm(n_chans), nn.Sequential(*layers))
+
+
+class SwapAxes(nn.Module):
+    """Filters x channels to channels x filters."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.transpose(1, 2)
 
 
 class LSTMClassifier(Network):
@@ -229,17 +220,10 @@ class LSTMClassifier(Network):
 
     def __init__(self, n_chans: int, n_freqs: int, n_windows: int, n_outputs: int):
         def build(width: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Flatten(1, 2),
-                Transpose(1, 2),
-                nn.Linear(n_chans * n_freqs, width),
-                *(ResidualLSTM(width) for _ in range(4)),
-                Transpose(1, 2),
-                nn.AdaptiveAvgPool1d(1),
-                nn.Flatten(),
-                nn.Dropout(DROPOUT),
-                nn.Linear(width, n_outputs),
-            )
+            layers = [nn.Flatten(1, 2), nn.Conv1d(n_chans * n_freqs, width, 1)]
+            layers += [ResidualLSTM(width) for _ in range(4)]
+            layers += [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Dropout(DROPOUT)]
+            return nn.Sequential(*layers, nn.Linear(width, n_outputs))
 
         super().__init__(CellNorm(n_chans, n_freqs), build(fitting_width(build)))
 
@@ -249,41 +233,21 @@ class ResidualLSTM(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.lstm = nn.LSTM(width, width, batch_first=True)
-        self.dropout = nn.Dropout(DROPOUT)
+        self.lstm, self.dropout = nn.LSTM(width, width, batch_first=True), nn.Dropout(DROPOUT)
 
     def forward(self, states: Tensor) -> Tensor:
-        return states + self.dropout(self.lstm(states)[0])
-
-
-class Transpose(nn.Module):
-    """Two axes exchanged."""
-
-    def __init__(self, *axes: int):
-        super().__init__()
-        self.axes = axes
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps.transpose(*self.axes)
+        return states + self.dropout(self.lstm(states.mT)[0]).mT
 
 
 class Conv1dClassifier(Network):
-    """Four convolutions over the times of trials (n_trials, n_chans, n_times), then their mean.
-
-    The first has 80 filters over all channels, of whose power over time the others make something.
-    """
+    """Four convolutions over time: 80 filters over all channels, three over the power of these."""
 
     def __init__(self, n_chans: int, n_times: int, n_outputs: int, sfreq: float):
-        kernel, pool, stride = _lengths(sfreq, n_times, KERNEL, POOL, STRIDE)
+        kernel, *windows = _lengths(sfreq, n_times, KERNEL, POOL, STRIDE)
 
         def build(width: int) -> nn.Sequential:
-            layers: list[nn.Module] = [
-                nn.Conv1d(n_chans, 80, kernel, bias=False),
-                Norm1d(80),
-                LogPower(pool, stride),
-                Norm1d(80),
-                nn.Dropout(0.5),
-            ]
+            layers = [nn.Conv1d(n_chans, 80, kernel, bias=False), Norm1d(80)]
+            layers += [LogPower(*windows), Norm1d(80), nn.Dropout(0.5)]
             for n_in, n_out in pairwise([80, width, width, width]):
                 convolution = nn.Conv1d(n_in, n_out, 3, padding=1, bias=False)
                 layers += [convolution, Norm1d(n_out), nn.ReLU(), nn.Dropout(0.5)]
@@ -294,23 +258,17 @@ class Conv1dClassifier(Network):
 
 
 class ShallowConvNet(Network):
-    """40 filters, each over some times and then all channels; their log power over time; one layer.
+    """40 filters, each over times and then all channels; their log power over time; one layer.
 
     Schirrmeister et al. (2017), with filters and windows of the same duration at any rate.
     """
 
     def __init__(self, n_chans: int, n_times: int, n_outputs: int, sfreq: float):
-        kernel, pool, stride = _lengths(sfreq, n_times, 0.08, 0.24, 0.05)
-        n_windows = _n_windows(n_times - kernel + 1, pool, stride)
-        layers = nn.Sequential(
-            TimesThenChannels(40, kernel, n_chans),
-            Norm1d(40),
-            LogPower(pool, stride),
-            nn.Flatten(),
-            nn.Dropout(0.5),
-            nn.Linear(40 * n_windows, n_outputs),
-        )
-        super().__init__(CellNorm(n_chans), layers)
+        kernel, *windows = _lengths(sfreq, n_times, KERNEL, 0.24, STRIDE)
+        layers = [TimesThenChannels(40, kernel, n_chans), Norm1d(40), LogPower(*windows)]
+        n_windows = _n_windows(n_times - kernel + 1, *windows)
+        layers += [nn.Flatten(), nn.Dropout(0.5), nn.Linear(40 * n_windows, n_outputs)]
+        super().__init__(CellNorm(n_chans), nn.Sequential(*layers))
 
 
 class TimesThenChannels(nn.Module):
@@ -318,10 +276,9 @@ class TimesThenChannels(nn.Module):
 
     def __init__(self, n_filters: int, kernel: int, n_chans: int):
         super().__init__()
-        self.times = nn.Parameter(torch.empty(n_filters, kernel))
-        self.chans = nn.Parameter(torch.empty(n_filters, n_filters, n_chans))
-        nn.init.xavier_uniform_(self.times)
-        nn.init.xavier_uniform_(self.chans)
+        shapes = (n_filters, kernel), (n_filters, n_filters, n_chans)
+        weights = (nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape))) for shape in shapes)
+        self.times, self.chans = weights
 
     def forward(self, trials: Tensor) -> Tensor:
         weights = torch.einsum("ofc,fk->ock", self.chans, self.times)
@@ -329,33 +286,24 @@ class TimesThenChannels(nn.Module):
 
 
 class ChannelMixing(Network):
-    """What we would do today: mix the channels *before* the square, and take the power of mixtures.
+    """What we would do today: mix the channels *before* the square, and take the mixtures' power.
 
-    Whitened channels are mixed to 1,024 virtual ones, each with a temporal filter of its own; the
-    log power of each over the trial goes to a network with one hidden layer. A magnitude of each
-    channel by itself has lost what lies between channels: how they covary.
+    Whitened channels are mixed to 1,024 virtual ones, each with a temporal filter of its own, and
+    their log power goes to a network with one hidden layer. Magnitudes of each channel by itself
+    have lost what lies between channels: how they covary.
     """
 
     def __init__(self, n_chans: int, n_times: int, n_outputs: int, sfreq: float):
         (kernel,) = _lengths(sfreq, n_times, 0.15)
-        n_virtual = min(1024, N_PARAMETERS // (2 * (n_chans + kernel)))
-        mix = nn.Conv1d(n_chans, n_virtual, 1, bias=False)
+        n = min(1024, N_PARAMETERS // (2 * (n_chans + kernel)))
+        mix = nn.Conv1d(n_chans, n, 1, bias=False)
         nn.init.orthogonal_(mix.weight)
 
         def build(width: int) -> nn.Sequential:
-            return nn.Sequential(
-                mix,
-                nn.Conv1d(n_virtual, n_virtual, kernel, groups=n_virtual, bias=False),
-                LogPower(),
-                nn.Flatten(),
-                Norm1d(n_virtual),
-                nn.Dropout(0.8),
-                nn.Linear(n_virtual, width),
-                Norm1d(width),
-                nn.ReLU(),
-                nn.Dropout(0.8),
-                nn.Linear(width, n_outputs),
-            )
+            layers = [mix, nn.Conv1d(n, n, kernel, groups=n, bias=False), LogPower(), nn.Flatten()]
+            layers += [Norm1d(n), nn.Dropout(0.8), nn.Linear(n, width)]
+            layers += [Norm1d(width), nn.ReLU(), nn.Dropout(0.8), nn.Linear(width, n_outputs)]
+            return nn.Sequential(*layers)
 
         super().__init__(Whitening(n_chans), build(fitting_width(build)))
 
