@@ -1,9 +1,13 @@
 """The loss at its limits, and a training that keeps its promises."""
 
+import contextlib
 import inspect
 import logging
 import os
 import signal
+from functools import partial
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas
@@ -15,6 +19,7 @@ from torch.nn import functional
 from eeglib.decoding import networks, training
 from eeglib.decoding.splits import Split
 from eeglib.decoding.training import (
+    StudentOnGPU,
     TrainingError,
     average_predictions,
     distillation_loss,
@@ -308,6 +313,118 @@ def test_epochs_are_logged_where_there_is_no_terminal_and_lightning_is_silent(ca
     assert "Epoch 2: training loss" in caplog.text
     assert len(caplog.records) == 2
     assert capfd.readouterr() == ("", "")
+
+
+# --- where a GPU is -------------------------------------------------------------------------
+
+TEACHER = {"teacher_logits": 4 * np.eye(3)[LABELS]}
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+
+
+class FakeGraph:
+    """A CUDA graph that replays the step on the processor; capturing it computes nothing."""
+
+    made: ClassVar = []
+
+    def __init__(self):
+        self.n_replays, self.step = 0, None
+        self.made.append(self)
+
+    def replay(self):
+        self.n_replays += 1
+        self.step()
+
+
+@pytest.fixture
+def fake_graphs(monkeypatch):
+    """Let the student of a GPU be trained on the processor."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    step, capturing = StudentOnGPU.step, []
+
+    def recorded(student, *batch):
+        if not capturing:
+            return step(student, *batch)
+        capturing[0].step = lambda: step(student, *batch)
+        return None
+
+    @contextlib.contextmanager
+    def capture(graph, stream):
+        capturing.append(graph)
+        yield
+        capturing.clear()
+
+    fakes = {"Stream": lambda: stream, "current_stream": lambda: stream, "CUDAGraph": FakeGraph}
+    fakes |= {"stream": contextlib.nullcontext, "graph": capture}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(StudentOnGPU, "step", recorded)
+    monkeypatch.setattr(training, "Student", partial(StudentOnGPU, gradient_clip=1.0))
+    monkeypatch.setattr(FakeGraph, "made", [])
+    return FakeGraph.made
+
+
+@pytest.mark.parametrize("batch_size", [16, 20, 65])
+def test_replayed_steps_are_the_same_steps(request, batch_size):
+    options = {"batch_size": batch_size, "max_epochs": 4, **TEACHER}
+    expected = train(**options)
+    graphs = request.getfixturevalue("fake_graphs")
+    replayed = train(**options)
+    full, n_batches = 65 // batch_size, (65 - (65 % batch_size == 1)) / batch_size
+    n_small = 4 * (n_batches != full)
+    assert [graph.n_replays for graph in graphs] == [4 * full - 3 + (full < 3) * n_small]
+    pandas.testing.assert_frame_equal(replayed.history[LOSSES], expected.history[LOSSES])
+    found = predict(replayed.network, IMAGES), predict(expected.network, IMAGES)
+    np.testing.assert_array_equal(*found)
+
+
+def test_interrupted_training_goes_on_with_a_graph_of_its_own(tmp_path, fake_graphs, monkeypatch):
+    whole = train(build=Interruptible)
+    monkeypatch.setattr(Interruptible, "at", 14)
+    with pytest.raises(KeyboardInterrupt):
+        train(build=Interruptible, checkpoint=tmp_path / "state")
+    monkeypatch.setattr(Interruptible, "at", None)
+    resumed = train(build=Interruptible, checkpoint=tmp_path / "state")
+    assert [graph.n_replays for graph in fake_graphs] == [21, 11, 9]
+    pandas.testing.assert_frame_equal(resumed.history[LOSSES], whole.history[LOSSES])
+
+
+def lstm():
+    return networks.LSTMClassifier(6, 30, 3)
+
+
+@needs_gpu
+@pytest.mark.parametrize("build", [small_network, lstm])
+def test_a_gpu_learns_the_same_with_a_graph_and_without(monkeypatch, build):
+    inputs = IMAGES if build is small_network else IMAGES.reshape(105, 6, 30)
+    monkeypatch.setattr(networks, "DROPOUT", 0.25 if build is small_network else 0.0)
+    options = {"inputs": inputs, "build": build, "device": "cuda", "max_epochs": 3, **TEACHER}
+    graph = train(**options).history
+    monkeypatch.setattr(StudentOnGPU, "WARM_UP", 10**9)
+    eager = train(**options).history
+    np.testing.assert_allclose(graph[LOSSES], eager[LOSSES], rtol=1e-3, atol=1e-3)
+
+
+@needs_gpu
+def test_other_dropout_is_drawn_in_each_replay():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.drop = nn.Linear(180, 3), nn.Dropout(0.5)
+            self.register_buffer("patterns", torch.zeros(6 * 4, 16 * 3))
+            self.register_buffer("n", torch.zeros(1, dtype=torch.int64))
+
+        def forward(self, inputs):
+            logits = self.layer(inputs.flatten(1))
+            dropped = self.drop(torch.ones_like(logits))
+            if self.training and len(inputs) == 16:
+                self.patterns.index_copy_(0, self.n, dropped.flatten()[None])
+                self.n += 1
+            return logits * dropped
+
+    found = train(build=Counting, device="cuda", patience=99).network.state_dict()
+    patterns = found["patterns"][: int(found["n"])].cpu().numpy()
+    assert len(patterns) > 4
+    assert len(np.unique(patterns, axis=0)) == len(patterns)
 
 
 # --- errors ---------------------------------------------------------------------------------

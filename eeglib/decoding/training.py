@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import RandomSampler
 
 from eeglib.decoding.networks import Network
 from eeglib.decoding.splits import Split
@@ -117,6 +117,60 @@ class Student(lightning.LightningModule):
         )
 
 
+class StudentOnGPU(Student):
+    """The same where a GPU is: a step, from the batch to the new weights, is one CUDA graph.
+
+    To start its 150 kernels one by one takes longer than they compute. The first steps, which
+    warm up, and a smaller last one do run so; the others replay what was captured ("whole-network
+    capture" in PyTorch's notes). Nothing waits for the GPU before the end of the epoch.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, *args, gradient_clip: float | None, **options):
+        super().__init__(*args, **options)
+        self.gradient_clip, self.graph, self.batch, self.n_steps = gradient_clip, None, None, 0
+
+    def step(self, inputs, labels, *teacher):
+        """What Lightning does with the loss of a batch."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        loss = distillation_loss(self(inputs), labels, *teacher, **self.weights())
+        optimizer.zero_grad()
+        loss.backward()
+        if self.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip)
+        optimizer.step()
+        self.total += loss.detach() * len(labels)
+
+    def training_step(self, batch, batch_index):
+        if self.batch is None:
+            self.batch, self.stream = [part.clone() for part in batch], torch.cuda.Stream()
+            self.total = torch.zeros((), device=self.device)
+        self.n_steps += 1
+        if self.n_steps <= self.WARM_UP or len(batch[0]) < len(self.batch[0]):
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.step(*batch)
+            torch.cuda.current_stream().wait_stream(self.stream)
+        else:
+            if self.graph is None:
+                self.optimizers(use_pl_optimizer=False).param_groups[0]["capturable"] = True
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graph, stream=self.stream):  # computes nothing yet
+                    self.step(*self.batch)
+            for static, part in zip(self.batch, batch, strict=True):
+                static.copy_(part)
+            self.graph.replay()
+        if batch_index + 1 == self.trainer.num_training_batches:
+            loss = self.total / self.trainer.train_dataloader.n
+            self.log("training_loss", loss, on_step=False, on_epoch=True)
+            self.total.zero_()
+        # Without a loss to return, Lightning makes no step of its own.
+
+    def on_train_end(self):
+        self.graph = self.batch = None  # and with them the memory that they hold
+
+
 class _Epochs(Callback):
     """Seed each epoch, note its losses, and stop if they are no numbers."""
 
@@ -206,7 +260,7 @@ def fit(
     device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     options = {"alpha": alpha, "temperature": temperature, "learning_rate": learning_rate}
     with isolate_rng(), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|lightning_fabric")
+        warnings.filterwarnings("ignore", module="pytorch_lightning|torch|lightning_fabric")
         torch.manual_seed(seed)
         network = build_network().to(device)
         training, validation = parts = [
@@ -223,13 +277,16 @@ def fit(
             network.standardize.fit(training[0])
             for tensors in parts:
                 tensors[0] = network.standardize(tensors[0])
-        student = Student(trained, **options, weight_decay=weight_decay)
+        options |= {"weight_decay": weight_decay}
+        student, clipped = Student(trained, **options), gradient_clip
+        if device.type == "cuda":  # which clips in its own step
+            student, clipped = StudentOnGPU(trained, gradient_clip=clipped, **options), None
         epochs, last = _Epochs(seed), Path(folder, "last.ckpt")
         saving = {"save_last": checkpoint is not None, "save_weights_only": checkpoint is None}
         saving |= {"save_on_train_epoch_end": True, "enable_version_counter": False}
         trainer = lightning.Trainer(
             max_epochs=max_epochs,
-            gradient_clip_val=gradient_clip,
+            gradient_clip_val=clipped,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
             plugins=[LightningEnvironment()],  # else, under Slurm, it would ask for Slurm's tasks
@@ -246,8 +303,8 @@ def fit(
         try:
             trainer.fit(
                 student,
-                _batches(training, batch_size, shuffle=True),
-                _batches(validation, 256, shuffle=False),
+                _Batches(training, batch_size, shuffle=True),
+                _Batches(validation, 256, shuffle=False),
                 ckpt_path=str(last) if last.exists() else None,
                 weights_only=True,
             )
@@ -264,13 +321,22 @@ def fit(
     return Trained(network.to(device).eval(), history, best_epoch, seed)
 
 
-def _batches(tensors: Sequence[Tensor], batch_size: int, shuffle: bool) -> DataLoader:
-    """Loader that takes a whole batch by one indexing."""
-    trials = TensorDataset(*tensors)
-    order = RandomSampler(trials) if shuffle else range(len(trials))
-    sampler = BatchSampler(order, batch_size, drop_last=shuffle and len(trials) % batch_size == 1)
-    # With a generator of its own, the loader does not draw from the seed of the epoch.
-    return DataLoader(trials, batch_size=None, sampler=sampler, generator=torch.Generator())
+class _Batches:
+    """Batches of tensors, each taken by one indexing; a single trial left over sits out."""
+
+    def __init__(self, tensors: Sequence[Tensor], batch_size: int, shuffle: bool):
+        self.tensors, self.batch_size, n = tensors, batch_size, len(tensors[0])
+        self.order = RandomSampler(range(n)) if shuffle else range(n)
+        self.n = n - 1 if shuffle and n % batch_size == 1 else n
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        # The whole order at once, for the device waits whenever it is handed an index.
+        order = torch.tensor(list(self.order), device=self.tensors[0].device)
+        for rows in order[: self.n].split(self.batch_size):
+            yield [tensor[rows] for tensor in self.tensors]
 
 
 def fit_seeds(*args, seeds: Sequence[int] = (0,), **options) -> list[Trained]:
