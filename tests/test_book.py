@@ -98,6 +98,8 @@ def test_a_subjects_page_has_outputs_and_headings_only(built):
     overview = html(built, "subjects/sub-01/index")
     assert "<p>0.400</p></td>" in overview
     assert "<p>80</p></td>" in overview
+    assert 'class="warning admonition"' in overview
+    assert "The signals of this run are simulated" in overview
 
 
 def test_a_failed_chapter_is_shown_as_failed(built):

@@ -72,7 +72,7 @@ def test_signals_without_a_unit_are_not_shown_in_microvolts(unitless, factor, un
     assert unit in figure.axes[0].get_ylabel()
     assert np.allclose(figure.axes[0].lines[0].get_ydata(), signals[0] * factor)
     raw = mne.io.RawArray(signals, channels, verbose="error")
-    figure = plotting.plot_traces(raw, raw, ["Cz"])
+    figure = plotting.plot_traces({"before": raw, "after": raw}, ["Cz"])
     assert unit in figure.axes[0].get_ylabel()
     spectra = plotting.plot_spectra(raw, raw)
     median = np.median(spectra.axes[0].lines[-1].get_ydata())

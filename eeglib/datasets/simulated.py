@@ -157,10 +157,10 @@ class Loader(bids.Loader):
         o = self.options
         return (
             "Simulated data",
-            "Every signal on this page was simulated; no person was recorded. The design is "
+            "The signals of this run are simulated: no person was recorded. The design is "
             f"{o.design}, the stimulus-driven part has strength {o.stimulus_strength:g} and the "
             f"slow drift {o.drift_strength:g}. The scores show how the method works, not what "
-            "brains do.",
+            "brains do. Where a page shows real EEG, it says so.",
         )
 
     @cached_property

@@ -62,9 +62,12 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
     for ax, session in zip(axes[0], sessions, strict=True):
         own = trials[trials["session"] == session]
         ax.plot(own[axis], own["label"], "|", color=COLORS[0], markersize=7)
-        ax.set_title(f"session {session}" if session >= 0 else "session unknown")
-        ax.set_xlabel("time (s)" if axis == "onset" else "presentation order (trials)")
+        name = "" if len(sessions) > 5 and session != sessions[0] else "session "
+        ax.set_title(f"{name}{session}" if session >= 0 else "session unknown")
         ax.grid(axis="y", color="0.92")
+    figure.supxlabel(
+        "time (s)" if axis == "onset" else "presentation order (trials)", fontsize="medium"
+    )
     axes[0, 0].set_yticks(range(len(class_names)), class_names)
     axes[0, 0].set_ylabel("class")
     axes[0, 0].invert_yaxis()
@@ -103,11 +106,12 @@ def plot_spectra(before: Signals, after: Signals, fmax: float | None = None) -> 
 
 
 def plot_traces(
-    before: Signals, after: Signals, channels: Sequence[str], seconds: float = 2.0
+    recordings: Mapping[str, Signals], channels: Sequence[str], seconds: float = 2.0
 ) -> Figure:
-    """Some channels before and after filtering: the middle of a recording, or the first trial."""
-    figure, axes = new_figure(0.75 + 0.85 * len(channels), len(channels), 2, sharex=True)
-    for column, (signals, title) in enumerate([(before, "before"), (after, "after")]):
+    """Some channels, a column for each name: the middle of a recording, or the first trial."""
+    size = len(channels), len(recordings)
+    figure, axes = new_figure(0.75 + 0.85 * len(channels), *size, sharex="col")
+    for column, (title, signals) in enumerate(recordings.items()):
         if isinstance(signals, mne.BaseEpochs):
             traces, times = signals[:1].get_data(picks=list(channels))[0], signals.times
         else:

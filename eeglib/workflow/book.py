@@ -27,7 +27,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from tabulate import tabulate
 
-from eeglib.chapter import NOTEBOOK, Score, subject_folder, write_text
+from eeglib.chapter import NOTEBOOK, Score, data_folder, subject_folder, write_text
+from eeglib.datasets import open_dataset
 from eeglib.profile import load_profile
 from eeglib.workflow.dependencies import code_cells, is_from_papermill, read_notebook
 from eeglib.workflow.run import Request
@@ -88,6 +89,7 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     # Each begins with its title.
     titles = {n: s.cells[0].source.partition("\n")[0].strip("# ") for n, s in sources.items()}
     everybody = profile.dataset.subjects
+    dataset = open_dataset(profile.dataset, data_folder(run_dir))
     statuses = read_status(Request(profile, run_dir, everybody, site / "notebooks", stages))
     subjects = [s for s in everybody if (run_dir / subject_folder(s)).is_dir()] or everybody[:1]
     results = [result for result in statuses if result.job.subject in (None, *subjects)]
@@ -102,7 +104,8 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     for subject in with_pages:
         folder = f"subjects/{subject_folder(subject)}"
         own = [result for result in results if result.job.subject == subject]
-        _write(staging / folder / "index.md", subject_overview(subject, own, titles))
+        overview = subject_overview(subject, own, titles, dataset.caution)
+        _write(staging / folder / "index.md", overview)
         section: dict[str, Any] = {"file": f"{folder}/index"}
         for result in own:
             if result.state != "not yet":
@@ -211,7 +214,12 @@ def subject_page(source: NotebookNode, result: Result, titles: dict[str, str]) -
     return page
 
 
-def subject_overview(subject: int, results: Sequence[Result], titles: dict[str, str]) -> str:
+def subject_overview(
+    subject: int,
+    results: Sequence[Result],
+    titles: dict[str, str],
+    caution: tuple[str, str] | None,
+) -> str:
     """Markdown of a subject's own page: its chapters, how long they took, and their scores."""
     chapters, scores = [], []
     for result in results:
@@ -223,7 +231,9 @@ def subject_overview(subject: int, results: Sequence[Result], titles: dict[str, 
         for score in result.metrics.scores if result.metrics else []:
             row = {name: getattr(score, name, "") for name in ("method", *Score.model_fields)}
             scores.append({"chapter": title, **row})
-    text = f"# Subject {subject}\n\n## Chapters\n\n{_table(chapters, '.1f')}\n"
+    form = ":::{{admonition}} {}\n:class: warning\n{}\n:::\n\n"
+    box = form.format(*caution) if caution else ""
+    text = f"# Subject {subject}\n\n{box}## Chapters\n\n{_table(chapters, '.1f')}\n"
     return text + (f"\n## Scores\n\n{_table(scores, '.3f')}\n" if scores else "")
 
 
