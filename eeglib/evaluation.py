@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ import pandas
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 
-CHUNK = 2**22
-"""Numbers drawn at a time by bootstrap and permutations: bounds their memory."""
+CHUNK = 2**22  # numbers that bootstrap and permutations draw at a time
 
 
 def score(
@@ -37,14 +35,11 @@ def score(
         Rows sum to 1.
     labels : array of int, shape (n_trials,)
         True classes.
-    n_bootstrap : int
-        Draws for the intervals and for the permutation tests.
-    confidence : float
-        Of the intervals.
-    seed : int
+    n_bootstrap, confidence, seed
+        Of the intervals; so many draws and this seed for the permutation tests, too.
     images : sequence of str, length n_trials | None
-        Names of the images. Trials of one image are no independent witnesses: they are drawn and
-        exchanged together. An empty name is an image of its own.
+        Trials of one image are no independent witnesses: they are drawn and exchanged together. An
+        empty name is an image of its own.
 
     Returns
     -------
@@ -56,17 +51,16 @@ def score(
     Notes
     -----
     Chance of a top-k accuracy is what always naming the k commonest classes of these trials
-    scores, which is k / n_classes where classes are equally frequent. Chance of F1 is one over the
-    number of classes that occur (naming each as often as it occurs, at random), and so is that of
-    balanced accuracy, the mean recall; that of kappa 0, of the area under the ROC curve 0.5. Ties
-    count in favour of the lower class number, so that constant predictions score what always
-    naming class 0 scores. F1 is the mean over the classes that occur among true or predicted
-    classes; a class never hit has F1 0. Kappa is 0 where only one class occurs.
+    scores, which is k / n_classes where classes are equally frequent; that of F1 and of balanced
+    accuracy, the mean recall, one over the number of classes that occur; that of kappa 0, of the
+    area under the ROC curve 0.5. Ties count in favour of the lower class number, so that constant
+    predictions score what always naming class 0 scores. F1 is the mean over the classes that occur
+    among true or predicted classes. Kappa is 0 where only one class occurs.
 
-    Intervals: Wilson's (1927) for the top-k accuracies, `bootstrap_interval` over trials for the
-    rest. Tests are one-sided: exact binomial for the top-k accuracies, permutation of the labels
-    for the rest. Where images repeat, the binomial formulas count trials over the design effect
-    (Korn and Graubard, 1998, *Survey Methodology* 24, 193).
+    Intervals: Wilson's for the top-k accuracies, `bootstrap_interval` over trials for the rest.
+    Tests are one-sided: exact binomial for the top-k accuracies, permutation of the labels for the
+    rest. Where images repeat, the binomial formulas count trials over the design effect (Korn and
+    Graubard, 1998, *Survey Methodology* 24, 193).
     """
     probabilities, labels = _checked(probabilities, labels), np.asarray(labels)
     unit, n_trials = _units(images, len(labels)), len(labels)
@@ -75,32 +69,36 @@ def score(
     rows = []
     for name, hit in _hits(probabilities, labels).items():
         if (k := int(name[4:])) < max(2, n_occurring):
-            chance = float(counts[:k].sum() / n_trials)
-            n_right, n = hit.sum(), _effective_n(hit, unit)
-            low, high = proportion_interval(hit.mean() * n, n, confidence)
+            chance, share, n = counts[:k].sum() / n_trials, hit.mean(), _effective_n(hit, unit)
+            interval = proportion_interval(share * n, n, confidence)
             # The upper tail of the binomial distribution, which also knows an n that is not whole.
-            p_value = stats.beta.cdf(chance, max(hit.mean() * n, 1e-9), n * (1 - hit.mean()) + 1)
-            rows.append((name, hit.mean(), chance, n_trials, low, high, p_value if n_right else 1))
+            p_value = stats.beta.cdf(chance, share * n, n - share * n + 1) if share > 0 else 1.0
+            rows.append((name, share, chance, n_trials, *interval, p_value))
     chances = {"F1": 1 / n_occurring, "kappa": 0.0}
     if unequal(labels) or probabilities.shape[1] == 2:
         chances["balanced accuracy"] = 1 / n_occurring
     if probabilities.shape[1] == 2:
         chances["AUC"] = 0.5
-    agreement = partial(_agreement, tuple(chances), probabilities)
+    n_units, of_unit = unit.max() + 1, labels[np.unique(unit, return_index=True)[1]]
+
+    def agreement(true: np.ndarray, weights: np.ndarray, shape: tuple) -> np.ndarray:
+        return _agreement(tuple(chances), probabilities, true, weights).reshape(-1, *shape)
 
     def resampled(units: np.ndarray, axis: int = -1) -> np.ndarray:
         drawn = units.reshape(-1, units.shape[-1])
-        weights = _tally(drawn, np.ones(drawn.shape), unit.max() + 1)[:, unit]
-        return agreement(labels, weights).reshape(len(chances), *units.shape[:-1])
+        weights = _tally(drawn, np.ones(drawn.shape), n_units)[:, unit]
+        return agreement(labels, weights, units.shape[:-1])
 
+    def permuted(labels: np.ndarray, axis: int = -1) -> np.ndarray:
+        true = labels.reshape(-1, n_units)[:, unit]
+        return np.moveaxis(agreement(true, np.ones(true.shape), labels.shape[:-1]), 0, -1)
+
+    how = {"n_bootstrap": n_bootstrap, "seed": seed, "batch": max(1, CHUNK // n_trials)}
     floor = np.where([name == "kappa" for name in chances], -1, 0)
-    how = {"n_bootstrap": n_bootstrap, "confidence": confidence, "seed": seed}
-    values, low, high = bootstrap_interval(resampled, unit.max() + 1, floor=floor, **how)
-    p_values = _permutation_tests(agreement, labels, unit, n_bootstrap, seed)
-    rows += [
-        (name, values[i], chances[name], n_trials, low[i], high[i], p_values[i])
-        for i, name in enumerate(chances)
-    ]
+    found = bootstrap_interval(resampled, n_units, confidence=confidence, floor=floor, **how)
+    p_values = permutation_test(of_unit, permuted, "pairings", **how)
+    for name, value, low, high, p_value in zip(chances, *found, p_values, strict=True):
+        rows.append((name, value, chances[name], n_trials, low, high, p_value))
     columns = ["metric", "value", "chance", "n", "low", "high", "p_value"]
     return pandas.DataFrame(rows, columns=columns)
 
@@ -134,20 +132,16 @@ def paired_difference(
         weights = len(labels) / np.count_nonzero(counts) / counts[labels]
     gains = np.bincount(unit, weights * (hits[0].astype(float) - hits[1]))
     sizes = np.bincount(unit, weights)
+    how = {"n_bootstrap": n_bootstrap, "seed": seed}
     difference, low, high = bootstrap_interval(
         lambda rows, axis=-1: gains[rows].sum(axis) / sizes[rows].sum(axis),
         len(gains),
-        n_bootstrap=n_bootstrap,
         confidence=confidence,
-        seed=seed,
+        **how,
     )
-    rng, as_large = np.random.default_rng(seed), 1
-    for size in _blocks(n_bootstrap, len(gains)):
-        swapped = (2 * rng.integers(0, 2, (size, len(gains))) - 1) @ gains
-        as_large += int(np.sum(np.abs(swapped) >= abs(gains.sum()) - 1e-9))
-    p_value = as_large / (1 + n_bootstrap)
-    names = ["difference", "n", "low", "high", "p_value"]
-    return dict(zip(names, (float(difference), len(labels), low, high, p_value), strict=True))
+    p_value = permutation_test(gains, lambda x, axis=-1: np.abs(x.sum(axis)), "samples", **how)
+    found = {"difference": difference, "n": len(labels), "low": low, "high": high}
+    return found | {"p_value": float(p_value)}
 
 
 # --- intervals and p-values, the same in every chapter ----------------------------------------
@@ -163,9 +157,7 @@ def proportion_interval(n_right: float, n: float, confidence: float = 0.95) -> t
 
 def interval_of_mean(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Student's interval of a mean over people; NaN for one or two, who say next to nothing."""
-    if len(values) < 3:
-        return np.nan, np.nan
-    spread = np.std(values, ddof=1) / len(values) ** 0.5
+    spread = stats.sem(values) if len(values) > 2 else np.nan
     reach = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread
     return np.mean(values) - reach, np.mean(values) + reach
 
@@ -177,6 +169,7 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
     floor: Any = -1,
+    batch: int | None = None,
 ) -> tuple[Any, Any, Any]:
     """Value and BCa bootstrap interval of scores that lie between ``floor`` and 1.
 
@@ -191,15 +184,24 @@ def bootstrap_interval(
     low = high = np.full(value.shape, np.nan)
     if min(sizes) > 1:
         options = {"n_resamples": n_bootstrap, "confidence_level": confidence}
-        options |= {"batch": max(1, CHUNK // np.prod(sizes)), "rng": np.random.default_rng(seed)}
+        options |= {"batch": batch or max(1, CHUNK // np.prod(sizes)), "vectorized": True}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            found = stats.bootstrap(rows, statistic, method="BCa", vectorized=True, **options)
+            found = stats.bootstrap(rows, statistic, rng=np.random.default_rng(seed), **options)
         low, high = found.confidence_interval
     reach = proportion_interval(0, sizes[-1], confidence)[1]
     low = np.where(np.isfinite(low), low, np.maximum(value - reach, floor))
     high = np.where(np.isfinite(high), high, np.minimum(value + reach, 1))
     return value[()], low[()], high[()]
+
+
+def permutation_test(data, statistic: Callable, kind: str, n_bootstrap: int, seed: int, batch=None):
+    """One-sided p-value of `scipy.stats.permutation_test`; exact where draws are few."""
+    if len(data) < 2:
+        return np.ones_like(statistic(data))
+    options = {"permutation_type": kind, "n_resamples": n_bootstrap, "alternative": "greater"}
+    options |= {"batch": batch or max(1, CHUNK // len(data)), "rng": np.random.default_rng(seed)}
+    return stats.permutation_test((data,), statistic, vectorized=True, **options).pvalue
 
 
 def mean_with_interval(values: np.ndarray, **bootstrap: Any) -> tuple[Any, Any, Any]:
@@ -221,9 +223,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 def format_p(p_value: float) -> str:
     """A p-value to read: three digits, ``< 0.001`` below them, empty where there is no test."""
-    if p_value is None or np.isnan(p_value):
-        return ""
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    return "" if np.isnan(p_value) else "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def format_score(value: float, low: float, high: float, sign: str = "") -> str:
@@ -279,15 +279,18 @@ def score_table(
 
     Takes for each method its table of `score`, for the same trials, and the names to print. Gives
     a row per method and a last row for chance; each cell reads ``value [low, high]``. The column
-    ``n`` counts the trials, ``p`` is the exact test of top-1 accuracy against chance.
+    ``n`` counts the trials, ``p`` is the exact test of top-1 accuracy against chance; balanced
+    accuracy and AUC have their own.
     """
     rows = {}
     for method, table in scores.items():
         cells = {
             row.metric: format_score(row.value, row.low, row.high) for row in table.itertuples()
         }
-        top1 = table.set_index("metric").loc["top-1"]
-        cells |= {"n": str(int(top1["n"])), "p": format_p(top1["p_value"])}
+        p_values = dict(zip(table["metric"], table["p_value"].map(format_p), strict=True))
+        cells |= {"n": str(table["n"].iloc[0]), "p": p_values.pop("top-1")}
+        further = ("balanced accuracy", "AUC")
+        cells |= {f"p ({name})": p_values[name] for name in further if name in p_values}
         rows[(titles or {}).get(method, method)] = cells
     first = next(iter(scores.values()))
     rows["chance"] = {r.metric: f"{r.chance:.3f}" for r in first.itertuples()}
@@ -482,18 +485,6 @@ def _area_under_curve(answers: np.ndarray, true: np.ndarray, weights: np.ndarray
     return np.where(pairs > 0, (ones * below).sum(axis=1) / np.where(pairs > 0, pairs, 1), 0.5)
 
 
-def _permutation_tests(agreement, labels, unit, n_rows: int, seed: int) -> np.ndarray:
-    """One-sided p-values when labels are dealt out at random, to whole images."""
-    rng, of_unit = np.random.default_rng(seed), np.zeros(unit.max() + 1, dtype=int)
-    of_unit[unit] = labels
-    values, as_large = agreement(labels, np.ones((1, len(labels)))), 1
-    for size in _blocks(n_rows, len(labels)):
-        dealt = rng.permuted(np.tile(of_unit, (size, 1)), axis=1)[:, unit]
-        by_chance = agreement(dealt, np.ones(dealt.shape))
-        as_large = as_large + np.sum(by_chance >= values - 1e-12, axis=1)
-    return as_large / (1 + n_rows)
-
-
 def _tally(classes: np.ndarray, weights: np.ndarray, n_classes: int) -> np.ndarray:
     """Weight of each class in each row, (n_rows, n_classes)."""
     places = np.arange(len(weights))[:, np.newaxis] * n_classes + classes
@@ -517,9 +508,3 @@ def _effective_n(hits: np.ndarray, unit: np.ndarray) -> float:
     between = (residuals**2).sum() / max(1, len(sizes) - 1) * len(sizes) / n
     effect = between / (p * (1 - p)) if 0 < p < 1 else n
     return n / np.clip(effect, 1, n / len(sizes))
-
-
-def _blocks(n_rows: int, n_trials: int) -> list[int]:
-    """Numbers of resamples that are drawn at a time."""
-    at_once = max(1, CHUNK // n_trials)
-    return [min(at_once, n_rows - start) for start in range(0, n_rows, at_once)]

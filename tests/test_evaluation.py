@@ -121,6 +121,9 @@ def test_of_two_unequal_classes_the_area_under_the_curve_sees_what_top_1_does_no
     assert area["low"] > area["chance"] == 0.5
     assert area["p_value"] < 0.01
     assert row(table, "top-1")["p_value"] > 0.05
+    beside = evaluation.score_table({"one": table}).loc["one"]
+    assert beside["p (AUC)"] == "< 0.001"
+    assert float(beside["p"]) > 0.05
     assert row(table, "balanced accuracy")["value"] == pytest.approx(
         metrics.balanced_accuracy_score(labels, probabilities.argmax(axis=1))
     )
