@@ -54,13 +54,12 @@ def truth_of(subject: SimulatedSubject) -> Truth:
     sfreq = float(subject.options.sfreq)
     n_lags = round(DURATION * sfreq)
     noises = subject.noises
-    mixings = [np.diag(n.mixing) if n.mixing.ndim == 1 else n.mixing for n in noises]
     induced = [band_spectrum(*band) for band, _ in INDUCED_BANDS.values()]
     return Truth(
         sfreq=sfreq,
         labels=subject.stimuli["label"].to_numpy(int),
         response=subject.response,
-        noise_covariances=np.stack([mixing @ mixing.T for mixing in mixings]),
+        noise_covariances=np.stack([n.mixing @ n.mixing.T for n in noises]),
         noise_autocorrelations=np.stack(
             [autocorrelation(n.spectrum, sfreq, n_lags) for n in noises]
         ),

@@ -378,7 +378,7 @@ def _recording(folder: Path, options):
             "design": "randomized",
             "sfreq": 250,
             "stimulus_strength": options.strength,
-            "drift_strength": 1.0,
+            "drift_strength": 0.0,  # the ideal observer is one of stationary noise
             "seed": 0,
             **EXTRA,
         },

@@ -53,7 +53,7 @@ def in_random_order(n_classes=4, size=30, seed=0, **options):
 @pytest.fixture(scope="module")
 def four_causes():
     trials = {
-        cause: simulations.simulate_trials(*strengths, seed=3)[0]
+        cause: simulations.simulate_trials(*strengths, seed=4)[0]
         for cause, strengths in simulations.CAUSES.items()
     }
     return trials, {c: run_audit(t, 1, controls=("clock", "share")) for c, t in trials.items()}

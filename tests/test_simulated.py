@@ -109,9 +109,9 @@ def test_nothing_put_in_nothing_found():
 
 
 def test_drift_alone_decodes_a_block_design_and_not_a_randomized_one():
-    drift = {"stimulus_strength": 0, "drift_strength": 12, "drift_tau": 60}
+    drift = {"stimulus_strength": 0, "drift_strength": 2}
     trials, labels = filtered_trials(subject_of(**drift))
-    assert correct_by_power(trials, labels) > 0.5 * len(labels)
+    assert correct_by_power(trials, labels) > 0.35 * len(labels)
     trials, labels = filtered_trials(subject_of(design="randomized", **drift))
     assert at_chance(correct_by_power(trials, labels), labels)
 
@@ -134,7 +134,8 @@ def test_a_source_is_seen_above_itself(site):
     names = list(head.ch_names)
     patterns = head.topographies("visual", head.outward["visual"])
     pattern = np.abs(patterns[:, (OCCIPITAL + TEMPORAL).index(site)])
-    nearest = np.argsort(head.distances[names.index(site)])[:8]
+    places = np.array([montage_1005().get_positions()["ch_pos"][n] for n in names])
+    nearest = np.argsort(np.linalg.norm(places - places[names.index(site)], axis=1))[:8]
     assert int(pattern.argmax()) in nearest
     assert pattern[names.index("Fz")] < 0.3 * pattern.max()
     assert np.abs(patterns.mean(axis=0)).max() < 1e-9 * np.abs(patterns).max()
@@ -208,28 +209,28 @@ def test_noise_forgets_itself_within_half_a_second():
 
 def test_drawn_noise_has_the_stated_covariance():
     head = build_head(CHANNELS)
-    noises = model.draw_noises(head, np.random.default_rng(0))
-    spectra = model.draw_spectra(noises, 2**17, 250.0, np.random.default_rng(1))
-    data = np.fft.irfft(spectra, 2**17)
-    mixings = [np.diag(n.mixing) if n.mixing.ndim == 1 else n.mixing for n in noises]
-    stated = sum(mixing @ mixing.T for mixing in mixings)
-    drawn = np.cov(data)
-    assert np.abs(drawn - stated).max() < 0.1 * np.abs(stated).max()
+    for noise in model.draw_noises(head, np.random.default_rng(0)):
+        n_sources, rng = noise.mixing.shape[1], np.random.default_rng(1)
+        drawn = np.cov(model.draw_sources(noise.spectrum, n_sources, 2**15, 250, rng))
+        assert np.abs(drawn - np.eye(n_sources)).max() < 0.15
 
 
 def test_drift_has_its_size_its_memory_and_its_jump():
-    head, options = build_head(CHANNELS), Options(drift_tau=20.0)
-    drift = model.draw_drift(head, 2, 3000, options, np.random.default_rng(0))
-    assert drift.shape == (2, 8, len(CHANNELS), 3000)
-    assert drift.std() == pytest.approx(1, rel=0.15)
-    course = drift[0] / drift.std()
-    assert np.mean(course[..., 20:] * course[..., :-20]) == pytest.approx(np.exp(-1), abs=0.15)
-    options = Options(drift_tau=1e4)  # hardly any change within a session
-    steps = np.diff(model.draw_drift(head, 2, 100, options, np.random.default_rng(0)), axis=-1)
-    first, second = model.draw_drift(head, 2, 100, options, np.random.default_rng(0))
-    assert np.std(second[..., 0] - first[..., -1]) > 5 * steps.std()
-    still = model.draw_drift(head, 1, 10, Options(drift_strength=0), np.random.default_rng(0))
-    assert not still.any()
+    def course(n_images=10, **options):
+        options = Options(sfreq=200, n_classes=2, images_per_class=n_images, **options)
+        schedule = draw_schedule(np.repeat([0, 1], n_images), options, np.random.default_rng(0))
+        drift = model.draw_drift({"electrode": 200}, schedule, options, np.random.default_rng(0))
+        return drift["electrode"] / model.DRIFT["electrode"][0]  # over minutes only
+
+    one, two = course(classes_per_session=1)
+    assert one.shape == two.shape == (200, 152)  # 10 images of 0.5 s and a pause of 10 s
+    assert one.std() == pytest.approx(1, abs=0.15)
+    assert np.mean(one[:, -1] * two[:, 0]) == pytest.approx(np.exp(-1), abs=0.2)  # 300 s later
+    slow = course(200, drift_tau=20.0)[0]
+    assert np.mean(slow[:, 100] * slow[:, 300]) == pytest.approx(np.exp(-1), abs=0.2)  # 20 s later
+    steps = np.diff(course()[0], axis=1).std(axis=0)
+    assert steps[102:140].mean() > 1.5 * steps[52:98].mean()  # faster in the pause than in a block
+    assert not course(drift_strength=0).any()
 
 
 def test_classes_that_look_alike_answer_alike():

@@ -24,7 +24,7 @@ from eeglib.datasets.files import whole_folder, write_whole
 from eeglib.datasets.montage import ACTICAP_128
 from eeglib.datasets.stimuli import CLASSES, each, visual_features, write_stimuli
 
-MODEL_VERSION = 1  # counts changes of the signals; older simulations are then made again
+MODEL_VERSION = 2  # counts changes of the signals; older simulations are then made again
 TASK = "images"
 NOTE = Path("sourcedata") / "simulation.json"
 FACTS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ FACTS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8
 
 
 class Options(BaseOptions):
-    """What to simulate; the defaults are the published protocol, strengths of 1 realistic."""
+    """What to simulate; the defaults are the published protocol, and the drift of real EEG."""
 
     image_duration: ClassVar[float] = 0.5  # s, without a gap
     session_gap: ClassVar[float] = 300.0  # s
@@ -42,7 +42,7 @@ class Options(BaseOptions):
     classes_per_session: int = Field(10, ge=1, description="blocks in a session")
     design: Literal["block", "randomized"] = "block"
     stimulus_strength: float = Field(1.0, ge=0, description="factor on what images drive")
-    drift_strength: float = Field(1.0, ge=0, description="factor on slow changes")
+    drift_strength: float = Field(1.0, ge=0, description="factor on what drifts; 1 is real EEG")
     drift_tau: float = Field(300.0, gt=0, description="time constant of the drift, s")
     image_share: float = Field(0.3, ge=0, le=1, description="share that differs within a class")
     pause: float = Field(10.0, ge=0, description="between blocks, s")

@@ -6,7 +6,8 @@ that only their power, not their mean, tells the pictures apart. How strongly ea
 follows what the picture looks like: pictures that look alike give alike answers.
 
 What happens without any picture forgets itself within about half a second, with one exception: the
-drift. So the drift, and nothing else, lets a decoder tell *when* a trial was recorded.
+drift: parts of the brain, muscles and electrodes wax and wane over seconds and over minutes, as in
+real EEG. So the drift, and nothing else, lets a decoder tell *when* a trial was recorded.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SITES = {  # electrodes below which sources lie
     "alpha": ("O1", "O2", "POz", "Pz", "P3", "P4", "PO7", "PO8"),
     "eyes": ("Fp1", "Fp2"),
 }
-MUSCLE = ("FT9", "FT10", "T7", "T8", "TP9", "TP10", "F9", "F10")
+MUSCLES = ("T7", "T8", "F9", "F10", "Iz")  # electrodes on them: temporal, frontal, neck
 DEPTH = 0.78  # of a cortical source: from the centre of the head, in radii of the scalp
 N_BACKGROUND = 240
 PURPOSES = ("schedule", "response", "noise", "drift", "ongoing", "induced", "artefacts")
@@ -51,11 +52,22 @@ INDUCED_BANDS = {  # band (Hz), standard deviation of the moment (A m)
     "gamma": ((35.0, 65.0), 4e-9),
 }
 INDUCED_MODULATION = 0.6  # standard deviation over pictures of the log-power of induced activity
-DRIFT_BANDS = (4.0, 8.0, 13.0, 30.0, 60.0)  # Hz, between bands whose strengths drift apart
-GAIN_DRIFT = 0.012  # standard deviation at drift strength 1 of the log-gain of a channel,
-BAND_DRIFT = 0.03  # of the log-amplitude of a band in a channel,
-OFFSET_DRIFT = 15e-6  # of a channel's slow potential, V
-ONGOING_RMS, ALPHA_RMS, SENSOR_RMS, TONE_RMS = 14e-6, 5e-6, 1.2e-6, 4e-6  # V; muscle tone: at rim
+KNOT = 0.1  # s, between the values of a drift, which is linear in between
+SECONDS = 2.0  # s, time constant of the fluctuation over seconds
+PAUSE_DRIFT = 4.0  # a person moves in a pause: so many times as fast as in a block
+# Standard deviations at drift strength 1 of what drifts over minutes (time constant `drift_tau`),
+# over seconds and from knot to knot: log-amplitudes; volts for the slow potential of an electrode.
+# Fitted to real EEG by ``python -m benchmarks simulator``.
+DRIFT = {
+    "brain": (0.09, 0.12, 0.38),
+    "muscle": (0.34, 0.12, 0.38),
+    "electrode": (0.20, 0.00, 0.00),
+    "potential": (15e-6, 0.0, 0.0),
+}
+SPOTS = ("Fz", "C3", "C4", "Pz", "Oz")  # electrodes above parts of the brain that drift as one
+WHOLE = 0.45  # of the drift of a part, what the whole brain does
+ONGOING_RMS, ALPHA_RMS, SENSOR_RMS = 14e-6, 5e-6, 1.2e-6  # V
+TONE_RMS, NOISY_RMS = 8e-6, 15e-6  # V, on a muscle, in the one noisy channel
 PADDING = 4.0  # s of noise thrown away: the end of a session knows nothing of its start
 
 
@@ -66,8 +78,8 @@ class Head(NamedTuple):
     sites: dict[str, np.ndarray]  # (n_sites, 3), m, MNE's head coordinates
     outward: dict[str, np.ndarray]  # (n_sites, 3), unit vectors from the centre of the head
     gain: dict[str, np.ndarray]  # (n_chans, n_sites, 3), V per A m, against the mean of channels
-    muscle: np.ndarray  # (n_chans,), closeness to the temporal and neck muscles, 0 to 1
-    distances: np.ndarray  # (n_chans, n_chans), between the electrodes, m
+    muscle: np.ndarray  # (n_chans, n_muscles), closeness to `MUSCLES`, 0 to 1
+    spots: np.ndarray  # (n_background, n_spots), closeness of the sources to `SPOTS`, 0 to 1
 
     def topographies(self, group: str, directions: np.ndarray) -> np.ndarray:
         """Scalp patterns, V per A m, (n_chans, n_sites), of dipoles along unit vectors."""
@@ -116,11 +128,16 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
     ends = np.cumsum([len(s) for s in sites.values()])[:-1]
     gains = np.split(gain - gain.mean(axis=0), ends, axis=1)
     positions = np.array([electrodes[n] for n in ch_names])
-    rim = np.array([electrodes[n] for n in MUSCLE])
-    to_rim = np.linalg.norm(positions[:, None] - rim, axis=-1).min(axis=1)
-    muscle = np.exp(-0.5 * (to_rim / 0.03) ** 2)
-    distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
-    return Head(ch_names, sites, outward, dict(zip(sites, gains, strict=True)), muscle, distances)
+    muscle = _closeness(positions, np.array([electrodes[n] for n in MUSCLES]), 0.03)
+    below = centre + DEPTH * np.array([electrodes[n] for n in SPOTS])
+    spots = _closeness(sites["background"], below, 0.04)
+    return Head(ch_names, sites, outward, dict(zip(sites, gains, strict=True)), muscle, spots)
+
+
+def _closeness(places: np.ndarray, centres: np.ndarray, width: float) -> np.ndarray:
+    """Bell curve of the distance, m, shape (n_places, n_centres)."""
+    distances = np.linalg.norm(places[:, None] - centres, axis=-1)
+    return np.exp(-0.5 * (distances / width) ** 2)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -128,10 +145,12 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class Noise(NamedTuple):
-    """Stationary Gaussian noise whose covariance over space and over time factorise."""
+    """Gaussian noise of independent sources with one spectrum, stationary but for the drift."""
 
-    mixing: np.ndarray  # V, (n_chans, n_sources), or (n_chans,) for noise of each channel's own
+    mixing: np.ndarray  # V, (n_chans, n_sources)
     spectrum: Callable[[np.ndarray], np.ndarray]  # power at frequencies (Hz), up to a factor
+    drift: str  # which of `DRIFT` it follows
+    loadings: np.ndarray  # (n_sources, n_processes), how much of each is in the log-amplitudes
 
 
 class Response(NamedTuple):
@@ -165,11 +184,9 @@ class SimulatedSubject:
         size = 2e-6 * rng.lognormal(0, 0.6, len(options.channels))
         phase = rng.uniform(0, 2 * np.pi) + 0.4 * rng.standard_normal(len(size))
         self.mains = (size * np.exp(1j * phase)).astype(np.complex64)  # V, at 50 Hz
-        n_seconds = int(max(map(self.n_times, range(self.n_sessions))) / options.sfreq) + 2
-        drift = draw_drift(self.head, self.n_sessions, n_seconds, options, self._rng("drift"))
-        # One value per second, linear in between; the gain acts on all in a channel.
-        self.log_gain, self.offset = GAIN_DRIFT * drift[:, 0], OFFSET_DRIFT * drift[:, 1]
-        self.log_bands = BAND_DRIFT * drift[:, 2:]
+        groups = {noise.drift: noise.loadings.shape[1] for noise in self.noises}
+        groups["potential"] = len(size)
+        self.drift = draw_drift(groups, self.schedule, options, self._rng("drift"))
 
     def _rng(self, purpose: str, session: int = 0) -> Generator:
         """Independent random numbers for each subject, purpose and session, all from one seed."""
@@ -193,33 +210,32 @@ class SimulatedSubject:
             data += self.response.topographies @ courses
         add_artefacts(data, self.head, sfreq, self._rng("artefacts", session))
         mains = np.exp(2j * np.pi * 50.0 * np.arange(n_times) / sfreq).astype(np.complex64)
-        gains, offsets = np.exp(self.log_gain[session]), self.offset[session]
-        for row, amplitude, gain, offset in zip(data, self.mains, gains, offsets, strict=True):
+        potentials = self.drift["potential"][session]
+        for row, amplitude, potential in zip(data, self.mains, potentials, strict=True):
             row += amplitude.real * mains.real - amplitude.imag * mains.imag
-            row *= per_sample(gain, sfreq, n_times)
-            row += per_sample(offset, sfreq, n_times)
+            row += per_sample(potential, sfreq, n_times)
         return data
 
     def _ongoing(self, session: int, n_times: int) -> np.ndarray:
-        """Noise with drifting spectrum, V."""
-        sfreq = self.options.sfreq
-        n_fft = scipy.fft.next_fast_len(round(n_times + PADDING * sfreq), real=True)
-        spectra = draw_spectra(self.noises, n_fft, sfreq, self._rng("ongoing", session))
-        data = np.empty((len(spectra), n_times), np.float32)
-        masks, strengths = band_masks(n_fft, sfreq), np.exp(self.log_bands[session])
-        if self.options.drift_strength == 0:  # one band is as good, and quicker
-            masks, strengths = np.ones_like(masks[:1]), strengths[:1]
-        for channel, spectrum in enumerate(spectra):
-            bands = scipy.fft.irfft(masks * spectrum, n_fft)[:, :n_times]
-            for band, course in zip(bands, strengths[:, channel], strict=True):
-                band *= per_sample(course, sfreq, n_times)
-            bands.sum(axis=0, out=data[channel])
+        """Noise of all kinds, waxing and waning with the drift, V."""
+        sfreq, rng = self.options.sfreq, self._rng("ongoing", session)
+        data = np.zeros((len(self.mains), n_times), np.float32)
+        for noise in self.noises:
+            variance = np.square(self.options.drift_strength * np.array(DRIFT[noise.drift])).sum()
+            logs = noise.loadings @ self.drift[noise.drift][session]
+            logs -= variance * np.square(noise.loadings).sum(axis=1, keepdims=True)  # mean power 1
+            levels, mixing = np.exp(logs), noise.mixing.astype(np.float32)
+            for part in np.array_split(np.arange(len(levels)), len(levels) // 32 + 1):
+                courses = draw_sources(noise.spectrum, len(part), n_times, sfreq, rng)
+                if self.options.drift_strength > 0:
+                    for course, level in zip(courses, levels[part], strict=True):
+                        course *= per_sample(level, sfreq, n_times)
+                data += mixing[:, part] @ courses
         return data
 
     def _driven(self, session: int, n_times: int) -> tuple[np.ndarray, np.ndarray]:
         """Evoked and induced moments of the sources, A m, each of shape (n_dipoles, n_times)."""
         sfreq, response = self.options.sfreq, self.response
-        n_fft = scipy.fft.next_fast_len(round(n_times + PADDING * sfreq), real=True)
         n_dipoles, n_bands, length = response.envelopes.shape
         evoked = np.zeros((n_dipoles, n_times + length), np.float32)
         size = np.zeros((n_bands, n_dipoles, n_times + length), np.float32)
@@ -233,9 +249,8 @@ class SimulatedSubject:
         bursts = np.zeros((n_dipoles, n_times), np.float32)
         rng = self._rng("induced", session)
         for course, (band, _) in zip(size, INDUCED_BANDS.values(), strict=True):
-            noise = Noise(np.ones(n_dipoles), band_spectrum(*band))
-            spectra = draw_spectra([noise], n_fft, sfreq, rng)
-            bursts += course[:, :n_times] * scipy.fft.irfft(spectra, n_fft)[:, :n_times]
+            noise = draw_sources(band_spectrum(*band), n_dipoles, n_times, sfreq, rng)
+            bursts += course[:, :n_times] * noise
         return evoked[:, :n_times], bursts
 
 
@@ -327,80 +342,81 @@ def draw_noises(head: Head, rng: Generator) -> list[Noise]:
     n_chans = len(head.ch_names)
     directions = head.random_directions("background", 3.0, rng)
     background = _rescale(head.topographies("background", directions), ONGOING_RMS)
-    # Sources that share a spectrum are seen through the sum of their patterns only, so as many
-    # independent courses as channels give the same signal at a fraction of the cost.
-    values, vectors = np.linalg.eigh(background @ background.T)
-    keep = values > values.max() * 1e-9
     alpha = head.topographies("alpha", head.random_directions("alpha", 0.5, rng))
-    peak = rng.uniform(9.0, 11.0)
-    noisy = np.zeros((n_chans, 1))
-    noisy[rng.integers(n_chans)] = 15e-6
+    alpha = _rescale(alpha, ALPHA_RMS)
+    own, noisy, peak = np.eye(n_chans), [rng.integers(n_chans)], rng.uniform(9.0, 11.0)
+    parts = np.column_stack([np.full(N_BACKGROUND, WHOLE), head.spots])
+    whole = np.eye(1, parts.shape[1]).repeat(alpha.shape[1], axis=0)
+    tone = head.muscle.max(axis=1)
+    tense = tone > 0.02
+    tension = (head.muscle / head.muscle.sum(axis=1, keepdims=True))[tense]
     return [
-        # Flat below 1 Hz, so that memory ends within a second.
-        Noise(vectors[:, keep] * np.sqrt(values[keep]), lambda f: (1 + f**2) ** -0.75),
-        Noise(_rescale(alpha, ALPHA_RMS), lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2)),
-        Noise(np.full(n_chans, SENSOR_RMS), np.ones_like),
-        Noise(TONE_RMS * head.muscle, lambda f: f**2 / (f**2 + 40**2) * (1 + (f / 150) ** 2) ** -1),
-        Noise(noisy, np.ones_like),
+        Noise(background, _pink, "brain", parts),
+        Noise(alpha, lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2), "brain", whole),
+        Noise(SENSOR_RMS * own, np.ones_like, "electrode", own),
+        Noise(TONE_RMS * (own * tone)[:, tense], _tone, "muscle", tension),
+        Noise(NOISY_RMS * own[:, noisy], np.ones_like, "electrode", own[noisy]),
     ]
+
+
+def _pink(f: np.ndarray) -> np.ndarray:
+    return (1 + f**2) ** -0.75  # flat below 1 Hz, so that memory ends within a second
+
+
+def _tone(f: np.ndarray) -> np.ndarray:
+    return f**2 / (f**2 + 40**2) / (1 + (f / 90) ** 4)
 
 
 def _rescale(patterns: np.ndarray, rms: float) -> np.ndarray:
     return patterns * (rms / np.sqrt(np.mean(np.sum(patterns**2, axis=1))))
 
 
-def draw_spectra(noises: list[Noise], n_fft: int, sfreq: float, rng: Generator) -> np.ndarray:
-    """What ``irfft`` makes volts of: the sum of noises, complex64, (n_chans, n_fft // 2 + 1)."""
-    n_freqs = n_fft // 2 + 1
-    frequencies = np.fft.rfftfreq(n_fft, 1 / sfreq)
-    coefficients = np.zeros((len(noises[0].mixing), n_freqs), np.complex64)
-    for mixing, spectrum in noises:
-        power = spectrum(frequencies)
-        power[0] = 0
-        amplitude = (n_fft * np.sqrt(power / (4 * power.sum()))).astype(np.float32)
-        mixing = mixing.astype(np.float32)
-        for chunk in np.array_split(np.arange(n_freqs), max(1, n_freqs // 16384)):
-            part = slice(chunk[0], chunk[-1] + 1)
-            if not amplitude[part].any():
-                continue
-            white = rng.standard_normal((mixing.shape[-1], 2 * len(chunk)), dtype=np.float32)
-            white *= np.repeat(amplitude[part], 2)
-            mixed = mixing @ white if mixing.ndim == 2 else mixing[:, None] * white
-            coefficients[:, part] += mixed.view(np.complex64)
-    return coefficients
-
-
-def band_masks(n_fft: int, sfreq: float) -> np.ndarray:
-    """Weights that cut a spectrum at `DRIFT_BANDS`; they add up to 1 at every frequency."""
-    frequencies = np.fft.rfftfreq(n_fft, 1 / sfreq)
-    cuts = np.array(DRIFT_BANDS)[:, None]
-    below = 0.5 + 0.5 * np.cos(np.pi * np.clip((frequencies - 0.9 * cuts) / (0.2 * cuts), 0, 1))
-    edges = np.vstack([np.zeros_like(frequencies), below, np.ones_like(frequencies)])
-    return np.diff(edges, axis=0).astype(np.float32)
+def draw_sources(
+    spectrum: Callable, n_sources: int, n_times: int, sfreq: float, rng: Generator
+) -> np.ndarray:
+    """Draw Gaussian noise of variance 1, float32, shape (n_sources, n_times)."""
+    n_fft = scipy.fft.next_fast_len(round(n_times + PADDING * sfreq), real=True)
+    power = spectrum(np.fft.rfftfreq(n_fft, 1 / sfreq))
+    power[0] = 0
+    amplitude = (n_fft * np.sqrt(power / (4 * power.sum()))).astype(np.float32)
+    white = rng.standard_normal((n_sources, 2 * len(power)), dtype=np.float32)
+    white *= np.repeat(amplitude, 2)
+    return scipy.fft.irfft(white.view(np.complex64), n_fft)[:, :n_times]
 
 
 def draw_drift(
-    head: Head, n_sessions: int, n_seconds: int, options: Options, rng: Generator
-) -> np.ndarray:
-    """Draw Ornstein-Uhlenbeck drifts, (n_sessions, 2 + n_bands, n_chans, n_seconds)."""
-    n_chans, n_processes = len(head.ch_names), 3 + len(DRIFT_BANDS)
-    nearby = np.exp(-0.5 * (head.distances / 0.05) ** 2)
-    shape = np.linalg.cholesky(0.5 * nearby + (0.5 + 1e-6) * np.eye(n_chans))
-    state = shape @ rng.standard_normal((n_processes, n_chans, 1))
-    course = np.empty((n_sessions, n_processes, n_chans, n_seconds), np.float32)
-    for session in range(n_sessions):
-        for second in range(n_seconds):
-            course[session, :, :, second] = state[..., 0]
-            step = 1.0 if second < n_seconds - 1 else options.session_gap + 1.0
-            memory = np.exp(-step / options.drift_tau)
-            fresh = shape @ rng.standard_normal((n_processes, n_chans, 1))
-            state = memory * state + np.sqrt(1 - memory**2) * fresh
-    return options.drift_strength * course
+    groups: dict[str, int], schedule: pandas.DataFrame, options: Options, rng: Generator
+) -> dict[str, np.ndarray]:
+    """Draw so many courses of `DRIFT`, one value per `KNOT`, (n_sessions, n_courses, n_knots)."""
+    sizes = np.concatenate([np.tile(DRIFT[name], (n, 1)) for name, n in groups.items()]).T
+    tau = np.array([[options.drift_tau], [SECONDS], [1e-9]])
+    state = rng.standard_normal(sizes.shape)
+
+    def later(state: np.ndarray, seconds: float) -> np.ndarray:  # Ornstein-Uhlenbeck
+        memory = np.exp(-seconds / tau)
+        return memory * state + np.sqrt(1 - memory**2) * rng.standard_normal(sizes.shape)
+
+    n_seconds = schedule["onset"].max() + options.image_duration + options.pause / 2
+    step = round(KNOT * options.sfreq) / options.sfreq
+    times = step * np.arange(int(n_seconds / step) + 2)
+    courses = np.zeros((schedule["session"].max() + 1, len(times), sizes.shape[1]), np.float32)
+    for session, trials in schedule.groupby("session"):
+        onsets = trials["onset"].to_numpy()
+        since = times - onsets[np.maximum(0, np.searchsorted(onsets, times, "right") - 1)]
+        shown = (since >= 0) & (since < options.image_duration)
+        for knot, pace in enumerate(np.where(shown, 1.0, PAUSE_DRIFT)):
+            courses[session, knot] = (sizes * state).sum(axis=0)
+            state = later(state, pace * step)
+        state = later(state, options.session_gap)
+    courses = options.drift_strength * courses.swapaxes(1, 2)
+    ends = np.cumsum(list(groups.values()))[:-1]
+    return dict(zip(groups, np.split(courses, ends, axis=1), strict=True))
 
 
 def per_sample(values: np.ndarray, sfreq: float, n_times: int) -> np.ndarray:
-    """Linear interpolation of values given once a second, shape (n_times,), float32."""
-    ramp = np.arange(sfreq, dtype=np.float32) / sfreq
+    """Linear interpolation of values given once per `KNOT`, shape (n_times,), float32."""
+    n_steps = round(KNOT * sfreq)
+    ramp = np.arange(n_steps, dtype=np.float32) / n_steps
     course = values[:-1, None] + np.diff(values)[:, None] * ramp
     return course.astype(np.float32, copy=False).ravel()[:n_times]
 
@@ -415,10 +431,11 @@ def add_artefacts(data: np.ndarray, head: Head, sfreq: int, rng: Generator) -> N
         window = data[:, start : start + len(course)]
         size = rng.uniform(0.6, 1.2)
         window += (size * blink[:, None] * course[: window.shape[1]]).astype(np.float32)
+    twitch = 12e-6 * head.muscle.max(axis=1, keepdims=True)
     starts = np.sort(rng.uniform(0, seconds, rng.poisson(10 * (seconds / 60))))
     for start in (starts * sfreq).astype(int):
         length = round(rng.uniform(0.1, 0.4) * sfreq)
         window = data[:, start : start + length]
         white = rng.standard_normal((len(data), length + 1), dtype=np.float32)
-        burst = np.diff(white, axis=1) * np.hanning(length) * (12e-6 * head.muscle[:, None])
+        burst = np.diff(white, axis=1) * np.hanning(length) * twitch
         window += burst[:, : window.shape[1]].astype(np.float32)
