@@ -41,7 +41,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 import eeglib
 from eeglib.datasets import METADATA, Dataset, DatasetError, DatasetWarning, open_dataset
-from eeglib.decoding.splits import Split, SplitError, check_disjoint, split_by_image
+from eeglib.decoding.splits import Split, SplitError, check_disjoint, split_by_group, split_by_image
 from eeglib.profile import Profile, load_profile
 
 if TYPE_CHECKING:
@@ -292,7 +292,10 @@ class Chapter:
         """
         settings, dataset = self.profile.split, self.dataset
         if not settings.published:
-            how = settings.model_dump(exclude={"published"}) | {"seed": self.profile.seed}
+            how = settings.model_dump(exclude={"published", "by"}) | {"seed": self.profile.seed}
+            # Pictures alone (chapter 4) belong to no run.
+            if settings.by != "image" and "session" in trials:
+                return split_by_group(trials, settings.by, **how)
             return split_by_image(trials, **how, stimuli=dataset.stimuli())
         parts = dataset.published_split(trials)
         if parts is None:

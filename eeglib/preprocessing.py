@@ -6,12 +6,15 @@ band-pass at 14-70 Hz, standardisation per channel, then trials cut around the i
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import mne
 import numpy as np
+from mne.io.constants import FIFF
 from scipy import signal
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ def preprocess(
     order: int = 2,
     standardize: bool = True,
     epoch: Band = (0.0, 0.5),
+    reject: float | None = None,
 ) -> Preprocessed:
     """Filter, standardise and cut the trials of one subject.
 
@@ -68,25 +72,34 @@ def preprocess(
         where no recording is distributed.
     epoch : tuple of float
         Start and end of a trial after the onset of its image, s; the end is not included.
+    reject : float | None
+        Leave out trials in which a filtered channel spans more than this, microvolts peak to peak.
 
     Notes
     -----
     Recordings are filtered before they are cut, each side of a joint (``EDGE boundary``) by
     itself. Trials outside their recording, across a joint, or in a stretch annotated ``BAD...``
-    are left out. Trials that are distributed already cut are filtered one by one.
+    are left out, and so is what repeats the signals of an earlier trial to the last bit; bad
+    stretches have no part in the z-scores. Trials distributed already cut are filtered one by one.
+    Raises SignalError, also where trials of two classes hold the same signals.
     """
     steps = {"notch": notch, "band": band, "standardize": standardize}
     steps = remaining_steps(steps, dataset.processed) | {"order": order}
     prepare = _from_recordings if dataset.continuous else _from_trials
+    limit = None if reject is None else {"eeg": reject * 1e-6}
     with mne.use_log_level("error"):
-        before, after, evoked, epochs = prepare(dataset, subject, epoch, **steps)
+        before, after, evoked, epochs = prepare(dataset, subject, epoch, limit, **steps)
     report = dataset.report() + [f"Before it was distributed: {s}." for s in dataset.processed]
     for title in _designs(epochs.info["sfreq"], steps["notch"], steps["band"], order):
         report.append(f"Butterworth {title}, order {order}, forwards and backwards.")
     if steps["standardize"]:
         report.append("Each channel standardised to mean 0 and standard deviation 1.")
-    report.append(f"Trials kept: {len(epochs)} of {len(dataset.trials(subject))}.")
-    if left_out := _left_out(epochs.drop_log):
+    trials, length = dataset.trials(subject), epoch[1] - epoch[0]
+    gaps = trials.groupby("session")["onset"].diff() if "onset" in trials else np.array([])
+    if n_close := int((gaps < length - 0.5 / epochs.info["sfreq"]).sum()):
+        report.append(f"Trials that share samples with the one before: {n_close} (see split.by).")
+    report.append(f"Trials kept: {len(epochs)} of {len(trials)}.")
+    if left_out := _left_out(epochs.drop_log, limit):
         report.append(f"Trials left out: {left_out}.")
     return Preprocessed(before, after, evoked, epochs, report)
 
@@ -161,46 +174,61 @@ def _designs(sfreq: float, notch: Band | None, band: Band | None, order: int) ->
     return designs
 
 
-def _from_recordings(dataset: Dataset, subject: int, epoch: Band, standardize: bool, **filters):
+def _from_recordings(
+    dataset: Dataset, subject: int, epoch: Band, reject: dict | None, standardize: bool, **filters
+):
     before = after = None
-    evoked, parts = [], []
+    evoked, parts, seen = [], [], {}
     for recording in dataset.recordings(subject):
         raw = _eeg(recording.raw)
         before = before or raw.copy()
-        for design in _designs(raw.info["sfreq"], **filters).values():
-            raw.filter(**design, picks="all", skip_by_annotation="edge")
-        after = after or raw.copy()
         trials, sfreq = recording.trials, raw.info["sfreq"]
         start = ((trials["onset"] + epoch[0]) * sfreq).round() - round(epoch[0] * sfreq)
         events = np.column_stack([start + raw.first_samp, 0 * start, trials["label"]]).astype(int)
+        tmin, tmax = _limits(epoch, sfreq)
         # Files of MNE keep no name with a semicolon or beyond Latin; the metadata keep all names.
         event_id = {str(label): label for label in trials["label"]}
-        further = {"baseline": None, "metadata": trials.drop(columns="onset"), "preload": True}
-        part = mne.Epochs(raw, events, event_id, *_limits(epoch, sfreq), **further)
+        how = {"event_id": event_id, "tmin": tmin, "tmax": tmax, "baseline": None}
+        # MNE takes the first of two events at one sample.
+        how |= {"metadata": trials.drop(columns="onset"), "event_repeated": "drop"}
+        unfiltered = mne.Epochs(raw, events, **how).drop_bad()
+        twins = unfiltered.selection[_twins(unfiltered, seen)]
+        for design in _designs(sfreq, **filters).values():
+            raw.filter(**design, picks="all")
+        after = after or raw.copy()
+        part = mne.Epochs(raw, events, preload=True, **how)
+        part.drop(np.isin(part.selection, twins), "TWIN").drop_bad(reject)
         if len(part):
             evoked.append(part.average())
-        if standardize:
-            _standardize(part, raw)
+            if standardize:
+                _standardize(part, raw)
         parts.append(part)
     if not evoked:
-        left_out = _left_out(sum((part.drop_log for part in parts), ()))
+        left_out = _left_out(sum((part.drop_log for part in parts), ()), reject)
         problem = f"No trial of subject {subject} is left: {left_out}"
         raise SignalError(f"{problem}. Check the trials' onsets and filtering.epoch.")
     epochs = mne.concatenate_epochs(parts)
     return before, after, mne.combine_evoked(evoked, weights="nave"), epochs
 
 
-def _from_trials(dataset: Dataset, subject: int, epoch: Band, standardize: bool, **filters):
+def _from_trials(
+    dataset: Dataset, subject: int, epoch: Band, reject: dict | None, standardize: bool, **filters
+):
     before = dataset.epochs(subject)
     after, sfreq = _eeg(before), before.info["sfreq"]
+    if reject and after.info["chs"][0]["unit"] == FIFF.FIFF_UNIT_NONE:
+        raise SignalError("filtering.reject is in microvolts, but these signals have no unit.")
     first, last = _limits(epoch, sfreq)
     if first < after.tmin - 0.5 / sfreq or last > after.tmax + 0.5 / sfreq:
         raise SignalError(
             f"filtering.epoch is {list(epoch)} s, but the trials run from {after.tmin:g} to "
             f"{after.tmax + 1 / sfreq:g} s. Choose an epoch within them."
         )
+    after.drop(_twins(after, {}), "TWIN")
     filter_trials(after.get_data(copy=False), sfreq, **filters)
-    epochs = after.crop(first, last)
+    epochs = after.crop(first, last).drop_bad(reject)
+    if not len(epochs):
+        raise SignalError(f"No trial of subject {subject} is left. Raise filtering.reject.")
     if standardize:
         epochs = after.copy()
         _standardize(epochs, after)
@@ -227,15 +255,45 @@ def _eeg(signals: Signals) -> Signals:
 
 def _standardize(epochs: mne.BaseEpochs, signals: Signals) -> None:
     """Subtract each channel's mean over `signals` and divide by its standard deviation there."""
+    good = np.ones(len(signals.times), bool)
+    for mark in signals.annotations or ():
+        if re.match("(?i)bad", mark["description"]) and mark["duration"] > 0:
+            # A filter carries a bad stretch over its edges.
+            around = mark["onset"] - signals.first_time + np.array([-0.25, mark["duration"] + 0.25])
+            good[slice(*(around.clip(0) * signals.info["sfreq"]).astype(int))] = False
+    good |= not good.any()
     for pick, channel in enumerate(epochs.get_data(copy=False).swapaxes(0, 1)):
-        values = signals.get_data(picks=[pick])
+        values = signals.get_data(picks=[pick])[..., good]
         mean, scale = values.mean(), values.std()
         is_flat = scale <= 10 * np.finfo(float).eps * abs(mean)
         channel[:] = (channel - mean) / (1 if is_flat else scale)
 
 
-def _left_out(drop_log: tuple[tuple[str, ...], ...]) -> str:
+def _twins(epochs: mne.BaseEpochs, seen: dict) -> np.ndarray:
+    """Rows of trials whose signals, unless constant, are those of an earlier one in ``seen``."""
+    rows = []
+    for row, trial in enumerate(epochs):
+        about, key = epochs.metadata.iloc[row], hashlib.blake2b(trial.tobytes()).digest()
+        first = seen.setdefault(key, about)
+        if first is about or (trial == trial[:, :1]).all():
+            continue
+        if first["label"] != about["label"]:
+            a, b = (f"{t['class_name']!r} (trial {t['order']})" for t in (first, about))
+            raise SignalError(
+                f"A trial of {a} and one of {b} hold the same signals: one recording is in the "
+                "data set twice, under different events. Take one of them out."
+            )
+        rows.append(row)
+    return np.array(rows, int)
+
+
+def _left_out(drop_log: tuple[tuple[str, ...], ...], reject: dict | None) -> str:
     words = dict.fromkeys(("NO_DATA", "TOO_SHORT"), "outside the recording")
-    words["BAD boundary"] = "across a joint"
-    counts = Counter(words.get(reason, reason) for reasons in drop_log for reason in reasons)
+    words |= {"BAD boundary": "across a joint", "DROP DUPLICATE": "at the sample of another"}
+    words["TWIN"] = "with the very signals of an earlier one: the same recording twice"
+    counts = Counter()
+    for reasons in drop_log:
+        if reasons and reject and not any(r in words or r.startswith("BAD") for r in reasons):
+            reasons = (f"above {reject['eeg'] * 1e6:g} µV from peak to peak",)
+        counts.update({words.get(reason, reason) for reason in reasons})
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())

@@ -53,6 +53,7 @@ class FilteringSettings(Settings):
     order: Count = 2  # of both Butterworth filters
     standardize: bool = True  # zero mean and unit variance per channel
     epoch: tuple[float, float] = (0.0, 0.5)  # start and end after the onset of the image, s
+    reject: Positive | None = None  # leave out trials above it, µV peak to peak; empty: none
 
     @field_validator("notch", "band", "epoch")
     @classmethod
@@ -71,8 +72,9 @@ class TimeFrequencySettings(Settings):
 
 
 class SplitSettings(Settings):
-    """Shares of the *images* that go to training, validation and test, or the authors' parts."""
+    """Shares of the images (or runs, sessions) that train, validate, test; or authors' parts."""
 
+    by: Literal["image", "run", "session"] = "image"  # what lies in one part as a whole
     published: bool = False  # the parts that come with the data; the shares then do not count
     training: OpenShare = 0.8
     validation: OpenShare = 0.1
@@ -152,7 +154,7 @@ class AuditSettings(Settings):
     """Chapter 8: groups of controls, and what the refitted decoder sees of each channel."""
 
     controls: tuple[ControlName, ...] = get_args(ControlName)
-    features: Literal["power", "amplitude"] = "power"
+    features: Literal["power", "amplitude"] | None = None  # empty: amplitude for bands below 8 Hz
 
 
 class EvaluationSettings(Settings):

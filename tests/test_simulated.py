@@ -330,7 +330,7 @@ def test_round_trip_of_signals_and_metadata(small_folder):
         error = recording.raw.get_data() - subject.signals(session)
         assert np.abs(error).max() < 0.51e-7  # half a step of 0.1 microvolts, and rounding
     trials = dataset.trials(1)
-    assert list(trials.columns) == ["onset", *METADATA]
+    assert list(trials.columns) == ["onset", *METADATA, "run"]
     schedule = subject.schedule
     assert np.allclose(trials["onset"], schedule["onset"])
     assert trials["image"].tolist() == stimuli["image"][schedule["stimulus"]].tolist()

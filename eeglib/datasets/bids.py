@@ -6,40 +6,59 @@ them: one folder per subject, tables in plain text beside the signals.
 
 from __future__ import annotations
 
-import json
+import filecmp
 import re
-import warnings
+from collections import Counter, defaultdict
 from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator
 
 from eeglib.datasets import METADATA, Dataset, DatasetError, Recording
 from eeglib.datasets import Options as BaseOptions
 from eeglib.datasets.images import COLUMNS, usable_pictures
-from eeglib.datasets.montage import place_channels
+from eeglib.datasets.tables import EMPTY, find_sidecar, read_json, read_numbers, read_table
+from eeglib.profile import DatasetSettings
 
 if TYPE_CHECKING:
     import mne
     import mne_bids
 
 EXTENSIONS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
-# Events where a recording was stopped, cut or joined; values that never name a class; warnings of
-# MNE-BIDS on what is known of the person, which no chapter asks for.
-JOINT = r"(?i:(edge )?boundary|new segment/?)"
-NO_CLASS = r"(?i)(bad.*|edge.*|boundary|new segment/?|n/a|nan|)"
-NO_MATTER = "participants|Unable to map the following column"
+# Values that never name a class.
+NO_CLASS = r"BAD.*|(?i:bad)([^a-z].*)?|(?i:edge( boundary)?|boundary|new segment/?.*|n/a|nan|)"
+ENTITIES = ("acquisition", "processing", "description", "extension")
+
+
+def _words(value: Any) -> Any:
+    """One word or several, as YAML gives them: 1 and 1.0 are the word 1."""
+    words = []
+    for word in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(word, bool):
+            raise ValueError("put words such as 'yes', 'no', 'on' and 'true' in quotes")
+        words.append(f"{word:g}" if isinstance(word, int | float) else word)
+    return None if value is None else tuple(words)
+
+
+Words = Annotated[tuple[str, ...] | None, BeforeValidator(_words)]
 
 
 class Options(BaseOptions):
     """Which recordings and events of a BIDS data set are trials."""
 
     task: str | None = None  # only this one; needed where there are several
-    sessions: tuple[str, ...] | None = None  # only these, as in ses-<label>
+    sessions: Words = None  # only these, as in ses-<label>; the same for those below
+    runs: Words = None
+    acquisition: Words = None  # acq-<label>; "" is without one
+    processing: Words = None  # proc-<label>
+    description: Words = None  # desc-<label>
+    extension: Words = None  # such as .vhdr
+    eeg_channels: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()  # whatever their names
     label_column: str = "trial_type"  # of events.tsv, names the classes
-    trial_types: tuple[str, ...] | None = None  # the classes, in the order of their labels; or all
+    trial_types: Words = None  # the classes, in the order of their labels; or all
     image_column: str = "stim_file"
     block_column: str = "block"  # holds integers
 
@@ -54,6 +73,11 @@ class Loader(Dataset):
 
     Options: ClassVar = Options
 
+    def __init__(self, settings: DatasetSettings, folder: Path):
+        super().__init__(settings, folder)
+        self._signals: dict[Path, str] = {}  # files of signals, and the recordings that they are of
+        self._values: Counter = Counter()  # of the column that names the classes
+
     @property
     def reading(self) -> Options:
         """How events are read; a data set that knows its own tables overrides this."""
@@ -66,7 +90,8 @@ class Loader(Dataset):
     @property
     def labels(self) -> dict[int, str]:
         """Label in the file names (without ``sub-``) of each subject's number."""
-        labels = sorted(p.name[4:] for p in self.folder.glob("sub-*") if p.is_dir())
+        names = (path.name for path in self.folder.glob("sub-*"))
+        labels = sorted(n[4:] for n in names if re.fullmatch(r"sub-(?!emptyroom$)[^\W_]+", n))
         return dict(sorted(zip(numbers_of(labels), labels, strict=True)))
 
     def subjects(self) -> list[int]:
@@ -83,11 +108,19 @@ class Loader(Dataset):
         paths, events = self._read(subject)
         recordings = []
         for number, path in enumerate(paths):
-            trials = events.loc[events["recording"] == number, ["onset", *METADATA]]
+            trials = events.loc[events["recording"] == number, ["onset", *METADATA, "run"]]
             if len(trials):
                 raw = self._open(path).pick("eeg", exclude=())
-                if raw.get_montage() is None:
-                    place_channels(raw.info)
+                self._check_recording(path, raw, trials["onset"])
+                first = recordings[0].raw if recordings else raw
+                rates = {f"{r.info['sfreq']:g} Hz" for r in (raw, first)}
+                if differ := {*raw.ch_names} ^ {*first.ch_names} or (len(rates) > 1 and rates):
+                    raise DatasetError(
+                        f"{path.basename} and the subject's first recording differ: "
+                        f"{', '.join(differ)}. Choose by dataset.options (sessions, runs), or mend "
+                        "channels.tsv."
+                    )
+                raw.reorder_channels(first.ch_names)
                 recordings.append(Recording(raw, trials.reset_index(drop=True)))
         return recordings
 
@@ -130,6 +163,7 @@ class Loader(Dataset):
             "subjects": self._who_is_who(),
             "recordings": f"{len(paths)} of subject {subject}",
             "channels": f"{kinds.count('eeg')} EEG, {raw.info['sfreq']:g} Hz, volts",
+            "channels decoded": ", ".join(raw.copy().pick("eeg", exclude=()).ch_names),
             "channels left out": ", ".join(others) or "none",
             "channels marked bad, kept": ", ".join(raw.info["bads"]) or "none",
             "classes": ", ".join(self.class_names),
@@ -150,21 +184,26 @@ class Loader(Dataset):
     @cache  # noqa: B019
     def _events(self, subject: int) -> tuple[list[mne_bids.BIDSPath], pd.DataFrame]:
         paths = self._paths(subject)
+        self._values.clear()
         kind = "session" if any(path.session for path in paths) else "run"
         labels = [getattr(path, kind) or "1" for path in paths]
         present = sorted(set(labels), key=sort_key)
         numbers = dict(zip(present, numbers_of(present), strict=True))
         tables = [
-            self._table(path).assign(recording=number, session=numbers[label])
+            self._table(path).assign(recording=number, run=number + 1, session=numbers[label])
             for number, (path, label) in enumerate(zip(paths, labels, strict=True))
         ]
         events = pd.concat(tables, ignore_index=True).assign(subject=subject)
+        found = ", ".join(f"{v or 'empty'} ({n})" for v, n in self._values.most_common(20))
         if events.empty:
             raise DatasetError(
                 f"No event of sub-{self.labels[subject]} names a class in column "
                 f"{self.reading.label_column!r}. Set dataset.options.label_column and trial_types "
-                f"(now {self.reading.trial_types}) to what events.tsv holds."
+                f"(now {self.reading.trial_types}) to what events.tsv holds: {found}."
             )
+        if lacking := set(self.reading.trial_types or ()) - set(events["class_name"]):
+            who = f"sub-{self.labels[subject]}"
+            self._note(f"{who} has no event of {', '.join(sorted(lacking))}; there are: {found}.")
         events["order"] = range(len(events))
         folder, files = self.folder / "stimuli", sorted(set(events["file"]) - {""})
         # An image is named by its file without folders, where that tells all of them apart.
@@ -190,21 +229,52 @@ class Loader(Dataset):
                 "which holds folders sub-<label>."
             )
         # `mne_bids.find_matching_paths` would look into all subjects' folders.
-        files = sorted((self.folder / f"sub-{labels[subject]}").glob("**/eeg/[!.]*_eeg.*"))
+        top, name = self.folder / f"sub-{labels[subject]}", "eeg/[!.]*_eeg.*"
+        files = sorted([*top.glob(name), *top.glob(f"ses-*/{name}")])
         files = [file for file in files if file.suffix.lower() in EXTENSIONS]
-        paths = [
-            path
-            for path in (mne_bids.get_bids_path_from_fname(file, check=False) for file in files)
-            if reading.task in (None, path.task)
-            and (reading.sessions is None or path.session in reading.sessions)
-        ]
+        paths = []
+        for file in files:
+            parts = mne_bids.get_entities_from_fname(file, on_error="ignore")
+            how = {"datatype": "eeg", "suffix": "eeg", "extension": file.suffix}
+            path = mne_bids.BIDSPath(root=self.folder, check=False, **parts | how)
+            if path.fpath != file:
+                raise DatasetError(
+                    f"{file} does not lie where its name says ({path.fpath}). Give it the names of "
+                    "its folders, or take it out of the data set."
+                )
+            # MNE reads the further parts of a file together with the first.
+            if (
+                reading.task in (None, path.task)
+                and int(path.split or 1) == 1
+                and is_chosen(path.session, reading.sessions)
+                and is_chosen(path.run, reading.runs)
+                and all(is_chosen(getattr(path, n), getattr(reading, n)) for n in ENTITIES)
+            ):
+                paths.append(path)
         if len({path.task for path in paths}) != 1:
+            chosen = reading.model_dump(include={"task", "sessions", "runs", *ENTITIES})
+            now = ", ".join(f"{key} (now {value})" for key, value in chosen.items())
             raise DatasetError(
                 f"sub-{labels[subject]} needs EEG recordings ({', '.join(EXTENSIONS)}) of one "
                 f"task; found: {', '.join(file.name for file in files) or 'none'}. Choose by "
-                f"dataset.options.task (now {reading.task}) and sessions (now {reading.sessions})."
+                f"dataset.options: {now}."
             )
+        self._refuse_copies(paths)
         return sorted(paths, key=lambda path: (sort_key(path.session), sort_key(path.run)))
+
+    def _refuse_copies(self, paths: list[mne_bids.BIDSPath]) -> None:
+        """Raise if one session and run is there several times and the profile does not choose."""
+        alike, named = defaultdict(list), [n for n in ENTITIES if getattr(self.reading, n)]
+        for path in paths:
+            alike[path.session, path.run, *(getattr(path, n) for n in named)].append(path)
+        for same in (group for group in alike.values() if len(group) > 1):
+            labels = {n: [getattr(path, n) or "''" for path in same] for n in ENTITIES}
+            differ = [f"{n}: {v[0]}" for n, v in labels.items() if len(set(v)) > 1]
+            raise DatasetError(
+                f"By their names these are one recording: {', '.join(p.fpath.name for p in same)}. "
+                f"Choose by dataset.options (such as {', '.join(differ) or 'sessions'}), or take "
+                "all but one out of the data set."
+            )
 
     def _table(self, path: mne_bids.BIDSPath) -> pd.DataFrame:
         """Trials of one recording; MNE-BIDS knows no other label column than ``trial_type``."""
@@ -212,34 +282,61 @@ class Loader(Dataset):
         needed = ["onset", names]
         if "image_column" in reading.model_fields_set:
             needed.append(reading.image_column)
-        file = path.find_matching_sidecar("events", ".tsv", on_error="ignore")
+        file = find_sidecar(path, "events")
         try:
-            if file is None:
+            if file is None or not file.is_file():
                 raise ValueError("there is none, so that nobody knows what was shown when")
-            table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False).map(str.strip)
-            if missing := set(needed) - set(table):
-                raise ValueError(f"no column {missing.pop()!r}; it has: {', '.join(table)}")
+            table = read_table(file)
+            if missing := [name for name in needed if name not in table]:
+                raise ValueError(f"no column {missing[0]!r}; it has: {', '.join(table)}")
+            table[names] = table[names].str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
+            self._values.update(table[names])
             if reading.trial_types:
                 table = table[table[names].isin(reading.trial_types)]
             else:
                 table = table[~table[names].str.fullmatch(NO_CLASS)]
-            table["onset"] = pd.to_numeric(table["onset"].replace(["n/a", "nan", ""], None))
+            files = table.get(reading.image_column, pd.Series("", table.index))
+            blocks = table.get(reading.block_column, pd.Series("", table.index))
+            table = table[[names]].assign(
+                onset=read_numbers(table["onset"]),
+                block=read_numbers(blocks).fillna(-1).astype(int),
+                file=files.where(~files.isin(EMPTY), ""),
+            )
+            again = table["onset"].notna() & table["onset"].round(4).duplicated(keep=False)
+            if len(table[again].drop_duplicates()) > table.loc[again, "onset"].nunique():
+                first = table[again].iloc[0]
+                raise ValueError(f"several events that differ stand at onset {first['onset']:g} s")
         except ValueError as error:
             raise DatasetError(
                 f"events.tsv of {path.basename}: {error}. It must be a table of tab-separated "
-                f"text with the columns {' and '.join(needed)}, onset in seconds or n/a; "
-                "dataset.options names other columns."
+                f"text with the columns {' and '.join(needed)}, onset in seconds or n/a, "
+                f"{reading.block_column} in integers; dataset.options names other columns."
             ) from None
         if n_untimed := table["onset"].isna().sum():
             self._note(f"{file.name}: {n_untimed} events without an onset are left out.", warn=True)
-        files = table.get(reading.image_column, pd.Series("", table.index))
-        blocks = table.get(reading.block_column, pd.Series("", table.index))
-        table = table[["onset"]].assign(
-            block=pd.to_numeric(blocks, errors="coerce").fillna(-1).astype(int),
-            class_name=table[names],
-            file=files.replace(["n/a", "nan"], ""),
+        if again.any():
+            self._note(f"{file.name}: events that stand there twice count once.", warn=True)
+        table = table.rename(columns={names: "class_name"}).dropna(subset="onset")
+        return table.drop_duplicates("onset").sort_values("onset", kind="stable")
+
+    def _check_recording(self, path: mne_bids.BIDSPath, raw: mne.io.BaseRaw, onset: pd.Series):
+        """Raise if the onsets cannot be meant in seconds; say how many lie outside."""
+        outside, about = ~onset.between(0, raw.duration), find_sidecar(path, "eeg", ".json")
+        if not outside.any():
+            return
+        about = read_json(about)
+        scales = {"milliseconds": 1e-3, "samples": 1 / raw.info["sfreq"]}
+        fits = [f"as {u}" for u, s in scales.items() if (onset * s).max() < raw.duration]
+        what = f"{path.basename}: {outside.sum()} of {len(onset)} events lie outside the recording"
+        if about.get("RecordingDuration", 0) > raw.duration + 1:
+            fits += [f"into the {about['RecordingDuration']:g} s that eeg.json states"]
+        elif not (outside.all() or (outside.mean() > 0.5 and fits) or "epoched" in str(about)):
+            return self._note(f"{what}.", warn=True)
+        raise DatasetError(
+            f"{what} of {raw.duration:.6g} s; onsets run from "
+            f"{onset.min():g} to {onset.max():g}. They must be seconds after the start of the file"
+            + (f"; they would fit {' or '.join(fits)}." if fits else ".")
         )
-        return table.dropna(subset="onset").sort_values("onset", kind="stable")
 
     def _who_is_who(self) -> str:
         return ", ".join(
@@ -247,59 +344,41 @@ class Loader(Dataset):
         )
 
     def _open(self, path: mne_bids.BIDSPath) -> mne.io.BaseRaw:
-        """Open a file with what its tables say on its channels; MNE's warnings are reported."""
-        import mne
-        import mne_bids
+        """Open a recording, and make sure that no other of this data set holds its signals."""
+        from eeglib.datasets.recordings import open_recording
 
-        file = path.find_matching_sidecar("eeg", ".json", on_error="ignore")
-        sidecar = read_json(file) if file else {}
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                if sidecar.get("RecordingType") != "epoched":
-                    raw = mne_bids.read_raw_bids(path, on_ch_mismatch="reorder", verbose="warning")
-                else:  # mne-bids cuts at the events; filters want the stretches side by side
-                    info = mne_bids.read_epochs_bids(path, verbose="warning").info
-                    signals = mne.io.read_raw(path.fpath, verbose="error").get_data(info.ch_names)
-                    raw = mne.io.RawArray(signals, info, verbose="error")
-                    joints = np.arange(sidecar["EpochLength"], raw.duration, sidecar["EpochLength"])
-                    raw.set_annotations(mne.Annotations(joints, 0.0, "EDGE boundary"))
-                if "eeg" not in raw:
-                    raise ValueError("its channels.tsv gives no channel the type EEG")
-            except Exception as error:  # whatever it stumbles over, the user must learn the file
-                raise DatasetError(f"{path.fpath.name} cannot be read: {error}") from None
-        for text in (str(warning.message).strip().split("\n")[0] for warning in caught):
-            if not re.search(NO_MATTER, text):
-                self._note(f"{path.fpath.name}: {text}")
-        _keep_stretches(raw, self.reading.trial_types or ())
+        columns = {"trial_type", self.reading.label_column}
+        classes, names = self.reading.trial_types or (), self.reading.eeg_channels
+        raw, file = open_recording(path, names, columns, classes, self._note)
+        for other, name in self._signals.items():
+            is_same = file.stat().st_size == other.stat().st_size
+            if is_same and name != path.fpath.name and filecmp.cmp(file, other, shallow=False):
+                raise DatasetError(
+                    f"{path.fpath.name} and {name} hold the same signals. Take one out of the data."
+                )
+        self._signals[file] = path.fpath.name
         return raw
 
 
-def _keep_stretches(raw: mne.io.BaseRaw, classes: tuple[str, ...]) -> None:
-    """Keep the annotations of bad stretches and joints; joints get the name that MNE looks for.
-
-    The others are trials, some of them perhaps of a class whose name MNE would take for a mark.
-    """
-    marks = raw.annotations  # changed in place: their onsets count from where the raw's times do
-    marks.rename({d: "EDGE boundary" for d in set(marks.description) if re.fullmatch(JOINT, d)})
-    joints = (marks.description == "EDGE boundary") & (marks.onset > raw.first_time)
-    bad = [bool(re.match("(?i)bad", d)) and d not in classes for d in marks.description]
-    marks.delete(np.flatnonzero(~(joints | np.array(bad, bool))))
-
-
-def read_json(file: Path) -> dict:
-    """Read a sidecar; a missing one is empty."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}
-    except ValueError as error:
-        raise DatasetError(f"{file} is not valid JSON: {error}.") from None
-
-
 def numbers_of(labels: list[str]) -> list[int]:
-    """Number each label: its own number where all are different numbers above 0, else 1, 2, ..."""
+    """Number each label: numbers above 0 keep their own where all differ, others come after them.
+
+    Without such numbers they are 1, 2, ... in the order of the labels.
+    """
     own = [int(label) for label in labels if label.isdecimal()]
-    distinct = len(set(own) - {0}) == len(labels)
-    return own if distinct else list(range(1, len(labels) + 1))
+    if len(set(own) - {0}) < len(own):
+        return list(range(1, len(labels) + 1))
+    further = count(max(own, default=0) + 1)
+    return [int(label) if label.isdecimal() else next(further) for label in labels]
+
+
+def is_chosen(value: str | None, allowed: tuple[str, ...] | None) -> bool:
+    """Whether a label of a file name is among those that an option allows; ``""`` is none."""
+    return allowed is None or _bare(value) in map(_bare, allowed)
+
+
+def _bare(label: str | None) -> str:
+    return (label or "").lstrip("0.") if (label or "").strip("0") else label or ""
 
 
 def sort_key(label: str | None) -> tuple:

@@ -50,7 +50,7 @@ def usable_epochs(
         info,
         data,
         np.column_stack([np.arange(len(rows)), np.zeros_like(labels), labels]),
-        dict(zip(metadata["class_name"], labels, strict=True)),
+        {str(label): label for label in sorted(set(labels))},  # as `preprocess` names events
         tmin=tmin,
         tmax=tmin + (data.shape[2] - 1) / info["sfreq"],
         baseline=None,

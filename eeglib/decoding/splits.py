@@ -70,13 +70,34 @@ def split_by_image(
         part_of_image |= dict(zip(images, order, strict=True))
     part_of_trial = np.array([part_of_image[key] for key in keys])
     split = Split(*(np.flatnonzero(part_of_trial == part) for part in Split._fields))
+    _check_classes(split, metadata, every)
+    return split
+
+
+def split_by_group(metadata: pandas.DataFrame, by: str, **how: float) -> Split:
+    """Split trials so that no run, or session, is in two parts, with every class in every part.
+
+    ``by`` is the column of `metadata` that numbers the groups, which take the place of images in
+    `split_by_image`; images themselves may come again. ``how`` are its shares and its seed.
+    """
+    n_groups = metadata[by].nunique() if by in metadata and (metadata[by] >= 0).all() else 0
+    if n_groups < 3:
+        raise SplitError(f"split.by: {by} needs 3 of them; known here: {n_groups}. Split by image.")
+    groups = metadata.assign(image=metadata[by].map(f"{by} {{}}".format), label=0, class_name=by)
+    split = split_by_image(groups, **how)
+    check_disjoint(split, groups)
+    _check_classes(split, metadata, metadata)
+    return split
+
+
+def _check_classes(split: Split, metadata: pandas.DataFrame, every: pandas.DataFrame) -> None:
+    labels = metadata["label"].to_numpy(dtype=int)
     for part, rows in split._asdict().items():
         if lacking := sorted(set(labels) - set(labels[rows])):
             raise SplitError(
                 f"The {part} part holds no trial of {_class_name(every, lacking[0])}: this subject "
-                "lacks all of its images there. Choose another seed or leave the class out."
+                "has none there. Choose another seed or leave the class out."
             )
-    return split
 
 
 def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
