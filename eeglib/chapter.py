@@ -367,7 +367,7 @@ class Chapter:
             "device": gpu.get_device_name() if gpu else "cpu",
             "seconds": round(time.perf_counter() - self._started, 3),
             "peak_memory_mb": round(peak / 1e6, 1),
-            "peak_gpu_memory_mb": round(gpu.max_memory_allocated() / 1e6) if gpu else None,
+            "peak_gpu_memory_mb": round(gpu.max_memory_reserved() / 1e6) if gpu else None,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 

@@ -31,7 +31,9 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.max_epochs=5."),
 ]
 GpusOption = Annotated[int | None, _option("GPUs to use; all if left out.", min=0)]
-ShareOption = Annotated[int, _option("Chapters that may share one GPU and its memory.", min=1)]
+ShareOption = Annotated[
+    int | None, _option("Chapters on one GPU; else what its memory holds.", min=1)
+]
 ExecutorOption = Annotated[Literal["local", "slurm"], _option("Run here, or on a cluster's Slurm.")]
 OnlyOption = Annotated[str | None, _option("Chapters to run, with what they need: 05 or 05,06.")]
 KeepOption = Annotated[bool, typer.Option("--keep-going", help="If one fails, others go on.")]
@@ -46,7 +48,7 @@ def run_command(
     run_dir: RunDirOption = None,
     jobs: JobsOption = 1,
     gpus: GpusOption = None,
-    jobs_per_gpu: ShareOption = 1,
+    jobs_per_gpu: ShareOption = None,
     executor: ExecutorOption = "local",
     settings: SetOption = None,
     only: OnlyOption = None,

@@ -170,6 +170,7 @@ class ChapterResources(Settings):
     minutes: Positive = 60  # time limit of the whole chapter
     memory_mb: Count | None = None  # MB, that a cluster enforces; empty: as its chapter says
     gpus: int | None = Field(None, ge=0)  # empty: one for the chapters that train or draw
+    gpu_memory_mb: Count | None = None  # MB of each of them; empty: as its chapter says
     cores: Count | None = None  # empty: this machine's divided by --jobs, 2 on a cluster
 
 

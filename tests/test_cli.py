@@ -59,7 +59,7 @@ def test_run_understands_its_options(requests, tmp_path):
     assert request.subjects == [2]
     assert [chapter.name[:2] for chapter in request.only] == ["05", "02"]
     assert (request.jobs, request.keep_going, request.force) == (3, True, True)
-    assert (request.gpus, request.jobs_per_gpu, request.executor) == (None, 1, "local")
+    assert (request.gpus, request.jobs_per_gpu, request.executor) == (None, None, "local")
     assert request.run_dir == tmp_path
     assert request.profile.training.max_epochs == 5
     assert request.profile.filtering.band == (1, 40)

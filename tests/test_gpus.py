@@ -20,7 +20,7 @@ CLAIM = """
 import sys, time
 from pathlib import Path
 from eeglib.workflow.gpus import claim_gpus
-print(",".join(claim_gpus(int(sys.argv[1]), print, Path(sys.argv[2]))), flush=True)
+print(",".join(claim_gpus(*map(int, sys.argv[1:3]), print, Path(sys.argv[3]))), flush=True)
 time.sleep(60)
 """
 
@@ -30,9 +30,9 @@ def claims(tmp_path):
     """Start processes that take GPUs and hold them; gives the first line of each."""
     running = []
 
-    def claim(count: int, devices: str, share: int = 1) -> subprocess.Popen:
-        environment = {**os.environ, gpus.OFFERED: devices, gpus.SHARED_BY: str(share)}
-        command = [sys.executable, "-c", CLAIM, str(count), str(tmp_path)]
+    def claim(count: int, devices: str, slots: int = 1, each: int = 1) -> subprocess.Popen:
+        environment = {**os.environ, gpus.OFFERED: devices, gpus.SLOTS: str(slots)}
+        command = [sys.executable, "-c", CLAIM, str(count), str(each), str(tmp_path)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         running.append(process)
         return process
@@ -85,9 +85,22 @@ def test_two_jobs_never_share_a_gpu(claims):
 
 
 def test_jobs_share_a_gpu_where_asked_and_spread_first(claims):
-    lines = [claims(1, "0,1", share=2).stdout.readline().strip() for _ in range(4)]
+    lines = [claims(1, "0,1", slots=2).stdout.readline().strip() for _ in range(4)]
     assert sorted(lines[:2]) == ["0", "1"]
     assert sorted(lines[2:]) == ["0", "1"]
+
+
+def test_a_job_takes_as_many_slots_of_one_gpu_as_its_memory_needs(claims):
+    first = claims(1, "0,1", slots=4, each=3)
+    assert first.stdout.readline().strip() == "0"
+    assert claims(1, "0,1", slots=4, each=2).stdout.readline().strip() == "1"
+    assert claims(1, "0,1", slots=4, each=2).stdout.readline().strip() == "1"
+    large = claims(1, "0,1", slots=4, each=2)
+    assert "waits" in large.stdout.readline()
+    assert claims(1, "0,1", slots=4).stdout.readline().strip() == "0"
+    first.kill()
+    first.wait()
+    assert large.stdout.readline().strip() == "0"
 
 
 def test_one_job_may_take_two(claims):
@@ -102,14 +115,14 @@ def test_one_job_may_take_two(claims):
 def test_a_job_that_needs_none_sees_none(monkeypatch, tmp_path):
     monkeypatch.setenv(gpus.OFFERED, "0")
     monkeypatch.setenv(gpus.VISIBLE, "0")
-    assert gpus.claim_gpus(0, print, tmp_path) == []
+    assert gpus.claim_gpus(0, 1, print, tmp_path) == []
     assert os.environ[gpus.VISIBLE] == ""
 
 
 def test_the_choice_of_a_cluster_stands(monkeypatch, tmp_path):
     monkeypatch.delenv(gpus.OFFERED, raising=False)
     monkeypatch.setenv(gpus.VISIBLE, "3")
-    assert gpus.claim_gpus(1, print, tmp_path) == ["3"]
+    assert gpus.claim_gpus(1, 1, print, tmp_path) == ["3"]
     assert os.environ[gpus.VISIBLE] == "3"
 
 
@@ -148,6 +161,30 @@ def test_without_a_gpu_the_same_chapters_are_planned(monkeypatch, tmp_path):
         monkeypatch.setenv(gpus.VISIBLE, shown)
         planned = {stage["name"]: stage["gpus"] for stage in make_plan(request)["stages"]}
         assert planned == {c.name: expected if c.name == STUDENT else 0 for c in STAGES}
+
+
+@pytest.mark.parametrize(
+    ("answer", "needs", "jobs_per_gpu", "expected"),
+    [
+        ("81559\\n40000", None, None, (8, 1)),  # 3,000 of 40,000 MB
+        ("40000", 12_000, None, (8, 3)),
+        ("40000", 90_000, None, (8, 8)),  # it may try
+        ("40000", 12_000, 2, (2, 1)),
+        ("[N/A]", None, None, (8, 8)),  # alone, where nobody knows
+    ],
+)
+def test_jobs_share_a_gpu_by_memory(monkeypatch, tmp_path, answer, needs, jobs_per_gpu, expected):
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    monkeypatch.setattr("eeglib.workflow.run.available_cores", lambda: 8)
+    profile = tiny_profile(resources={STUDENT: {"gpu_memory_mb": needs}})
+    changes = {"profile": profile, "stages": ON_GPU, "jobs_per_gpu": jobs_per_gpu}
+    plan = make_plan(tiny_request(write_notebooks(tmp_path / "nb"), tmp_path / "run", **changes))
+    stage = next(s for s in plan["stages"] if s["name"] == STUDENT)
+    assert (plan["slots_per_gpu"], stage["slots"]) == expected
 
 
 def test_the_profile_may_say_how_many(monkeypatch, tmp_path):

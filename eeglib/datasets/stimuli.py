@@ -94,7 +94,7 @@ def image_seed(seed: int, number: int) -> int:
 
 def visual_features(images: Sequence[Image.Image]) -> np.ndarray:
     """Describe images by contrast, edges and colour, as early visual cortex might; (n, 204)."""
-    kinds = [np.stack(kind) for kind in zip(*map(_describe, images), strict=True)]
+    kinds = [np.stack(k) for k in zip(*each(_describe, images, least=100), strict=True)]
     for kind in kinds:
         spread = kind.std(axis=0)
         kind -= kind.mean(axis=0)

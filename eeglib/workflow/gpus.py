@@ -1,8 +1,8 @@
 """Which GPUs a machine shows, and which of them a chapter gets.
 
-Snakemake counts GPUs but does not say which one a job may use. Each job therefore takes a lock per
-device, which the system lets go when the job ends, however it ends, and which other runs on the
-same machine respect as well.
+Snakemake counts GPUs but does not say which one a job may use. A device is therefore divided into
+slots, and each job locks those that its memory takes. The system lets them go when the job ends,
+however it ends, and other runs on the same machine respect them as well.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from itertools import takewhile
+from collections.abc import Callable, Sequence
+from itertools import product, takewhile
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +22,7 @@ from eeglib.workflow.stages import WorkflowError
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 OFFERED = "EEGLIB_GPUS"
 """Environment variable of a run's jobs: the devices they may choose from."""
-SHARED_BY = "EEGLIB_JOBS_PER_GPU"
+SLOTS = "EEGLIB_SLOTS_PER_GPU"
 _HELD: list[IO] = []  # files whose locks this process keeps
 
 
@@ -51,10 +51,23 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(sum(li.startswith("GPU ") for li in listed.stdout.splitlines()))]
 
 
-def claim_gpus(count: int, say: Callable[[str], None], folder: Path | None = None) -> list[str]:
-    """Take GPUs for this process until it ends, and make only them visible to it.
+def gpu_memory_mb(devices: Sequence[str]) -> int | None:
+    """Memory of the smallest of the devices, MB; None where the driver does not say."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        asked = [*command, "--id=" + ",".join(devices)]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
+        return min(int(line) for line in told.stdout.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
-    Waits for those that other jobs hold. A job that needs none sees none. Where no run has offered
+
+def claim_gpus(
+    count: int, slots: int, say: Callable[[str], None], folder: Path | None = None
+) -> list[str]:
+    """Take slots of some GPUs until this process ends, and make only these visible to it.
+
+    Waits for what other jobs hold. A job that needs none sees none. Where no run has offered
     devices, such as on a node of a cluster whose scheduler has chosen them, the choice stands. The
     locks lie in ``folder``, or in one of the user in the system's temporary folder.
     """
@@ -63,29 +76,30 @@ def claim_gpus(count: int, say: Callable[[str], None], folder: Path | None = Non
     folder = folder or Path(tempfile.gettempdir()) / f"eeglib-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     waited = False
-    while len(held := _lock_some(count, folder)) < count:
-        # Half of what is needed would keep another job from the other half.
-        for file in held.values():
-            file.close()
+    while len(held := _lock_some(count, slots, folder)) < count:
         if not waited:
             say("waits for a GPU that another run uses")
         waited = True
         time.sleep(1)
-    _HELD.extend(held.values())
+    _HELD.extend(file for files in held.values() for file in files)
     os.environ[VISIBLE] = ",".join(held)
     return list(held)
 
 
-def _lock_some(count: int, folder: Path) -> dict[str, IO]:
-    """Lock up to so many devices; an empty one is taken before one that is already shared."""
-    held: dict[str, IO] = {}
-    for slot in range(int(os.environ.get(SHARED_BY, "1"))):
-        for device in os.environ.get(OFFERED, "").split(","):
-            if len(held) < count and device not in held:
-                file = open(folder / f"{device.replace('/', '_')}.{slot}", "a")
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    held[device] = file
-                except BlockingIOError:
-                    file.close()
-    return held
+def _lock_some(count: int, slots: int, folder: Path) -> dict[str, list[IO]]:
+    """Lock slots of up to so many devices; an empty one is taken before one that is shared."""
+    held: dict[str, list[IO]] = {device: [] for device in os.environ.get(OFFERED, "").split(",")}
+    taken: dict[str, list[IO]] = {}
+    for slot, device in product(range(int(os.environ.get(SLOTS, "1"))), held):
+        if len(taken) == count or device in taken:
+            continue
+        file = open(folder / f"{device.replace('/', '_')}.{slot}", "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held[device].append(file)
+        except BlockingIOError:
+            file.close()
+        if len(held[device]) == slots:
+            taken[device] = held.pop(device)
+    # Half of what is needed would keep another job from the other half.
+    return taken if len(taken) == count else {}

@@ -83,7 +83,7 @@ def main() -> int:
         if path.is_file():
             path.unlink()
     shutil.rmtree(folder / FIGURES, ignore_errors=True)
-    devices = claim_gpus(stage["gpus"], lambda text: _say(folder, text))
+    devices = claim_gpus(stage["gpus"], stage["slots"], lambda text: _say(folder, text))
     # Written first and removed last: whatever ends the job from outside leaves it behind.
     message = KILLED + (SLURM_LOGS if "SLURM_JOB_ID" in os.environ else "")
     Failure(folder, "Killed", message).write()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -35,7 +36,7 @@ from eeglib.chapter import (
 from eeglib.datasets import open_dataset
 from eeglib.profile import ChapterResources, Profile
 from eeglib.workflow.dependencies import dependencies
-from eeglib.workflow.gpus import OFFERED, SHARED_BY, VISIBLE, choose_gpus
+from eeglib.workflow.gpus import OFFERED, SLOTS, VISIBLE, choose_gpus, gpu_memory_mb
 from eeglib.workflow.job import Failure, load_failure
 from eeglib.workflow.processes import only_run_in
 from eeglib.workflow.slurm import check_slurm, slurm_options
@@ -51,8 +52,9 @@ class Request:
     """What to run: the chapters ``only`` with what they need, or all; for which subjects; and how.
 
     So many ``jobs`` run at the same time, or wait in the queue of a cluster. ``gpus`` None takes
-    all that the machine shows. With ``keep_going`` the other subjects go on when a chapter fails;
-    with ``force`` chapters run even if nothing has changed.
+    all that the machine shows, ``jobs_per_gpu`` None as many on each as its memory holds. With
+    ``keep_going`` the other subjects go on when a chapter fails; with ``force`` chapters run even
+    if nothing has changed.
     """
 
     profile: Profile
@@ -63,7 +65,7 @@ class Request:
     only: Sequence[Stage] = ()
     jobs: int = 1
     gpus: int | None = None
-    jobs_per_gpu: int = 1
+    jobs_per_gpu: int | None = None
     executor: Literal["local", "slurm"] = "local"
     keep_going: bool = False
     force: bool = False
@@ -219,6 +221,7 @@ def make_plan(request: Request) -> dict:
         text = f"resources of profile {profile.name!r} names {', '.join(unknown)}; chapters: "
         raise WorkflowError(f"{text}{', '.join(names)}.")
     devices = choose_gpus(request.gpus) if request.executor == "local" else []
+    memory = gpu_memory_mb(devices) if devices else None
     own = [stage for stage in request.stages if stage.per_subject]
     last = [job for stage in own[-1:] for job in jobs_of(stage, profile.dataset.subjects)]
     before = {job.subject for job in last if (request.run_dir / job.metrics).is_file()}
@@ -235,11 +238,12 @@ def make_plan(request: Request) -> dict:
         "data": _data(request),
         "cluster": profile.cluster.model_dump(),
         "gpus": devices,
-        "stages": [_plan_stage(stage, request, len(devices)) for stage in request.stages],
+        "slots_per_gpu": request.jobs_per_gpu or available_cores(),
+        "stages": [_plan_stage(stage, request, len(devices), memory) for stage in request.stages],
     }
 
 
-def _plan_stage(stage: Stage, request: Request, devices: int) -> dict:
+def _plan_stage(stage: Stage, request: Request, devices: int, memory: int | None) -> dict:
     """Dependencies and needs of a stage."""
     profile, cores = request.profile, available_cores() // request.jobs
     wanted = profile.resources.get(stage.name, ChapterResources())
@@ -253,6 +257,11 @@ def _plan_stage(stage: Stage, request: Request, devices: int) -> dict:
     if stage.name == DATA_CHAPTER:
         depends.append(f"the list of subjects: {profile.dataset.subjects}")
     needs = {"gpus": gpus, "threads": threads, "minutes": wanted.minutes, "depends": depends}
+    needs["slots"] = 1
+    if devices and request.jobs_per_gpu is None:
+        # A share of the memory; all of it where nobody knows how much there is.
+        share = (wanted.gpu_memory_mb or stage.gpu_memory_mb) / memory if memory else 1
+        needs["slots"] = math.ceil(min(share, 1) * available_cores())
     return stage._asdict() | needs | {"memory_mb": wanted.memory_mb or stage.memory_mb}
 
 
@@ -282,10 +291,10 @@ def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[
     else:
         most = max(stage["threads"] for stage in plan["stages"])
         memory = int(psutil.virtual_memory().total / 1e6)
-        slots = len(plan["gpus"]) * request.jobs_per_gpu
+        slots = len(plan["gpus"]) * plan["slots_per_gpu"]
         command += ["--cores", str(request.jobs * most), "--latency-wait", "5"]
         command += ["--resources", f"mem_mb={memory}", f"gpu={slots}"]
-    environment, text = _environment(request, plan["gpus"]), ""
+    environment, text = _environment(request, plan), ""
     # A file, for a pipe would break with this process, when Snakemake still has to clear up.
     with (
         open(run_dir / LOG, "a", encoding="utf-8") as log,
@@ -325,7 +334,7 @@ def _snakemake(directory: Path, folder: Path, plan: dict, jobs: list[Job]) -> li
     return [*command, "--scheduler", "greedy", "--nocolor", "--rerun-incomplete"]
 
 
-def _environment(request: Request, devices: Sequence[str] = ()) -> dict[str, str]:
+def _environment(request: Request, plan: dict | None = None) -> dict[str, str]:
     """Environment of Snakemake and the jobs: this eeglib, this kernel, nothing from the home."""
     path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     jupyter = request.run_dir / ".jupyter"
@@ -342,8 +351,8 @@ def _environment(request: Request, devices: Sequence[str] = ()) -> dict[str, str
         "JUPYTER_RUNTIME_DIR": str(jupyter / "runtime"),
         "IPYTHONDIR": str(jupyter / "ipython"),
     }
-    if request.executor == "local":
-        environment |= {OFFERED: ",".join(devices), SHARED_BY: str(request.jobs_per_gpu)}
+    if request.executor == "local" and plan:
+        environment |= {OFFERED: ",".join(plan["gpus"]), SLOTS: str(plan["slots_per_gpu"])}
     elif request.gpus == 0:
         environment[VISIBLE] = ""
     if not os.access(Path.home(), os.W_OK) and request.run_dir.is_dir():

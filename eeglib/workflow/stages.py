@@ -23,7 +23,8 @@ class Stage(NamedTuple):
 
     It ``needs`` the results of other stages; of chapter 1 only that it is over, for what that made
     are the data, and a change of the data is seen for each subject. Where the profile's
-    ``resources`` do not say otherwise, it gets so many GPUs, if there are some, and megabytes.
+    ``resources`` do not say otherwise, it gets so many GPUs, if there are some, and megabytes, of
+    the machine and of each GPU (CUDA's own few hundred among them).
     """
 
     name: str
@@ -31,6 +32,7 @@ class Stage(NamedTuple):
     needs: Sequence[str] = ()
     gpus: int = 0
     memory_mb: int = 4000
+    gpu_memory_mb: int = 3000
 
 
 TABLE = yaml.safe_load(Path(__file__).with_name("stages.yml").read_text(encoding="utf-8"))
