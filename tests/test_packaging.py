@@ -131,6 +131,7 @@ def wheel(tmp_path_factory) -> list[str]:
 
 def test_the_wheel_carries_all_that_the_command_needs(wheel):
     needed = ["eeglib/cli.py", "eeglib/workflow/Snakefile", "eeglib/profiles/demo.yml"]
+    needed += ["eeglib/datasets/eegmmidb.npz", "eeglib/datasets/eegmmidb.txt"]
     needed += ["eeglib/_site/_config.yml", "eeglib/_site/_toc.yml"]
     for folder in ("book", "notebooks"):
         needed += [f"eeglib/_site/{p.relative_to(ROOT)}" for p in (ROOT / folder).glob("*.*")]

@@ -76,11 +76,9 @@ class Loader(Dataset):
         if settings.root is None:
             self.folder = Path(mne.get_config("MNE_DATASETS_EEGBCI_PATH") or run_folder)
         last, of = (1, "the extract") if self.options.extract else (109, "EEGMMIDB")
-        if max(settings.subjects) > last:
-            raise DatasetError(
-                f"There is no subject {max(settings.subjects)}; the subjects of {of} are 1 to "
-                f"{last}. Change dataset.subjects."
-            )
+        if (most := max(settings.subjects)) > last:
+            text = f"There is no subject {most}; the subjects of {of} are 1 to {last}."
+            raise DatasetError(f"{text} Change dataset.subjects.")
 
     def prepare(self) -> None:
         """Get and check the first subject's runs, and draw the pictures."""
@@ -105,17 +103,14 @@ class Loader(Dataset):
             fit = int(seconds / o.block_seconds + 1e-6)
             block = np.arange(n_found, min(n_found + fit, o.n_classes)).repeat(o.n_images)
             if len(block):
-                number = np.tile(np.arange(o.n_images), len(block) // o.n_images)
+                number, label = np.arange(len(block)) % o.n_images, labels[block]
                 period = seconds / fit  # of a block and a pause
                 start = (block - n_found + 0.5) * period - o.block_seconds / 2
-                trials = pd.DataFrame({"onset": start + number * o.trial_seconds})
+                trials = pd.DataFrame({"onset": start + number * o.trial_seconds, "label": label})
                 trials = trials.assign(subject=subject, session=run, block=block)
                 trials["order"] = block * o.n_images + number
-                trials["label"] = labels[block]
-                trials["image"] = [
-                    _image(*pair) for pair in zip(labels[block], number, strict=True)
-                ]
-                trials["class_name"] = np.array(self.class_names)[labels[block]]
+                trials["image"] = [f"{k:02d}_{n:02d}" for k, n in zip(label, number, strict=True)]
+                trials["class_name"] = np.array(self.class_names)[label]
                 found.append(Recording(raw, trials[["onset", *METADATA]]))
                 n_found = block[-1] + 1
             if n_found == o.n_classes:
@@ -133,12 +128,11 @@ class Loader(Dataset):
         if not folder.is_dir():
             with whole_folder(folder) as partial:
                 write_stimuli(partial, self._shown(), o.n_images, o.seed)
-        rows = [
-            (_image(label, i), label, CLASSES[c].name, folder / wnid / f"{wnid}_{i + 1}.png")
-            for label, c in enumerate(self._shown())
-            for wnid in [CLASSES[c].wnid]
-            for i in range(o.n_images)
-        ]
+        rows = []
+        for label, (wnid, name, *_) in enumerate(CLASSES[i] for i in self._shown()):
+            for n in range(o.n_images):
+                file = folder / wnid / f"{wnid}_{n + 1}.png"
+                rows.append((f"{label:02d}_{n:02d}", label, name, file))
         return pd.DataFrame(rows, columns=["image", "label", "class_name", "file"])
 
     def files(self, subject: int | None = None) -> list[Path]:
@@ -147,15 +141,14 @@ class Loader(Dataset):
 
     def card(self) -> dict[str, str]:
         o = self.options
+        blocks = f"{o.n_classes} of {o.block_seconds:g} s, {o.n_images} trials each"
         return {
             "title": "EEG Motor Movement/Imagery Dataset 1.0.0",
-            "INVENTED": "the classes, the images and the blocks; nobody looked at pictures",
+            "INVENTED": f"images, classes and blocks ({blocks}); nobody looked at pictures",
             "source": "Schalk et al. (2004), PhysioNet, https://doi.org/10.13026/C28G6P",
             "licence": "Open Data Commons Attribution License 1.0",
             "recorded": "109 people who moved fists and feet, or imagined it; mains 60 Hz",
             "channels": f"{'32 of the 64' if o.extract else '64'}, 160 Hz, volts",
-            "blocks": f"{o.n_classes} of {o.block_seconds:g} s, {o.n_images} trials of "
-            f"{o.trial_seconds:g} s each",
         }
 
     def _shown(self) -> list[int]:
@@ -167,14 +160,10 @@ class Loader(Dataset):
             raw = mne.io.read_raw_edf(self._fetch(subject, run), preload=True, verbose="error")
             mne.datasets.eegbci.standardize(raw)
             place_channels(raw.info)
-            last = np.flatnonzero(raw.get_data().any(axis=0))[-1]
-            raw.crop(tmax=raw.times[last])
-            if raw.info["sfreq"] != SFREQ:
-                self._note(
-                    f"Subject {subject} was recorded at {raw.info['sfreq']:g} Hz and is resampled "
-                    f"to {SFREQ:g} Hz; there is nothing above {raw.info['sfreq'] / 2:g} Hz in it.",
-                    warn=True,
-                )
+            raw.crop(tmax=raw.times[raw.get_data().any(axis=0)][-1])
+            if (sfreq := raw.info["sfreq"]) != SFREQ:
+                text = f"Subject {subject} was recorded at {sfreq:g} Hz and is resampled to 160 Hz;"
+                self._note(f"{text} there is nothing above {sfreq / 2:g} Hz in it.", warn=True)
                 raw.resample(SFREQ)
             yield run, raw
 
@@ -194,15 +183,16 @@ class Loader(Dataset):
                 mne.datasets.eegbci.load_data(subject, run, path=self.folder, update_path=False)
             except Exception as error:  # of requests, pooch or the file system
                 raise DatasetError(
-                    f"{path} is missing and cannot be downloaded ({str(error)[:200]}). Run chapter "
-                    "1 again where there is a network, or copy the files of "
-                    f"https://physionet.org/content/eegmmidb/1.0.0/ to {self.folder / FILES}; "
-                    "dataset.root says which folder."
+                    f"{path} is missing and cannot be downloaded ({str(error)[:120]}). Run this "
+                    "again with a network, or where there is one: python -c 'import mne; "
+                    f"mne.datasets.eegbci.load_data({subject}, range(3, 15), "
+                    f'path="{self.folder}")\'. Files: https://physionet.org/content/eegmmidb/1.0.0/; '
+                    "their folder: dataset.root."
                 ) from None
         if pooch.file_hash(str(path)) != published_checksums()[name]:
             raise DatasetError(
                 f"{path} is not the published file (its sha256 differs from that in MNE's list). "
-                "Delete it and run chapter 1 again, which downloads it."
+                "Delete it and run this again, which downloads it."
             )
         return path
 
@@ -216,7 +206,3 @@ def published_checksums() -> dict[str, str]:
 
 def _name(subject: int, run: int) -> str:
     return f"S{subject:03d}/S{subject:03d}R{run:02d}.edf"
-
-
-def _image(label: int, number: int) -> str:
-    return f"{label:02d}_{number:02d}"
