@@ -10,6 +10,7 @@ from eeglib.decoding.networks import (
     ImageCNN,
     LogPower,
     LSTMClassifier,
+    MixturePower,
     ResidualCNN,
     ShallowConvNet,
     TimesThenChannels,
@@ -43,7 +44,7 @@ def test_networks_over_spectrograms_have_the_size_of_the_paper(kind, shape):
     "shape", [(128, 88, 40, 200), (61, 256, 3, 256), (4, 20, 2, 100), (63, 50, 200, 250)]
 )
 def test_networks_over_time_have_the_size_of_the_paper(kind, shape):
-    network = kind(*shape).eval()
+    network = kind(*shape[: 3 if kind is ChannelMixing else 4]).eval()
     if kind is not ShallowConvNet:
         assert 1_100_000 <= count_parameters(network) <= 1_200_000
     assert network(torch.randn(2, *shape[:2])).shape == (2, shape[2])
@@ -64,7 +65,7 @@ def test_filters_last_as_long_at_any_rate(kind):
 
 @pytest.mark.parametrize("kind", [Conv1dClassifier, ImageCNN, ShallowConvNet, ChannelMixing])
 def test_the_sign_of_a_trial_has_no_say_where_power_is_taken(kind):
-    network = kind(4, 100, 3, 200).eval()
+    network = kind(4, 100, 3, *([] if kind is ChannelMixing else [200])).eval()
     trials = torch.randn(3, 4, 100)
     torch.testing.assert_close(network(trials), network(-trials))
     assert not torch.allclose(network(trials), network(2 * trials))
@@ -111,7 +112,18 @@ def test_white_channels_have_variance_1_and_do_not_covary_over_the_training_tria
 def test_power_of_windows():
     signal = torch.tensor([[[1.0, -1, 3, 3, 0, 2]]])
     torch.testing.assert_close(LogPower(2, 2)(signal).exp(), torch.tensor([[[1.0, 9, 2]]]))
-    torch.testing.assert_close(LogPower()(signal).exp(), torch.tensor([[[4.0]]]))
+    torch.testing.assert_close(LogPower(9, 1)(signal).exp(), torch.tensor([[[4.0]]]))
+
+
+def test_the_power_of_a_mixture_is_that_of_its_filtered_signal():
+    layer = MixturePower(3, 39, 5)
+    torch.nn.init.normal_(layer.gains)
+    trials = torch.randn(2, 3, 39)  # odd, so that no frequency stands alone but that of 0 Hz
+    trials = trials - trials.mean(dim=2, keepdim=True)
+    mixtures = torch.fft.rfft(torch.einsum("mc,nct->nmt", layer.mixing, trials))
+    filtered = torch.fft.irfft(mixtures * layer.gains, n=39)
+    ratio = filtered.square().mean(dim=2) / layer(trials).exp()
+    torch.testing.assert_close(ratio, ratio.mean().expand(2, 5), atol=1e-3, rtol=1e-3)
 
 
 def test_filters_over_times_and_then_channels_are_one_convolution():
@@ -124,7 +136,7 @@ def test_filters_over_times_and_then_channels_are_one_convolution():
 
 def test_all_parameters_learn():
     networks = [kind(3, 40, 2, 100.0) for kind in (Conv1dClassifier, ImageCNN, ShallowConvNet)]
-    for network in [*networks, ChannelMixing(3, 40, 2, 100.0)]:
+    for network in [*networks, ChannelMixing(3, 40, 2)]:
         network(torch.randn(4, 3, 40)).square().sum().backward()
         assert all(p.grad is not None for p in network.parameters())
     for network in (ResidualCNN(3, 8, 8, 2), LSTMClassifier(3, 8, 8, 2)):

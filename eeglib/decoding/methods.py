@@ -257,8 +257,8 @@ def _network(build, inputs, labels, split, *, training, seed, teacher_logits, **
 
 
 def _over_time(kind, trials, labels, split, *, sfreq, n_classes, **options):
-    inputs = _thinned(trials, sfreq)
-    build = partial(kind, *inputs.shape[1:], n_classes, sfreq / _thinning(sfreq))
+    inputs, rate = _thinned(trials, sfreq), sfreq / _thinning(sfreq)
+    build = partial(kind, *inputs.shape[1:], n_classes, rate)
     return _network(build, inputs, labels, split, **options)
 
 
@@ -279,7 +279,12 @@ cnn_stft = partial(_over_spectrograms, networks.ResidualCNN)
 conv1d = partial(_over_time, networks.Conv1dClassifier)
 distillation_eeg = partial(_over_time, networks.ImageCNN)
 shallow_convnet = partial(_over_time, networks.ShallowConvNet)
-channel_mixing = partial(_over_time, networks.ChannelMixing)
+
+
+def channel_mixing(trials, labels, split, *, sfreq, n_classes, **options):
+    inputs = _thinned(trials, sfreq)
+    build = partial(networks.ChannelMixing, *inputs.shape[1:], n_classes)
+    return _network(build, inputs, labels, split, **options)
 
 
 def kernel_decoder(trials, labels, split, *, sfreq, n_classes, band, **_):

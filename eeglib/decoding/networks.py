@@ -112,18 +112,18 @@ class Whitening(nn.Module):
 
 
 class LogPower(nn.Module):
-    """Logarithm of the mean square over windows of the last axis; by default, over all of it.
+    """Logarithm of the mean square over windows of the last axis.
 
     An oscillation's own mean is zero: what a trial has of it is its power. A network of sums and
     thresholds does not find that in a few hundred trials.
     """
 
-    def __init__(self, length: int | None = None, step: int = 1):
+    def __init__(self, length: int, step: int):
         super().__init__()
         self.length, self.step = length, step
 
     def forward(self, maps: Tensor) -> Tensor:
-        windows = min(self.length or maps.shape[-1], maps.shape[-1]), self.step
+        windows = min(self.length, maps.shape[-1]), self.step
         power = functional.avg_pool1d(maps.square().flatten(0, -3), *windows)
         return torch.log(power.clamp(min=1e-6)).unflatten(0, maps.shape[:-2])
 
@@ -293,19 +293,33 @@ class ChannelMixing(Network):
     have lost what lies between channels: how they covary.
     """
 
-    def __init__(self, n_chans: int, n_times: int, n_outputs: int, sfreq: float):
-        (kernel,) = _lengths(sfreq, n_times, 0.15)
-        n = min(1024, N_PARAMETERS // (2 * (n_chans + kernel)))
-        mix = nn.Conv1d(n_chans, n, 1, bias=False)
-        nn.init.orthogonal_(mix.weight)
+    def __init__(self, n_chans: int, n_times: int, n_outputs: int):
+        n = min(1024, N_PARAMETERS // (n_chans + n_times))
 
         def build(width: int) -> nn.Sequential:
-            layers = [mix, nn.Conv1d(n, n, kernel, groups=n, bias=False), LogPower(), nn.Flatten()]
-            layers += [Norm1d(n), nn.Dropout(0.8), nn.Linear(n, width)]
-            layers += [Norm1d(width), nn.ReLU(), nn.Dropout(0.8), nn.Linear(width, n_outputs)]
-            return nn.Sequential(*layers)
+            layers = [MixturePower(n_chans, n_times, n), Norm1d(n), nn.Dropout(0.8)]
+            layers += [nn.Linear(n, width), Norm1d(width), nn.ReLU(), nn.Dropout(0.8)]
+            return nn.Sequential(*layers, nn.Linear(width, n_outputs))
 
         super().__init__(Whitening(n_chans), build(fitting_width(build)))
+
+
+class MixturePower(nn.Module):
+    """Log power of mixtures of all channels, each through a filter of its own.
+
+    The mean square of a filtered signal is the sum over frequencies of the signal's power times
+    the filter's (Parseval's theorem): a filter is learned as its gain at each frequency.
+    """
+
+    def __init__(self, n_chans: int, n_times: int, n_mixtures: int):
+        super().__init__()
+        self.mixing = nn.Parameter(nn.init.orthogonal_(torch.empty(n_mixtures, n_chans)))
+        self.gains = nn.Parameter(torch.ones(n_mixtures, n_times // 2 + 1))
+
+    def forward(self, trials: Tensor) -> Tensor:
+        spectra = torch.view_as_real(torch.fft.rfft(trials, norm="ortho")).flatten(2)
+        power = (self.mixing @ spectra).square().unflatten(2, (-1, 2)).sum(dim=3)
+        return torch.log((power * self.gains.square()).mean(dim=2) + 1e-6)
 
 
 def _lengths(sfreq: float, n_times: int, *seconds: float) -> list[int]:
