@@ -31,7 +31,7 @@ def test_right_and_wrong_stand_in_words():
     found = titles(figure)
     assert found.count("right: banana") == 1
     assert found.count("wrong: iron") == 9
-    assert found.count("shown: banana") == 10
+    assert found.count("label: banana") == 10
 
 
 def test_sets_lie_below_each_other():
@@ -55,7 +55,7 @@ def test_the_gallery_has_a_row_per_class_and_a_drawing_per_subject(tmp_path):
         }
     )
     assert titles(plotting.plot_gallery(drawings, stimuli)) == [
-        "shown: banana", "subject 1, right: banana", "subject 2, wrong: iron",
+        "label: banana", "subject 1, right: banana", "subject 2, wrong: iron",
     ]  # fmt: skip
     many = pandas.concat([drawings.iloc[:1].assign(subject=s) for s in range(1, 1001)])
     figure = plotting.plot_gallery(many, stimuli)

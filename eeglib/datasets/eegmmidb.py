@@ -186,8 +186,8 @@ class Loader(Dataset):
                     f"{path} is missing and cannot be downloaded ({str(error)[:120]}). Run this "
                     "again with a network, or where there is one: python -c 'import mne; "
                     f"mne.datasets.eegbci.load_data({subject}, range(3, 15), "
-                    f'path="{self.folder}")\'. Files: https://physionet.org/content/eegmmidb/1.0.0/; '
-                    "their folder: dataset.root."
+                    f'path="{self.folder}")\'. The files are at https://physionet.org/content/'
+                    "eegmmidb/1.0.0/; dataset.root is their folder."
                 ) from None
         if pooch.file_hash(str(path)) != published_checksums()[name]:
             raise DatasetError(

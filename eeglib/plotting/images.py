@@ -30,7 +30,7 @@ def plot_reconstructions(
     for index, (image, drawing, true, predicted) in enumerate(cells):
         row, column = 2 * (index // columns), index % columns
         verdict = "right" if true == predicted else "wrong"
-        _show(axes[row, column], image, wrap(f"shown: {true}", 15))
+        _show(axes[row, column], image, wrap(f"label: {true}", 15))
         _show(axes[row + 1, column], drawing, wrap(f"{verdict}: {predicted}", 15))
     return figure
 
@@ -90,7 +90,7 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
         figure.suptitle(f"the first {len(subjects)} of {len(everybody)} subjects")
     for row, name in zip(axes, classes, strict=True):
         of_class = drawings[drawings["true"] == name]
-        _show(row[0], Image.open(files[of_class["image"].iloc[0]]), wrap(f"shown: {name}", 18))
+        _show(row[0], Image.open(files[of_class["image"].iloc[0]]), wrap(f"label: {name}", 18))
         for ax, subject in zip(row[1:], subjects, strict=True):
             own = of_class[of_class["subject"] == subject]
             if own.empty:
