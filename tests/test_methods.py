@@ -58,7 +58,7 @@ def test_a_separable_problem_is_learned(name):
     assert probabilities.shape == (36, N_CLASSES)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    assert (probabilities.argmax(axis=1) == LABELS[SPLIT.test]).mean() >= 0.85
+    assert (probabilities.argmax(axis=1) == LABELS[SPLIT.test]).mean() >= 0.8
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -82,7 +82,7 @@ def test_another_seed_matters_where_there_is_one_and_seeds_are_averaged(name):
 SETTINGS = {
     "lr_windowed": {"sfreq"},
     "lr_windowed_pca": {"sfreq"},
-    "cebra_knn": {"sfreq", "teacher_features", "training"},
+    "cebra_knn": {"window", "step", "sfreq", "band", "teacher_features", "training"},
     "lstm": {"window", "step", "sfreq", "band", "training"},
     "conv1d": {"sfreq", "training"},
     "distillation_eeg": {"sfreq", "teacher_logits", "training"},

@@ -170,15 +170,18 @@ def lr_windowed_pca(trials, labels, split, *, sfreq, n_classes, **_):
     return _logistic_regression(features, labels, split, n_classes, components)
 
 
-def cebra_knn(trials, labels, split, *, sfreq, n_classes, teacher_features, seed, training, **_):
+def cebra_knn(
+    trials, labels, split, *, sfreq, n_classes, teacher_features, seed, training, **options
+):
     """Nearest neighbours in a space that CEBRA, guided by CLIP, learned from the training trials.
 
     Neighbouring rows are different trials: the model sees one row at a time, and partners are drawn
-    by likeness of the guide alone, the leading components of the images' CLS tokens. The encoder is
-    as large as the other networks and takes as many steps as they may.
+    by likeness of the guide alone, the leading components of the images' CLS tokens. A row is a
+    trial's mean spectrum at each channel: of its voltages, the encoder makes nothing. This is as
+    large as the other networks and takes as many steps as they may.
     """
-    train = split.training
-    rows = _thinned(trials, sfreq).reshape(len(trials), -1)
+    train, grid = split.training, {name: options[name] for name in ("window", "step", "band")}
+    rows = spectrograms(trials, sfreq, **grid).mean(axis=-1).reshape(len(trials), -1)
     rows = StandardScaler().fit(rows[train]).transform(rows)
     guide = np.asarray(teacher_features, dtype=np.float64)[train]
     size = min(CEBRA_DIMENSIONS, guide.shape[1], len(np.unique(guide, axis=0)) - 1)
