@@ -68,7 +68,7 @@ class Loader(Dataset):
         "Real EEG, invented labels: nobody saw these pictures",
         "Those who were recorded moved their fists and feet, or imagined it. Blocks were cut out, "
         "and each was given a class and drawings that nobody was shown. What tells the classes "
-        "apart is when a trial was recorded.",
+        "apart is when a trial was recorded, and what was done just then: no picture.",
     )
 
     def __init__(self, settings: DatasetSettings, run_folder: Path):
