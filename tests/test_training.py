@@ -358,6 +358,7 @@ def fake_graphs(monkeypatch):
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(StudentOnGPU, "step", recorded)
+    monkeypatch.setattr(StudentOnGPU, "stream", None)
     monkeypatch.setattr(training, "Student", partial(StudentOnGPU, gradient_clip=1.0))
     monkeypatch.setattr(FakeGraph, "made", [])
     return FakeGraph.made

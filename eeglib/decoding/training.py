@@ -126,6 +126,7 @@ class StudentOnGPU(Student):
     """
 
     WARM_UP = 3
+    stream = None  # one for all, since cuBLAS keeps memory for each
 
     def __init__(self, *args, gradient_clip: float | None, **options):
         super().__init__(*args, **options)
@@ -144,7 +145,8 @@ class StudentOnGPU(Student):
 
     def training_step(self, batch, batch_index):
         if self.batch is None:
-            self.batch, self.stream = [part.clone() for part in batch], torch.cuda.Stream()
+            self.batch = [part.clone() for part in batch]
+            StudentOnGPU.stream = StudentOnGPU.stream or torch.cuda.Stream()
             self.total = torch.zeros((), device=self.device)
         self.n_steps += 1
         if self.n_steps <= self.WARM_UP or len(batch[0]) < len(self.batch[0]):
