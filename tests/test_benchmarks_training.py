@@ -9,7 +9,7 @@ from eeglib.decoding.networks import residual_network
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     for name, value in {
-        "SHAPE": (8, 21, 23),
+        "SHAPE": (8, 4, 21),
         "N_TRAINING": 128,
         "N_VALIDATION": 32,
         "N_CLASSES": 4,
