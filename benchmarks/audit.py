@@ -2,8 +2,12 @@
 
 Simulates small recordings, in block and in random order, with and without stimulus and drift, over
 many seeds, and counts what the audit says of them; then lowers the drift until no control sees it.
-Every recording's row is kept in ``--folder``, so that a run that was interrupted goes on. With
-``--write`` the tables go into the package, where chapter 8 reads them.
+Every recording's row is kept in ``--folder``, so that a run that was interrupted goes on.
+
+``--real FOLDER`` instead cuts EEG of a person who saw no pictures (EEGMMIDB, in the layout of
+``mne.datasets.eegbci``) into invented blocks, and counts which controls see the clock.
+
+With ``--write`` the tables go into the package, where chapter 8 reads them.
 """
 
 from __future__ import annotations
@@ -14,24 +18,32 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas
 
 import eeglib
-from eeglib.audit import controls, simulations
-from eeglib.audit.card import conclude, run_audit
+from eeglib.audit import features, simulations
+from eeglib.audit.card import AuditCard, conclude, run_audit
+from eeglib.audit.simulations import BAND
+from eeglib.datasets import open_dataset
+from eeglib.preprocessing import preprocess
+from eeglib.profile import DatasetSettings
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Of the drift, in the sensitivity curve."""
 
 SEEN_BY = {
     "accuracy": "accuracy above chance",
-    "power_and_mean": "7: power only above chance",
     "pseudo_class": "3: halves of a block",
     "temporal_distance": "4: gap in time",
     "confusion_distance": "5: errors and time",
+    "power_and_mean": "7: power only",
     "time_windows": "8: first 50 ms",
-    "flagged": "audit: flagged",
+    "flagged": "audit: a clock",
 }
+
+CUTS = ((25.0, 40), (12.5, 40), (40.0, 30))
+"""Length of blocks (s), and how many are invented; ten in a row are audited at a time."""
 
 
 def main(arguments: list[str]) -> int:
@@ -39,27 +51,30 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks audit", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--folder", type=Path, default=Path("runs/audit_benchmark"))
+    parser.add_argument("--real", type=Path, help="folder of EEGMMIDB")
+    parser.add_argument("--subject", type=int, default=1, help="of EEGMMIDB")
     parser.add_argument("--write", action="store_true", help="put the tables into the package")
     options = parser.parse_args(arguments)
-    options.folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    rows = [_kept(options.folder, *job) for job in _jobs(options.seeds)]
-    table = pandas.DataFrame([row for several in rows for row in several])
-    tables = {
-        "block": _block_table(table[table["part"] == "block"]),
-        "randomized": _randomized_table(table[table["part"] == "randomized"]),
-        "sensitivity": _sensitivity_table(table[table["part"] == "sensitivity"]),
-    }
+    if options.real:
+        tables, command = {"real": _real_table(options.real, options.subject)}, "--real FOLDER"
+    else:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        rows = [_kept(options.folder, *job) for job in _jobs(options.seeds)]
+        table = pandas.DataFrame([row for several in rows for row in several])
+        made = {"block": _block_table, "randomized": _randomized_table}
+        made["sensitivity"] = _sensitivity_table
+        tables = {name: make(table[table["part"] == name]) for name, make in made.items()}
+        command = f"--seeds {options.seeds}"
     for name, shown in tables.items():
         print(f"\n{name}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}")
-    source = (
-        f"python -m benchmarks audit --seeds {options.seeds} --write, "
-        f"{datetime.now(UTC):%d %B %Y}, eeglib {eeglib.__version__}"
-    )
     if options.write:
-        content = {"source": source, "tables": {n: t.to_dict("records") for n, t in tables.items()}}
+        source = f"python -m benchmarks audit {command} --write"
+        source += f", {datetime.now(UTC):%d %B %Y}, eeglib {eeglib.__version__}"
+        content = json.loads(simulations.BENCHMARK.read_text(encoding="utf-8"))
+        content |= {n: {"source": source, "rows": t.to_dict("records")} for n, t in tables.items()}
         simulations.BENCHMARK.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"audit seeds={options.seeds} seconds={time.perf_counter() - started:.0f}")
+    print(f"audit {command} seconds={time.perf_counter() - started:.0f}")
     return 0
 
 
@@ -82,11 +97,11 @@ def _kept(folder: Path, part: str, strength: float, seed: int) -> list[dict]:
 
 def _block(_: float, seed: int) -> list[dict]:
     """The four simulations of one seed in block design."""
-    trials, rows = {}, []
+    rows = []
     for cause, strengths in simulations.CAUSES.items():
-        trials[cause] = simulations.simulate_trials(*strengths, seed=seed)[0]
-        card = run_audit(trials[cause], 1, controls=("clock", "share"), seed=seed)
-        found, share = conclude(card), card.share
+        trials, _ = simulations.simulate_trials(*strengths, seed=seed)
+        card = run_audit(trials, 1, controls=("clock", "share"), seed=seed)
+        found = conclude(card)
         rows.append(
             {
                 "cause": cause,
@@ -94,19 +109,10 @@ def _block(_: float, seed: int) -> list[dict]:
                 "kind": found.kind,
                 "flagged": found.flagged,
                 "decoded": card.control("accuracy").p_value < 0.05,
-                "share": share.estimate,
-                "low": share.low,
-                "high": share.high,
+                "bound": card.share.high,
             }
         )
-    truth = {
-        "drift only": 0.0,
-        "stimulus only": 1.0,
-        "both": simulations.true_share(
-            trials["both"], trials["drift only"], trials["stimulus only"]
-        ),
-    }
-    return [{**row, "truth": truth.get(row["cause"])} for row in rows]
+    return rows
 
 
 def _random(_: float, seed: int) -> list[dict]:
@@ -136,12 +142,45 @@ def _random(_: float, seed: int) -> list[dict]:
 def _drift(strength: float, seed: int) -> list[dict]:
     """Which controls see a drift of a strength, in block design and without stimulus."""
     trials, _ = simulations.simulate_trials(0.0, strength, seed=seed)
-    card = run_audit(trials, 1, controls=("clock",), seed=seed)
-    found = {c.name: c for c in card.controls}
-    found["power_and_mean"] = controls.power_and_mean(trials, seed)
-    found["time_windows"] = controls.time_windows(trials, seed)
-    seen = {n: bool(found[n].p_value < 0.05) for n in SEEN_BY if n != "flagged"}
-    return [{"value": card.control("accuracy").estimate, **seen, "flagged": conclude(card).flagged}]
+    card = run_audit(trials, 1, controls=("clock", "signals"), seed=seed)
+    return [{"value": card.control("accuracy").estimate, **_seen(card)}]
+
+
+def _seen(card: AuditCard, p_value: float = 0.05) -> dict[str, bool]:
+    seen = {n: bool(card.control(n).p_value < p_value) for n in SEEN_BY if n != "flagged"}
+    return seen | {"flagged": conclude(card).flagged}
+
+
+def _real_table(folder: Path, subject: int) -> pandas.DataFrame:
+    """In how many cuts of a real recording each control sees the clock, and the bounds."""
+    cards = []
+    for seconds, n_classes in CUTS:
+        settings = DatasetSettings(
+            name="eegmmidb",
+            subjects=(subject,),
+            root=folder,
+            options={"n_classes": n_classes, "block_seconds": seconds},
+        )
+        dataset = open_dataset(settings, folder)
+        epochs = preprocess(dataset, subject, notch=(59.0, 61.0), band=BAND).epochs
+        data = epochs.get_data(copy=False)
+        metadata = features.with_time(epochs.metadata, dataset.trials(subject))
+        for first in range(0, n_classes, 10):
+            rows = metadata["block"].between(first, first + 9).to_numpy()
+            part = metadata[rows]
+            part = part.assign(label=np.unique(part["label"], return_inverse=True)[1])
+            trials = features.audit_trials(data[rows], epochs.info["sfreq"], part, band=BAND)
+            cards.append(run_audit(trials, subject, controls=("clock", "signals", "share")))
+            print(f"\n{len(cards)}: {seconds:g} s, blocks {first} to {first + 9}")
+            print(f"{cards[-1].table().to_string()}\n{conclude(cards[-1]).sentence}", flush=True)
+    counted = {}
+    for title, p_value in (("p < 0.05", 0.05), ("p < 0.01", 0.01)):
+        counted[title] = pandas.DataFrame([_seen(card, p_value) for card in cards]).sum()
+    counts = pandas.DataFrame(counted).rename(SEEN_BY).rename_axis("control").reset_index()
+    accuracies = [card.control("accuracy").estimate for card in cards]
+    print(f"accuracy {min(accuracies):.3f} to {max(accuracies):.3f}")
+    print("bounds", *(f"{card.share.high:.2f}" for card in cards))
+    return counts.assign(cuts=len(cards))
 
 
 def _block_table(rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -153,18 +192,13 @@ def _block_table(rows: pandas.DataFrame) -> pandas.DataFrame:
             "seeds": len(own),
             "accuracy": own["accuracy"].mean(),
             "above chance": int(own["decoded"].sum()),
-            "flagged": int(own["flagged"].sum()),
+            "a clock": int(own["flagged"].sum()),
         }
-        shared = own[own["low"].notna() & own["truth"].notna()]
-        if len(shared):
-            # A bound of 0 or 1 is the end of the scale, not an estimate of it.
-            inside = (shared["low"] <= shared["truth"]) & (shared["truth"] <= shared["high"])
-            row |= {
-                "true share": shared["truth"].mean(),
-                "estimated share": shared["share"].mean(),
-                "truth in interval": f"{int(inside.sum())} of {len(shared)}",
-                "width of interval": (shared["high"] - shared["low"]).mean(),
-            }
+        truth = {"drift only": 0.0, "stimulus only": 1.0}.get(cause)
+        if own["bound"].notna().any():
+            row |= {"true share": truth, "bound": own["bound"].mean()}
+        if truth is not None:
+            row["truth within bound"] = f"{int((own['bound'] >= truth).sum())} of {len(own)}"
         table.append(row)
     return pandas.DataFrame(table).astype(object).where(lambda t: t.notna(), None)
 
@@ -179,7 +213,7 @@ def _randomized_table(rows: pandas.DataFrame) -> pandas.DataFrame:
                 "neighbours left out": own["apart"].mean(),
                 "difference within noise": int(own["agree"].sum()),
                 "above chance": int(own["decoded"].sum()),
-                "flagged": int(own["flagged"].sum()),
+                "a clock": int(own["flagged"].sum()),
                 "invented blocks": own["phantom"].mean(),
             }
             for cause, own in rows.groupby("cause", sort=False)

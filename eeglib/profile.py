@@ -151,10 +151,11 @@ class PictureSettings(Settings):
 
 
 class AuditSettings(Settings):
-    """Chapter 8: groups of controls, and what the refitted decoder sees of each channel."""
+    """Chapter 8: groups of controls, the audited method, and what the refitted decoder sees."""
 
     controls: tuple[ControlName, ...] = get_args(ControlName)
-    features: Literal["power", "amplitude"] | None = None  # empty: amplitude for bands below 8 Hz
+    decoder: Literal[METHOD_NAMES] | None = None  # of baselines.methods; empty: chapter 5's network
+    features: Literal["covariance", "amplitude"] | None = None  # empty: amplitude from below 8 Hz
 
 
 class EvaluationSettings(Settings):
@@ -203,6 +204,15 @@ class Profile(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: dict[str, ChapterResources] = {}  # per chapter, such as 05_distill_student
     cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="after")
+    def _audited_method_is_run(self) -> Any:
+        if self.audit.decoder not in (None, *self.baselines.methods):
+            raise ValueError(
+                f"audit.decoder is {self.audit.decoder}, which is not in baselines.methods; "
+                "add it there, or leave audit.decoder empty"
+            )
+        return self
 
 
 PATHS = ("dataset.root", "teacher.model", "teacher.weights", "reconstruction.model")
@@ -269,7 +279,7 @@ def _explain(error: ValidationError, path: Path) -> str:
     lines = [f"{path.name} is not a valid profile:"]
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "profile"
-        text = f"{item['msg']}, got {item.get('input')!r}"
+        text = item["msg"] + (f", got {item.get('input')!r}" if item["loc"] else "")
         if item["type"] == "extra_forbidden":
             section = item["loc"][0] if len(item["loc"]) > 1 else None
             model = Profile.model_fields[section].annotation if section else Profile

@@ -19,7 +19,7 @@ from eeglib.evaluation import describe_group, format_p, format_score, summarize_
 
 WORDS = yaml.safe_load(Path(__file__).with_name("card.yml").read_text(encoding="utf-8"))
 GROUPS = ("clock", "signals", "pictures", "comparisons", "share")
-CLOCK_CONTROLS = ("pseudo_class", "temporal_distance", "confusion_distance", "student_confusion")
+CLOCK_CONTROLS = ("pseudo_class", "temporal_distance", "confusion_distance", "claim_errors")
 """Those that look for a clock; the step from a sign to a clock is taken for all together."""
 ALPHA = 0.01
 
@@ -39,15 +39,20 @@ class AuditCard:
         return next((c for c in self.controls if c.name == name), none)
 
     def table(self) -> pandas.DataFrame:
-        """One row per control: what was done, the figure with chance, interval and n, in words."""
-        return control_table(sorted(self.controls, key=lambda c: c.number))
+        """`control_table` of all that the data support, in the order of their numbers."""
+        rows = sorted(self.controls, key=lambda c: c.number)
+        return control_table([c for c in rows if c.available])
+
+    def verdicts(self) -> pandas.DataFrame:
+        """What was seen, control by control, or why the data do not support it."""
+        return verdict_table(sorted(self.controls, key=lambda c: c.number))
 
     def scores(self) -> pandas.DataFrame:
         """The available controls, as `eeglib.chapter.Chapter.finish` takes them."""
         names = {"name": "metric", "estimate": "value"}
         columns = ["metric", "value", "chance", "low", "high", "n", "p_value"]
-        table = pandas.DataFrame([c for c in self.controls if c.available]).rename(columns=names)
-        return table[columns].assign(method="audit")
+        known = [c for c in self.controls if c.available]
+        return pandas.DataFrame(known).rename(columns=names)[columns].assign(method="audit")
 
     def facts(self) -> dict[str, Any]:
         """Everything, for ``metrics.json``; `from_facts` reads it."""
@@ -64,13 +69,25 @@ class AuditCard:
 
 
 def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
-    """One row per control: what was done, the figure with chance, interval and n, in words."""
-    columns = ["number", "title", "estimate", "chance", "low", "high", "n", "p_value", "verdict"]
-    table = pandas.DataFrame(controls)[columns]
-    table["number"] = [str(c.number or "") for c in controls]
-    table["p_value"] = [format_p(c.p_value) for c in controls]
-    names = {"number": "control", "title": "what", "estimate": "value", "p_value": "p"}
-    return table.rename(columns=names)
+    """The figure of each control with chance, interval, n and p, as text."""
+    rows = []
+    for c in controls:
+        null = np.isfinite(c.null_low)
+        low, high = (c.null_low, c.null_high) if null else (c.low, c.high)
+        row = {"control": _numbered(c), "value": f"{c.estimate:.3f}", "chance": f"{c.chance:.3f}"}
+        row["95% interval"] = f"{'by chance ' if null else ''}{low:.3f} to {high:.3f}"
+        rows.append(row | {"n": c.n, "p": format_p(c.p_value)})
+    return pandas.DataFrame(rows).set_index("control")
+
+
+def verdict_table(controls: Sequence[Control]) -> pandas.DataFrame:
+    """What was seen, control by control."""
+    rows = {_numbered(c): c.verdict for c in controls}
+    return pandas.DataFrame({"what was seen": rows}).rename_axis("control")
+
+
+def _numbered(control: Control) -> str:
+    return f"{control.number}. {control.title}" if control.number else control.title
 
 
 def run_audit(
@@ -78,52 +95,54 @@ def run_audit(
     subject: int,
     controls: Sequence[str] = GROUPS,
     image_features: np.ndarray | None = None,
-    network: tuple[np.ndarray, np.ndarray] | None = None,
+    claim: tuple[np.ndarray, np.ndarray] | None = None,
+    method: str = "audited method",
     seed: int = 0,
 ) -> AuditCard:
     """Run the controls that the data support.
 
+    Controls that must train again (1 to 4, 6, 8 and 10) refit a discriminant analysis of the
+    trials' features. Those that need predictions only (5, 7 and 9) are about the audited method,
+    where it is given; 5 is about both.
+
     Parameters
     ----------
     trials : AuditTrials
-        One subject's.
     subject, seed : int
     controls : sequence of str
         Which of `GROUPS`.
     image_features : array, shape (n_trials, n_image_features) | None
         What each trial's image looks like, such as the teacher's features.
-    network : tuple of arrays, shapes (n_test,) and (n_test, n_classes) | None
-        Rows of the test trials of the network of chapter 5, and its probabilities.
+    claim : tuple of arrays, shapes (n_test,) and (n_test, n_classes) | None
+        Rows of the test trials of the audited method, whose title is ``method``, and its
+        probabilities.
     """
     _, probabilities = control.predict(trials, seed=seed)
     accuracy = control.accuracy(trials, probabilities)
     results = [accuracy, control.label_from_clock(trials, seed)]
-    if network is not None:
-        rows, answers = network
+    answers, rows = probabilities.argmax(axis=1), np.arange(len(trials.labels))
+    if claim is not None:
+        rows, answers = claim[0], claim[1].argmax(axis=1)
+        errors = control.confusion_distance(trials, claim[1], seed, rows, name="claim_errors")
         results += [
-            control.accuracy(trials, answers, rows, name="student"),
-            control.confusion_distance(trials, answers, seed, rows, name="student_confusion"),
+            replace(c, title=c.title.replace("audited method", method))
+            for c in (control.accuracy(trials, claim[1], rows, name="claim"), errors)
         ]
     if "comparisons" in controls:
+        results += [control.across_subjects({subject: ()}, subject)]
         results += [
-            control.across_subjects({subject: (trials.features, trials.labels)}, subject),
-            control.phantom_blocks(trials, seed),
-            control.permutation_within_blocks(trials, seed=seed),
+            f(trials, seed) for f in (control.phantom_blocks, control.permutation_within_blocks)
         ]
     if "clock" in controls:
-        results += [
-            control.pseudo_class(trials),
-            control.temporal_distance(trials, seed),
-            control.leave_block_out(trials),
-            control.confusion_distance(trials, probabilities, seed),
-        ]
+        results += [control.pseudo_class(trials), control.temporal_distance(trials, seed)]
+        results += [control.leave_block_out(trials)]
+        results += [control.confusion_distance(trials, probabilities, seed)]
     if "pictures" in controls:
-        results += [
-            control.image_identification(trials, image_features, seed),
-            control.generation_controls(trials, image_features, probabilities.argmax(axis=1)),
-        ]
+        results += [control.image_identification(trials, image_features, seed)]
+        results += [control.generation_controls(trials, image_features, answers, rows)]
     if "signals" in controls:
-        results += [control.power_and_mean(trials, seed), control.time_windows(trials, seed)]
+        results += [control.power_and_mean(trials, answers, rows, seed)]
+        results += [control.time_windows(trials, seed)]
     if "share" not in controls:
         share = Control(reason="the share was not asked for.")
     elif accuracy.p_value >= SIGN:
@@ -161,11 +180,11 @@ def conclude(card: AuditCard) -> Conclusion:
     )
     follows = card.control("label_from_clock").p_value < ALPHA
     flagged = least.p_value < limit and follows
-    own, network = card.control("accuracy"), card.control("student")
+    own, claim = card.control("accuracy"), card.control("claim")
     score, decoded = WORDS["score"].format(own=own), own.p_value < SIGN
-    if network.available:
-        score += WORDS["score of the network"].format(network=network)
-        decoded = min(own.p_value, network.p_value) * 2 < SIGN  # Bonferroni
+    if claim.available:
+        score = WORDS["score"].format(own=claim) + WORDS["score of the refit"].format(own=own)
+        decoded = min(own.p_value, claim.p_value) * 2 < SIGN  # Bonferroni
     if not decoded:
         kind = "nothing decoded"
     elif card.design == "unknown":
@@ -176,10 +195,12 @@ def conclude(card: AuditCard) -> Conclusion:
         kind = "confounded"
     else:
         kind = "possibly confounded" if least.p_value < SIGN else "confounded by design"
-    share = card.share
-    room = WORDS["share" if share.available else "no share"].format(
-        low=100 * share.low, high=100 * share.high, reason=share.reason
-    )
+    room = WORDS["no share"].format(reason=card.share.reason)
+    if card.share.available:
+        bounds, sizes = ([f"{100 * r[k]:.0f}%" for r in card.share.rows] for k in ("bound", "jump"))
+        words = {"sizes": " or ".join(sizes[1:]), "left": " or ".join(bounds[1:])}
+        jumps = WORDS["jumps"].format(**words) if bounds[1:] else ""
+        room = WORDS["share"].format(bound=bounds[0], jumps=jumps)
     sentence = WORDS["subject"][kind].format(score=score, evidence=evidence, room=room)
     if flagged and not decoded:
         sentence += f" A clock can be read all the same, by other means. {evidence}"
@@ -189,10 +210,13 @@ def conclude(card: AuditCard) -> Conclusion:
 def read_cards(facts: Mapping[int, Mapping], files: Mapping[int, Path]) -> list[AuditCard]:
     """Cards that chapter 8 left in a run, with control 1 where there are several subjects.
 
-    By subject: the fact ``audit`` of ``metrics.json``, and the file with its features and labels.
+    By subject: the fact ``audit`` of ``metrics.json``, and the file ``audit_trials.npz``.
     """
-    arrays, cards = {s: np.load(file, allow_pickle=False) for s, file in files.items()}, []
-    subjects = {s: (of_file["features"], of_file["labels"]) for s, of_file in arrays.items()}
+    cards, subjects = [], {}
+    for subject, file in files.items():
+        features, labels, position = np.load(file, allow_pickle=False).values()
+        tied = "block" in facts[subject]["design"]  # a randomised order is nothing to agree on
+        subjects[subject] = features, labels, position if tied else None
     for card in map(AuditCard.from_facts, facts.values()):
         across = control.across_subjects(subjects, card.subject)
         rest = [across if c.name == across.name else c for c in card.controls]
@@ -204,11 +228,13 @@ def card_table(cards: Sequence[AuditCard]) -> pandas.DataFrame:
     """One row per subject: accuracy, what a clock does to it, what is left, the conclusion."""
     rows = []
     for card in cards:
-        own, share = card.control("accuracy"), card.share
-        row = {"accuracy": own.estimate, "chance": own.chance, "n": own.n}
-        row |= {title: card.control(name).estimate for name, title in WORDS["columns"].items()}
-        interval = f"{share.low:.2f} to {share.high:.2f}" if share.available else "not known"
-        row |= {"stimulus-driven share": interval, "conclusion": conclude(card).kind}
+        claim = card.control("claim")
+        own = claim if claim.available else card.control("accuracy")
+        row = {"accuracy": f"{own.estimate:.3f} (chance {own.chance:.3f}, n {own.n})"}
+        found = {title: card.control(name) for title, name in WORDS["columns"].items()}
+        row |= {t: f"{c.estimate:.3f}" if c.available else "none" for t, c in found.items()}
+        bound = f"at most {card.share.high:.2f}" if card.share.available else "not known"
+        row |= {"left for the stimulus": bound, "conclusion": conclude(card).kind}
         rows.append({"subject": card.subject} | row)
     return pandas.DataFrame(rows).set_index("subject")
 
@@ -225,8 +251,9 @@ def summarize_cards(cards: Sequence[AuditCard], confidence: float = 0.95) -> str
 
     people = describe_group(len(cards)) or f"{len(cards)} subjects"
     designs = ", ".join(sorted({card.design for card in cards}))
-    text = f"{people}; design: {designs}. Accuracy within subjects {mean('accuracy')}, chance "
-    text += f"{means.loc['accuracy', 'chance']:.3f}"
+    own = "claim" if "claim" in means.index else "accuracy"
+    text = f"{people}; design: {designs}. Accuracy within subjects {mean(own)}, chance "
+    text += f"{means.loc[own, 'chance']:.3f}"
     if "across_subjects" in means.index:
         text += f"; trained on the other subjects {mean('across_subjects')}"
     conclusions = [conclude(card) for card in cards]
@@ -241,6 +268,6 @@ def report(cards: Sequence[AuditCard]) -> str:
     """The audit card of a data set as plain text with tables in Markdown."""
     parts = ["# Audit card", summarize_cards(cards)]
     for card in cards:
-        table = card.table().to_markdown(index=False, floatfmt=".3f", missingval="")
-        parts += [f"## Subject {card.subject}", conclude(card).sentence, table]
+        tables = [t.to_markdown(disable_numparse=True) for t in (card.table(), card.verdicts())]
+        parts += [f"## Subject {card.subject}", conclude(card).sentence, *tables]
     return "\n\n".join(parts) + "\n"

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from eeglib.audit import decoders
 from eeglib.audit.decoders import Folds, discriminant, one_thread, predict, whitener
 from eeglib.audit.features import SHUFFLED, AuditError, AuditTrials
+from eeglib.evaluation import format_p, format_score, proportion_interval, score, unequal
 from eeglib.reconstruction.identification import identify_within_class
 
 N_PERMUTATIONS, N_REFITS = 5000, 40
@@ -33,15 +34,18 @@ NO_IMAGES = "which image was shown, or what it looks like, is not known in this 
 class Control:
     """What one control found; never a "pass": the verdict says what was seen.
 
-    The figure with what it would be by chance, its interval, the trials (or pairs) behind it and
-    the test against chance; ``rows`` are details for a figure; ``number`` is 0 for the accuracy
-    that is audited; ``reason`` says why the data do not support the control, where they do not.
+    The figure with chance, interval, the number of trials (or pairs), and the test against chance.
+    A permutation test has no interval, but the 95% range of what it finds by chance (``null_low,
+    null_high``). ``rows`` are details for a figure; ``number`` is 0 for what is audited; ``reason``
+    says why the data do not support the control, where they do not.
     """
 
     estimate: float = math.nan
     chance: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    null_low: float = math.nan
+    null_high: float = math.nan
     n: int = 0
     p_value: float = math.nan
     verdict: str = ""
@@ -74,7 +78,7 @@ def control(function: Callable[..., Control]) -> Callable[..., Control]:
         except AuditError as error:
             result = Control(reason=str(error), verdict=f"not available: {error}")
         verdict = result.verdict or words["above" if result.p_value < SIGN else "at"]
-        title = result.title or words["title"]
+        title = result.title + words["title"].removeprefix("accuracy" if result.title else "")
         return replace(result, name=name, number=words["number"], title=title, verdict=verdict)
 
     return named
@@ -85,14 +89,21 @@ def accuracy_of(
 ) -> Control:
     """Share of right answers, exact binomial test (one-sided) and interval of Wilson (1927).
 
-    Chance, where it is not given, is the share of the commonest class among ``labels``.
+    Chance, where it is not given, is the share of the commonest class among ``labels``; of unequal
+    classes the balanced accuracy is given instead, as by `eeglib.evaluation.score`.
     """
+    if chance is None and unequal(labels):
+        one_hot = np.eye(max(*labels, *predicted) + 1)[predicted]
+        row = score(one_hot, labels).set_index("metric").loc["balanced accuracy"]
+        *figures, p_value = row[["value", "chance", "low", "high", "p_value"]].astype(float)
+        about = {"rows": list(rows), "title": "balanced accuracy"}
+        return Control(*figures, n=len(labels), p_value=p_value, **about)
     if chance is None:
         chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
     n, n_right = len(labels), int((predicted == labels).sum())
     p_value = stats.binomtest(n_right, n, min(chance, 1), alternative="greater").pvalue
-    low, high = stats.binomtest(n_right, n).proportion_ci(0.95, method="wilson")
-    return Control(n_right / n, chance, low, high, n, float(p_value), rows=list(rows))
+    interval = proportion_interval(n_right, n)
+    return Control(n_right / n, chance, *interval, n=n, p_value=float(p_value), rows=list(rows))
 
 
 def difference_of(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Control:
@@ -108,17 +119,18 @@ def difference_of(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> 
     low, high = np.percentile(draws, [2.5, 97.5])
     value, spread = float(difference.mean()), (high - low) / (2 * stats.norm.ppf(0.975))
     p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
-    return Control(value, 0.0, float(low), float(high), len(difference), p_value)
+    return Control(value, 0.0, float(low), float(high), n=len(difference), p_value=p_value)
 
 
 def _hits(trials: AuditTrials, *args, **kwargs) -> np.ndarray:
+    """1 for every right answer, more in a rarer class: their mean is the balanced accuracy."""
     rows, probabilities = predict(trials, *args, **kwargs)
-    return probabilities.argmax(axis=1) == trials.labels[rows]
+    return (probabilities.argmax(axis=1) == trials.labels[rows]) * trials.weights[rows]
 
 
 @control
 def accuracy(trials: AuditTrials, probabilities: np.ndarray, rows=slice(None)) -> Control:
-    """The figure that is audited, from the probabilities that `predict` gives."""
+    """The figure that is audited."""
     return accuracy_of(probabilities.argmax(axis=1), trials.labels[rows])
 
 
@@ -142,9 +154,8 @@ def label_from_clock(trials: AuditTrials, seed: int = 0) -> Control:
 def pseudo_class(trials: AuditTrials) -> Control:
     """Control 3: tell the first half of a block from its second half, within one class.
 
-    Only the time differs. Each half is cut into four stretches, of which one of each half is tested
-    at a time, without the two trials next to it; nearest mean in the space of the class means,
-    where the decoder looks.
+    Each half is cut into four stretches, of which one of each half is tested at a time, without the
+    two trials next to it; nearest mean in the space of the class means, where the decoder looks.
     """
     position = trials.position
     if trials.design == "randomized":  # blocks mean nothing for the classes: runs of trials instead
@@ -220,9 +231,8 @@ def confusion_distance(
 
     Spearman correlation, over pairs of classes of one session, between the distance in time of
     their blocks and the mean log-probability that trials of one get as the other, without what
-    each class gets and gives on average. Test: the times of the blocks are permuted (Mantel 1967);
-    the interval is that distribution laid around the estimate. It takes for granted that the order
-    of the classes has nothing to do with their likeness.
+    each class gets and gives on average. Test: the times of the blocks are permuted (Mantel 1967).
+    It is valid where the order of the classes is random with respect to their likeness.
     """
     labels = trials.labels
     classes, first = np.unique(labels, return_index=True)
@@ -254,18 +264,29 @@ def confusion_distance(
             moved[own] = rng.permutation(own)
         drawn.append(target @ ranks[moved[a], moved[b]])
     p_value = float((1 + np.sum(np.array(drawn) <= value + 1e-12)) / (1 + N_PERMUTATIONS))
-    low, high = np.clip(value + np.percentile(drawn, [2.5, 97.5]), -1, 1)
     rows = pandas.DataFrame({"distance": distance, "confusion": confusion}).to_dict("records")
-    return Control(value, 0.0, float(low), float(high), len(a), p_value, rows=rows)
+    return Control(value, 0.0, n=len(a), p_value=p_value, rows=rows, **_null_range(drawn))
 
 
 @control
-def power_and_mean(trials: AuditTrials, seed: int = 0) -> Control:
+def power_and_mean(
+    trials: AuditTrials, answers: np.ndarray | None = None, rows=slice(None), seed: int = 0
+) -> Control:
     """Control 7: logistic regression on one number per channel, the trial's power or mean.
 
-    The table adds each band by discriminant analysis: a band-pass does not cure a drift of power.
+    The verdict compares it with the ``answers``, shape (n_tested,), of the audited decoder about
+    the trials ``rows``, pair by pair. The figure adds each band by discriminant analysis: a
+    band-pass does not cure a drift of power.
     """
-    return _by_features(trials, trials.spectra, "features", "power", seed)
+    result, power = _by_features(trials, trials.spectra, "features", "power", seed)
+    if answers is None or result.p_value >= SIGN:
+        return result
+    labels, weights = trials.labels[rows], trials.weights[rows]
+    right = [weights * (named == labels) for named in (answers, power[rows])]
+    gain = difference_of(*right, np.arange(len(labels)))
+    words = WORDS["power_and_mean"]["finer" if gain.p_value < SIGN else "enough"]
+    gained = format_score(gain.estimate, gain.low, gain.high, "+")
+    return replace(result, verdict=words.format(gain=gained, p_value=format_p(gain.p_value)))
 
 
 @control
@@ -274,54 +295,68 @@ def time_windows(trials: AuditTrials, seed: int = 0) -> Control:
     first = next(iter(trials.windows))
     if first == SHUFFLED or float(first) >= 50:
         raise AuditError("no window was computed that ends 50 ms after the image or before.")
-    result = _by_features(trials, trials.windows, "window", first, seed)
+    result, _ = _by_features(trials, trials.windows, "window", first, seed)
     if trials.design == "randomized" and result.p_value < SIGN:
         result = replace(result, verdict=WORDS["time_windows"]["randomized"])
-    return replace(result, title="" if first == "0" else f"accuracy from {first} to 50 ms")
+    return result
 
 
 @control
-def across_subjects(subjects: Mapping[int, tuple[np.ndarray, np.ndarray]], subject: int) -> Control:
+def across_subjects(
+    subjects: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]], subject: int
+) -> Control:
     """Control 1: train on the other subjects, test on this one; always read beside `accuracy`.
 
-    ``subjects`` holds the features and the labels of each.
+    ``subjects`` holds of each the features that mean the same in all (`AuditTrials.common`), the
+    labels, and the positions of the trials where the design ties classes to time. If the classes
+    came in much the same order, a clock carries over as well, and nothing can be concluded: rank
+    correlation of this order of classes with the mean of the others', classes permuted.
     """
     if len(subjects) < 2:
         raise AuditError("only one subject is at hand; the group page has it for several.")
-    if len({X.shape[1] for X, _ in subjects.values()}) > 1:
+    if len({len(X.T) for X, *_ in subjects.values()}) > 1:
         raise AuditError("subjects have different numbers of features.")
-    X = {s: StandardScaler().fit_transform(X) for s, (X, _) in subjects.items()}
+    X = {s: StandardScaler().fit_transform(X) for s, (X, *_) in subjects.items()}
     others = [s for s in subjects if s != subject]
     y = np.concatenate([subjects[s][1] for s in others])
     probabilities = discriminant(np.concatenate([X[s] for s in others]), y, X[subject])
     predicted = np.unique(y)[probabilities.argmax(axis=1)]
-    return accuracy_of(predicted, subjects[subject][1])
+    result = accuracy_of(predicted, subjects[subject][1])
+    if any(order is None for *_, order in subjects.values()):
+        return result
+    moments = {s: pandas.Series(order).groupby(y).mean() for s, (_, y, order) in subjects.items()}
+    table = pandas.DataFrame(moments).dropna().rank()
+    own, rest = table.pop(subject).to_numpy(), table.mean(axis=1).to_numpy()
+    agreement, rng = stats.spearmanr(own, rest).statistic, np.random.default_rng(0)
+    drawn = [stats.spearmanr(rng.permutation(own), rest).statistic for _ in range(999)]
+    p_value = (1 + np.sum(drawn >= agreement - 1e-9)) / 1000
+    if p_value >= SIGN and agreement < 0.99:
+        return result
+    words = WORDS["across_subjects"]["same order"]
+    return replace(result, verdict=words.format(agreement=agreement, p_value=format_p(p_value)))
 
 
 @control
 def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
-    """Control 2: accuracy on real classes minus accuracy on the same trials in invented blocks."""
+    """Control 2: accuracy on real classes minus invented blocks, trial by trial."""
     runs, n_classes = np.empty(len(trials.labels), dtype=int), trials.n_classes
     runs[np.argsort(trials.position)] = np.sort(np.arange(len(runs)) % n_classes)
     metadata = trials.metadata.assign(label=runs, block=runs, image="")
     real, invented = (_hits(t, seed=seed) for t in (trials, replace(trials, metadata=metadata)))
     parts = {"real": real, "phantom": invented}
     rows = [{"labels": k, "accuracy": float(v.mean()), "n": len(v)} for k, v in parts.items()]
-    value = float(real.mean() - invented.mean())
-    spread = np.sqrt(real.var() / len(real) + invented.var() / len(invented))
-    p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
-    low, high = value - 1.96 * spread, value + 1.96 * spread
-    clock = accuracy_of(invented, np.ones(len(invented)), 1 / n_classes).p_value < SIGN
+    clock = accuracy_of(invented > 0, np.ones(len(invented)), 1 / n_classes).p_value < SIGN
     verdict = WORDS["phantom_blocks"]["above" if clock else "at"]
-    return Control(value, 0.0, low, high, len(real), p_value, verdict, rows)
+    paired = difference_of(real, invented, trials.position // 10)
+    return replace(paired, verdict=verdict, rows=rows)
 
 
 @control
 def permutation_within_blocks(trials: AuditTrials, seed: int = 0) -> Control:
-    """Control 12: permute the labels within blocks, train and test again; two folds, for speed.
+    """Control 10: permute the labels within blocks, train and test again; two folds, for speed.
 
-    The estimate is the accuracy minus the mean of the permuted ones; its interval is theirs laid
-    around it. With 40 refits the smallest p-value is 1 / 41.
+    The estimate is the accuracy minus the mean of the permuted ones. With 40 refits the smallest
+    p-value is 1 / 41.
     """
     if (blocks := trials.blocks) is None:
         raise AuditError("neither blocks nor order are known.")
@@ -337,10 +372,9 @@ def permutation_within_blocks(trials: AuditTrials, seed: int = 0) -> Control:
         for block in np.unique(blocks):
             labels[blocks == block] = rng.permutation(labels[blocks == block])
     unpermuted, permuted = draws[0], np.array(draws[1:])
-    value = unpermuted - permuted.mean()
-    low, high = value + np.percentile(permuted - permuted.mean(), [2.5, 97.5])
+    value, null = float(unpermuted - permuted.mean()), _null_range(permuted - permuted.mean())
     p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + N_REFITS))
-    return Control(float(value), 0.0, float(low), float(high), len(hits), p_value)
+    return Control(value, 0.0, n=len(hits), p_value=p_value, **null)
 
 
 @control
@@ -348,8 +382,6 @@ def image_identification(
     trials: AuditTrials, image_features: np.ndarray | None, seed: int = 0
 ) -> Control:
     """Control 6: find the right image among those of the same block or class.
-
-    A clock cannot know which image of a block was shown when: they came in random order.
 
     Ridge regression from EEG to the first 20 principal components of ``image_features``, shape
     (n_trials, n_image_features), both after removing the mean of the class and a straight line
@@ -372,19 +404,19 @@ def image_identification(
     images = decoders.image_names(trials)
     table = identify_within_class(predicted, target, labels, images, seed=seed)
     rank = table.set_index("metric").loc["within-class two-way"]
-    return Control(rank.value, 0.5, rank.low, rank.high, int(rank.n), rank.p_value)
+    return Control(rank.value, 0.5, rank.low, rank.high, n=int(rank.n), p_value=rank.p_value)
 
 
 @control
 def generation_controls(
-    trials: AuditTrials, image_features: np.ndarray | None, predicted: np.ndarray
+    trials: AuditTrials, image_features: np.ndarray | None, answers: np.ndarray, rows=slice(None)
 ) -> Control:
-    """Control 10: what do image metrics say when only the class is drawn?
+    """Control 9: what do image metrics say when only the class is drawn?
 
-    Each class that the decoder named, ``predicted``, is drawn as the mean of its images. Two-way
-    identification: is the drawing more like (cosine) the image shown than like one of another
-    class? The estimate is that of the decoder's classes minus what its accuracy predicts:
-    ``a R + (1 - a) W``, with the means R for the right and W for a wrong class.
+    Each class that the decoder named in its ``answers`` about the trials ``rows`` is drawn as the
+    mean of its images. Two-way identification: is the drawing more like (cosine) the image shown
+    than like one of another class? The estimate is that of the decoder's classes minus what its
+    accuracy predicts: ``a R + (1 - a) W``, with the means R for the right and W for a wrong class.
     """
     if image_features is None:
         raise AuditError(NO_IMAGES)
@@ -398,27 +430,35 @@ def generation_controls(
         own, others = labels == label, np.sort(similarity[labels != label], axis=0)
         for c in range(trials.n_classes):
             table[own, c] = np.searchsorted(others[:, c], similarity[own, c]) / len(others)
-    right, named = table[every, labels], table[every, predicted]
+    right = table[every, labels]
     wrong = (table[:, classes].sum(axis=1) - right) / max(len(classes) - 1, 1)
-    result = difference_of(named, np.where(predicted == labels, right.mean(), wrong.mean()), every)
+    table, labels, right, wrong = table[rows], labels[rows], right[rows], wrong[rows]
+    named = table[np.arange(len(labels)), answers]
+    predicted = np.where(answers == labels, right.mean(), wrong.mean())
+    result = difference_of(named, predicted, np.arange(len(labels)))
     drawn = {"class named by the decoder": named, "true class, no EEG": right, "wrong class": wrong}
-    rows = [{"drawn from": k, "identification": float(v.mean())} for k, v in drawn.items()]
+    bars = [{"drawn from": k, "identification": float(v.mean())} for k, v in drawn.items()]
     different = not result.low <= 0 <= result.high
     verdict = WORDS["generation_controls"]["above" if different else "at"]
-    return replace(result, p_value=math.nan, verdict=verdict, rows=rows)
+    return replace(result, p_value=math.nan, verdict=verdict, rows=bars)
+
+
+def _null_range(drawn: Sequence) -> dict[str, float]:
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"null_low": float(low), "null_high": float(high)}
 
 
 def _by_features(
     trials: AuditTrials, features: dict[str, np.ndarray], column: str, audited: str, seed: int
-) -> Control:
-    """The accuracy from one set of features; those from the others in ``rows``."""
-    predicted, rows = {}, []
+) -> tuple[Control, np.ndarray]:
+    """The accuracy from one set of features, with those of all in ``rows``; its answers."""
+    answers, rows = {}, []
     for name, values in features.items():
         decoder = decoders.logistic if name in ("power", "mean") else discriminant
-        predicted[name] = predict(trials, None, decoder, values, seed)[1].argmax(axis=1)
-        right = float((predicted[name] == trials.labels).mean())
+        answers[name] = predict(trials, None, decoder, values, seed)[1].argmax(axis=1)
+        right = float(np.mean(trials.weights * (answers[name] == trials.labels)))
         rows.append({column: name, "accuracy": right, "n": len(trials.labels)})
-    return accuracy_of(predicted[audited], trials.labels, rows=rows)
+    return accuracy_of(answers[audited], trials.labels, rows=rows), answers[audited]
 
 
 def _distance_row(trials: AuditTrials, split: str, hits: np.ndarray, folds: Folds) -> dict:

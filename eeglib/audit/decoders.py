@@ -47,7 +47,9 @@ def discriminant(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray
 
 def logistic(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray:
     """Multinomial logistic regression on standardised features, as in the paper's first method."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.1, max_iter=300, class_weight="balanced")
+    )
     return model.fit(X, y).predict_proba(X_test)
 
 

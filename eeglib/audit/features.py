@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas
+from sklearn.decomposition import PCA
 
 BANDS = {
     "delta": (1.0, 4.0),
@@ -22,6 +23,7 @@ WINDOW = 0.05
 """Length of the windows in which a trial is decoded piece by piece, s."""
 
 SHUFFLED = "samples in random order"
+N_COMPONENTS = 60
 
 
 class AuditError(ValueError):
@@ -30,25 +32,17 @@ class AuditError(ValueError):
 
 @dataclass(frozen=True)
 class AuditTrials:
-    """One subject's trials, as features.
+    """One subject's trials, as features of shape (n_trials, n_features)."""
 
-    Attributes
-    ----------
-    features : float array, shape (n_trials, n_features)
-        What the audited decoder sees.
-    metadata : pandas.DataFrame
-        `eeglib.datasets.METADATA`, and ``time`` (s, within its session) where it is known.
-    spectra : dict of str to float array, shape (n_trials, n_chans)
-        ``power`` (log of the average square), ``mean``, and log-power by band.
-    windows : dict of str to float array, shape (n_trials, n_chans)
-        Log-power (or mean amplitude) in windows, by their start after the image in ms; last, under
-        `SHUFFLED`, ``features`` after the samples of each trial were put in random order.
-    """
-
-    features: np.ndarray
-    metadata: pandas.DataFrame
+    features: np.ndarray  # what the decoder sees that the controls refit
+    metadata: pandas.DataFrame  # eeglib.datasets.METADATA, and time, s in its session, if known
     spectra: dict[str, np.ndarray] = field(default_factory=dict)
+    """Of each channel ``power`` (log of the average square), ``mean``, and log-power by band."""
     windows: dict[str, np.ndarray] = field(default_factory=dict)
+    """Log-power (or mean amplitude) in windows, by their start after the image in ms; last, under
+    `SHUFFLED`, ``common`` after the samples of each trial were put in random order."""
+    common: np.ndarray | None = None  # log-power by band, or mean amplitudes: alike in all subjects
+    gain: np.ndarray | None = None  # how features change when all amplitudes are multiplied by e
 
     @property
     def labels(self) -> np.ndarray:
@@ -59,6 +53,12 @@ class AuditTrials:
     def n_classes(self) -> int:
         """One more than the largest label."""
         return int(self.labels.max()) + 1
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What each trial counts so that all classes count alike; 1 where they are equal."""
+        _, index, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
+        return len(index) / (len(counts) * counts[index])
 
     @property
     def session(self) -> np.ndarray:
@@ -106,9 +106,9 @@ class AuditTrials:
         if blocks is None or not self.ordered:
             return "unknown"
         pairs = np.unique(np.c_[blocks, self.labels], axis=0)
-        n_blocks = len(np.unique(blocks))
-        # Numbered or not, runs of length one or two are a shuffled order, not blocks.
-        if len(pairs) > n_blocks or len(blocks) / n_blocks < 3:
+        n_blocks, n = len(np.unique(blocks)), len(blocks)
+        # Numbered or not: over half as many as the runs of one class that a random order has.
+        if len(pairs) > n_blocks or n_blocks > (n - np.sum(np.bincount(self.labels) ** 2) / n) / 2:
             return "randomized"
         return "block" if np.bincount(pairs[:, 1]).max() == 1 else "repeated blocks"
 
@@ -121,48 +121,75 @@ def audit_trials(
     band: tuple[float, float] | None = None,
     tmin: float = 0.0,
     seed: int = 0,
-    kind: Literal["power", "amplitude"] = "power",
+    kind: Literal["covariance", "amplitude"] | None = None,
 ) -> AuditTrials:
     """Compute the features of all controls.
 
     Parameters
     ----------
     data, broadband : array, shape (n_trials, n_chans, n_times)
-        As the decoder sees them, filtered, standardised or in volts; and without the band-pass, for
-        the table by band and the mean.
+        As the decoder sees them, and without the band-pass, for the table by band and the mean.
     sfreq : float
         Hertz.
     metadata : pandas.DataFrame
         One row per trial.
     band : tuple of float | None
-        Band of ``data``, Hz: the audited features are the log-powers of `BANDS` inside it.
+        Band of ``data``, Hz.
     tmin : float
         When the trials begin, s after the image (``epochs.tmin``).
-    seed : int
-        Of the random order of samples.
-    kind : "power" | "amplitude"
-        What the audited decoder sees of each channel: log-power by band, or the mean amplitude in
-        windows of 50 ms, which shows responses locked to the image.
+    kind : "covariance" | "amplitude" | None
+        What the refitted decoder sees: the covariance of the channels, as the first 60 principal
+        components of its logarithm in tangent space (Barachant et al. 2013; without labels); or the
+        mean amplitude in windows of 50 ms, which shows responses locked to the image. None: the
+        amplitude where the band reaches below 8 Hz.
     """
     data = np.asarray(data, dtype=np.float32)
     broadband = data if broadband is None else np.asarray(broadband, dtype=np.float32)
     if not len(data) == len(metadata) == len(broadband):
         raise AuditError("Trials, data and broadband data differ in number. Run chapter 2 again.")
 
-    def measured(values: np.ndarray) -> np.ndarray:
-        if kind == "power":
-            values = log_power(values, sfreq, bands_within(sfreq, band))
-        else:
-            values = np.stack(list(_windows(values, sfreq, tmin, kind).values()), axis=2)
-        return values.reshape(len(values), -1)
+    kind = kind or ("amplitude" if (band or (0.0,))[0] < 8 else "covariance")
 
+    def comparable(values: np.ndarray) -> np.ndarray:
+        if kind == "covariance":
+            return log_power(values, sfreq, bands_within(sfreq, band)).reshape(len(values), -1)
+        return np.hstack(list(_windows(values, sfreq, tmin, kind).values()))
+
+    features, gain = comparable(data), None
+    common = features
+    if kind == "covariance":
+        logarithms = log_covariances(data)
+        pca = PCA(min(N_COMPONENTS, *logarithms.shape), random_state=seed)
+        features = pca.fit_transform(logarithms)
+        gain = 2 * pca.components_ @ _upper(np.eye(data.shape[1]))
     order = np.random.default_rng(seed).random((len(data), data.shape[2])).argsort(axis=1)
-    shuffled = measured(np.take_along_axis(data, order[:, None, :], axis=2))
+    shuffled = comparable(np.take_along_axis(data, order[:, None, :], axis=2))
     spectra = {"power": _log(np.mean(data**2, axis=2)), "mean": broadband.mean(axis=2)}
     bands = bands_within(sfreq)
     spectra |= zip(bands, np.moveaxis(log_power(broadband, sfreq, bands), 2, 0), strict=True)
     windows = _windows(data, sfreq, tmin, kind) | {SHUFFLED: shuffled}
-    return AuditTrials(measured(data), metadata.reset_index(drop=True), spectra, windows)
+    metadata = metadata.reset_index(drop=True)
+    return AuditTrials(features, metadata, spectra, windows, common, gain)
+
+
+def log_covariances(data: np.ndarray) -> np.ndarray:
+    """Logarithms of the trials' covariances relative to their mean, shape (n_trials, n_pairs).
+
+    A tenth of each is shrunk to a multiple of the identity.
+    """
+    unit = np.eye(data.shape[1])
+    covariances = np.stack([x @ x.T for x in data.astype(float)]) / data.shape[2]
+    sizes = np.trace(covariances, axis1=1, axis2=2) / len(unit)
+    covariances = 0.9 * covariances + 0.1 * sizes[:, None, None] * unit
+    values, vectors = np.linalg.eigh(covariances.mean(axis=0))
+    if not sizes.min() > 0:
+        raise AuditError("A trial has no signal in any channel. Leave it out of the events.")
+    white = (vectors / np.sqrt(values)) @ vectors.T
+    logarithms = []
+    for covariance in covariances:
+        values, vectors = np.linalg.eigh(white @ covariance @ white)
+        logarithms.append(_upper((vectors * np.log(values)) @ vectors.T))
+    return np.stack(logarithms)
 
 
 def bands_within(sfreq: float, band: tuple[float, float] | None = None) -> dict[str, tuple]:
@@ -175,8 +202,8 @@ def bands_within(sfreq: float, band: tuple[float, float] | None = None) -> dict[
 def log_power(data: np.ndarray, sfreq: float, bands: dict[str, tuple[float, float]]) -> np.ndarray:
     """Log-power per trial, channel and band, float32, shape (n_trials, n_chans, n_bands).
 
-    Sum of the squared Fourier coefficients of the Hann-tapered trial, its mean removed. A band
-    that falls between two frequencies takes the nearest one.
+    Sum of the squared Fourier coefficients of the Hann-tapered trial. A band that falls between two
+    frequencies takes the nearest one.
     """
     n_times = data.shape[2]
     frequencies = np.fft.rfftfreq(n_times, 1 / sfreq)
@@ -212,6 +239,12 @@ def _windows(data: np.ndarray, sfreq: float, tmin: float, kind: str) -> dict[str
             values = part.mean(axis=2) if kind == "amplitude" else _log(np.mean(part**2, axis=2))
             parts[f"{1000 * max(k * WINDOW, tmin):.0f}"] = values
     return parts
+
+
+def _upper(matrix: np.ndarray) -> np.ndarray:
+    """A symmetric matrix as a vector of the same length (norm)."""
+    a, b = np.triu_indices(len(matrix))
+    return matrix[a, b] * np.where(a == b, 1, np.sqrt(2))
 
 
 def _log(power: np.ndarray) -> np.ndarray:

@@ -9,21 +9,25 @@ from eeglib.audit.decoders import one_thread, whitener
 from eeglib.audit.features import AuditError, AuditTrials
 
 N_LAGS, N_FOLDS = 20, 5
+JUMPS = (0.0, 0.05, 0.1)
 
 
 @control
 def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) -> Control:
-    """Estimate which share of the separation between classes is not explained by a clock.
+    """Bound from above the share of the separation between classes that a clock leaves over.
 
     For a block design, one block per class.
 
     A block is longer than the pause after it, so that there are pairs of trials within a block and
     pairs across a pause that lie equally far apart in time: what a clock does, it does to both.
-    Two curves, ``w(lag)`` and ``a(lag)``: the mean similarity of two trials within and across
-    blocks of one session, against the time between them. The share is ``C / T``, where C is the
-    mean of ``w - a`` over the lags that both curves have (weighted by the harmonic mean of their
-    numbers of pairs) and T the mean similarity of all pairs within blocks minus that of all pairs
-    across. Interval: percentile bootstrap over blocks, within 0 and 1.
+    C is the mean, over lags, of the similarity within blocks of a session minus that across them
+    (weighted by the harmonic mean of the numbers of pairs), T the same for all pairs whatever their
+    lag. The bound (``high``) is the 95th percentile of ``C / T``, within 0 and 1, over bootstrap
+    draws of blocks.
+
+    C holds whatever jumps at the pause. There is therefore neither an estimate nor a lower end: on
+    EEG of people who saw nothing they would be above zero. ``rows`` say what is left of the bound
+    if all amplitudes jump at every pause, with a standard deviation of `JUMPS`.
 
     Similarity is the inner product after whitening, by the noise of *other* trials: every fifth
     stretch of trials by that of the rest. Were the noise estimated from the same trials, the excess
@@ -37,13 +41,19 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
     edges = np.r_[np.linspace(0, longest * (1 + 1e-9), N_LAGS + 1), np.inf]
     count, total = pair_sums(trials, edges)
     n, rng = len(sizes), np.random.default_rng(seed)
-    weights = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
-    estimate, *draws = _ratio(count, total, np.vstack([np.ones(n), weights]))
-    if not np.isfinite(estimate):
+    equal_lag, separation = _separation(
+        count, total, rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+    )
+    if not np.isfinite(equal_lag).any():
         raise AuditError("no pair within a block is as far apart in time as a pair across blocks.")
-    low, high = np.nanpercentile(np.clip(draws, 0, 1), [2.5, 97.5])
-    value = float(np.clip(estimate, 0, 1))
-    return Control(value, low=float(low), high=float(high), n=len(block))
+    rows = []
+    for jump in JUMPS if trials.gain is not None else (0.0,):
+        step = np.log1p(jump) * (whitener(trials.features, block) @ trials.gain) if jump else 0.0
+        left = equal_lag - np.mean(np.square(step))
+        # Where the blocks drawn differ by less than noise, nothing is excluded.
+        shares = np.where(separation > 0, left / separation, 1.0)
+        rows.append({"jump": jump, "bound": float(np.clip(np.nanpercentile(shares, 95), 0, 1))})
+    return Control(high=rows[0]["bound"], n=len(block), rows=rows)
 
 
 def similarity_by_lag(trials: AuditTrials, edges: np.ndarray) -> dict[str, np.ndarray]:
@@ -82,8 +92,8 @@ def pair_sums(trials: AuditTrials, edges: np.ndarray) -> tuple[np.ndarray, np.nd
     return count.reshape(shape), total.reshape(shape)
 
 
-def _ratio(count: np.ndarray, total: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """C / T for each row of weights of the blocks, shape (n_rows, n_blocks)."""
+def _separation(count: np.ndarray, total: np.ndarray, weights: np.ndarray) -> tuple:
+    """C and T for each row of weights of the blocks, shape (n_rows, n_blocks)."""
     own = np.eye(len(count), dtype=bool)
     within = [weights @ values[own] for values in (count, total)]
     pairs = (weights[:, :, None] * weights[:, None, :])[:, ~own]
@@ -95,4 +105,4 @@ def _ratio(count: np.ndarray, total: np.ndarray, weights: np.ndarray) -> np.ndar
         equal_lag = np.nansum(weight * gap, axis=1) / weight.sum(axis=1)
         everything = within[1].sum(axis=1) / within[0].sum(axis=1)
         everything = everything - across[1].sum(axis=1) / across[0].sum(axis=1)
-        return equal_lag / everything
+        return equal_lag, everything

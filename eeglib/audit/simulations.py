@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas
-from scipy.spatial import distance
 
-from eeglib.audit.decoders import one_thread, whitener
+from eeglib.audit.decoders import one_thread
 from eeglib.audit.features import AuditTrials, audit_trials
 from eeglib.datasets.montage import ACTICAP_128
 from eeglib.datasets.simulated import Options
@@ -37,18 +36,9 @@ def simulate_trials(
 ) -> tuple[AuditTrials, np.ndarray]:
     """Simulate one small subject, in memory: 10 classes of 40 images, 64 channels, 200 Hz.
 
-    Parameters
-    ----------
-    stimulus_strength, drift_strength : float
-    design : "block" | "randomized"
-    seed : int
-        Of noise, drift, responses and order; they do not depend on the strengths.
-
-    Returns
-    -------
-    trials : AuditTrials
-    image_features : array, shape (n_trials, 20)
-        What drives the responses: random class centres, and images around them.
+    The ``design`` is "block" or "randomized". Noise, drift, responses and order follow from the
+    seed and do not depend on the strengths. Gives the trials, and what drives the responses, shape
+    (n_trials, 20): random class centres, and images around them.
     """
     settings = Options(
         n_classes=N_CLASSES,
@@ -79,28 +69,8 @@ def simulate_trials(
     return audit_trials(narrow, SFREQ, metadata, wide, BAND), features[order]
 
 
-@one_thread
-def true_share(both: AuditTrials, drift: AuditTrials, stimulus: AuditTrials) -> float:
-    """What `eeglib.audit.share.stimulus_share` should find, from simulations that share their seed.
-
-    The noise is the same in all three, so that differences between them hold one cause each: what
-    it adds to the squared distance between the means of two blocks, in the white space of ``both``.
-    """
-    white = whitener(both.features, both.blocks)
-    of_class, of_clock = (
-        _separation((both.features - other.features) @ white, both) for other in (drift, stimulus)
-    )
-    return of_class / (of_class + of_clock)
-
-
-def benchmark_tables() -> tuple[dict[str, pandas.DataFrame], str]:
-    """What ``python -m benchmarks audit --write`` found, by table, and the command and date."""
+def benchmark_tables() -> tuple[dict[str, pandas.DataFrame], dict[str, str]]:
+    """What ``python -m benchmarks audit --write`` found, and the command and date, by table."""
     found = json.loads(BENCHMARK.read_text(encoding="utf-8"))
-    return {name: pandas.DataFrame(rows) for name, rows in found["tables"].items()}, found["source"]
-
-
-def _separation(effect: np.ndarray, trials: AuditTrials) -> float:
-    """Mean squared distance between the means of two blocks, without their noise."""
-    blocks = pandas.DataFrame(effect).groupby(trials.blocks)
-    noise = (blocks.var().sum(axis=1) / blocks.size()).to_numpy()
-    return max(0.0, float(distance.pdist(blocks.mean(), "sqeuclidean").mean() - 2 * noise.mean()))
+    tables = {name: pandas.DataFrame(part["rows"]) for name, part in found.items()}
+    return tables, {name: part["source"] for name, part in found.items()}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def plot_control(control: Control) -> Figure:
-    """The details of a control that has some; `plot_card` has the estimates of all."""
+    """The details of a control that has some."""
     figure, axes = new_figure(2.8)
     DETAILS.get(control.name, _bars)(axes[0, 0], control)
     axes[0, 0].set_title(control.title)
@@ -35,16 +35,18 @@ def plot_card(card: AuditCard) -> Figure:
     labels = ("accuracy or rank", "difference or correlation")
     for ax, controls, label in zip(axes[:, 0], sides, labels, strict=True):
         names = [f"{c.number}: {c.title}" if c.number else c.title for c in controls]
-        y, columns = np.arange(len(controls)), ("estimate", "low", "high", "chance")
-        value, low, high, chance = np.array([[getattr(c, n) for c in controls] for n in columns])
-        reach = np.maximum(0, [value - low, high - value])
+        columns = ("estimate", "low", "high", "chance", "null_low", "null_high")
+        table = np.array([[getattr(c, n) for c in controls] for n in columns])
+        y, (value, low, high, chance, *null) = np.arange(len(controls)), table
+        reach = np.nan_to_num(np.maximum(0, [value - low, high - value]))
+        ax.hlines(y, *null, COLORS[1], linewidth=5, alpha=0.4, label="95% range by chance")
         ax.errorbar(
             value, y, xerr=reach, fmt="o", capsize=3, ms=4, label="estimate and 95% interval"
         )
         ax.vlines(chance, y - 0.35, y + 0.35, COLORS[1], linewidth=2, label="chance")
         ax.set_yticks(y, names, fontsize=8)
         ax.set(xlabel=label, ylim=(max(1, len(controls)) - 0.4, -0.6))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
     return figure
 
 
@@ -61,16 +63,18 @@ def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
 
 
 def plot_share(shares: Mapping[str, Control], truths: Mapping[str, float] | None = None) -> Figure:
-    """The stimulus-driven share with its interval, and the truth where it is known."""
+    """The upper bound of the stimulus-driven share by the jump at the pauses, and the truth."""
     figure, axes = new_figure(1.0 + 0.4 * len(shares))
-    ax, y, found = axes[0, 0], range(len(shares)), shares.values()
-    ax.hlines(y, [s.low for s in found], [s.high for s in found], label="95% interval")
-    ax.plot([s.estimate for s in found], y, "o", label="estimate")
+    ax, y, found = axes[0, 0], np.arange(len(shares)), list(shares.values())
+    ax.hlines(y, 0, [s.high for s in found], color="0.7")
+    for k, row in enumerate(found[0].rows):
+        name = f"if amplitudes jump by {row['jump']:.0%} at the pauses" if k else "upper bound"
+        ax.plot([s.rows[k]["bound"] for s in found], y, "|<4"[k], ms=8, label=name)
     if truths:
-        ax.plot([truths[name] for name in shares], y, "D", ms=7, zorder=0, label="truth")
+        ax.plot(list(truths.values()), y, "D", ms=7, zorder=0, label="truth")
     ax.set_yticks(y, list(shares))
     ax.set(xlabel="stimulus-driven share", xlim=(-0.03, 1.03), ylim=(len(shares) - 0.4, -0.6))
-    figure.legend(loc="outside upper right", ncols=3)
+    figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
@@ -125,6 +129,6 @@ def _windows(ax: Axes, control: Control) -> None:
 DETAILS: dict[str, Callable[[Axes, Control], None]] = {
     "temporal_distance": _over_distance,
     "confusion_distance": _pairs,
-    "student_confusion": _pairs,
+    "claim_errors": _pairs,
     "time_windows": _windows,
 }
