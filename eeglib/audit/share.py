@@ -22,7 +22,7 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
     pairs across a pause that lie equally far apart in time: what a clock does, it does to both.
     C is the mean, over lags, of the similarity within blocks of a session minus that across them
     (weighted by the harmonic mean of the numbers of pairs), T the same for all pairs whatever their
-    lag. The bound (``high``) is the 95th percentile of ``C / T``, within 0 and 1, over bootstrap
+    lag. The bound (``high``) is the 97.5th percentile of ``C / T``, within 0 and 1, over bootstrap
     draws of blocks.
 
     C holds whatever jumps at the pause. There is therefore neither an estimate nor a lower end: on
@@ -52,7 +52,7 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
         left = equal_lag - np.mean(np.square(step))
         # Where the blocks drawn differ by less than noise, nothing is excluded.
         shares = np.where(separation > 0, left / separation, 1.0)
-        rows.append({"jump": jump, "bound": float(np.clip(np.nanpercentile(shares, 95), 0, 1))})
+        rows.append({"jump": jump, "bound": float(np.clip(np.nanpercentile(shares, 97.5), 0, 1))})
     return Control(high=rows[0]["bound"], n=len(block), rows=rows)
 
 
