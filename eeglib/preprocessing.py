@@ -259,7 +259,7 @@ def _standardize(epochs: mne.BaseEpochs, signals: Signals) -> None:
     for mark in signals.annotations or ():
         if re.match("(?i)bad", mark["description"]) and mark["duration"] > 0:
             # A filter carries a bad stretch over its edges.
-            around = mark["onset"] - signals.first_time + np.array([-0.25, mark["duration"] + 0.25])
+            around = mark["onset"] - signals.first_time + np.array([-0.5, mark["duration"] + 0.5])
             good[slice(*(around.clip(0) * signals.info["sfreq"]).astype(int))] = False
     good |= not good.any()
     for pick, channel in enumerate(epochs.get_data(copy=False).swapaxes(0, 1)):

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import twins
+from rawfiles import write_edf, write_set
 from uci import SHARED
 
 from eeglib import datasets
 from eeglib.datasets import METADATA, DatasetError, open_dataset
 from eeglib.datasets.download import FILES
 from eeglib.preprocessing import preprocess
-from eeglib.profile import load_profile
+from eeglib.profile import DatasetSettings, load_profile
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 EEGLAB = SHARED.parent.parent / "eeglab_visual_attention" / "eeglab_data.set"
@@ -25,7 +26,7 @@ def blocks(language, page="use_your_own_eeg.md"):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-WRITE, NAME, UCI, LOADER = blocks("python")
+WRITE, RUNS, TRIGGERS, EPOCHED, TABLE, DESCRIPTION, NAME, UCI, LOADER = blocks("python")
 MINE, UCI_PROFILE = blocks("yaml")
 
 
@@ -67,6 +68,77 @@ def test_from_a_recording_to_chapter_2_by_the_words_of_the_page(kind, tmp_path, 
     assert len(done.epochs) == n_shown
     assert set(done.epochs.metadata["image"]) == {p[:-5] for p in pictures}
     assert done.epochs.get_data().std() == pytest.approx(1, abs=0.3)
+
+
+def start(folder, monkeypatch):
+    """The first block of the page, run in a folder; what the further blocks build on."""
+    monkeypatch.chdir(folder)
+    continuous_recording(folder)
+    space = {"np": np, "pd": pd}
+    exec(WRITE, space)
+    return space
+
+
+def trials_in(folder, **options):
+    settings = DatasetSettings(name="bids", subjects=(1,), root=folder, options=options)
+    dataset = open_dataset(settings, folder)
+    dataset.prepare()
+    return dataset, dataset.trials(1)
+
+
+def test_several_runs_and_a_description_by_the_words_of_the_page(tmp_path, monkeypatch):
+    space = start(tmp_path, monkeypatch)
+    (eeg,) = {path.parent for path in tmp_path.glob("my_data/**/*_eeg.vhdr")}
+    for path in eeg.glob("*"):
+        path.unlink()
+    raw = mne.io.read_raw("recording.vhdr", verbose="error").load_data()
+    for run in ("1", "2"):
+        raw.apply_function(lambda values: values[::-1].copy())
+        mne.export.export_raw(f"recording_{run}.vhdr", raw, verbose="error")
+    exec(RUNS, space)
+    exec(DESCRIPTION, space)
+    dataset, trials = trials_in(tmp_path / "my_data")
+    assert trials["run"].value_counts().to_dict() == {1: 81, 2: 81}
+    assert dataset.card()["title"] == "Bananas and canoes"
+    assert dataset.card()["licence"] == "CC0"
+
+
+def test_triggers_in_a_channel_by_the_words_of_the_page(tmp_path, monkeypatch):
+    space = start(tmp_path, monkeypatch)
+    names = ["Fz", "Cz", "Oz", "EXG1", "EXG2", "Resp", "Status"]
+    signals = np.random.default_rng(0).normal(0, 10, (7, 256 * 20))
+    signals[6] = 0
+    for n, first in enumerate(range(512, 4600, 256)):
+        signals[6, first : first + 20] = 1 + n % 2
+    write_edf(tmp_path / "recording.bdf", dict(zip(names, signals, strict=True)), 256)
+    exec(TRIGGERS, space)
+    _, trials = trials_in(tmp_path / "my_data", extension=".bdf")
+    assert trials["class_name"].tolist()[:4] == ["banana", "canoe"] * 2
+    assert trials["onset"].tolist()[:2] == [2.0, 3.0]
+
+
+def test_trials_of_eeglab_by_the_words_of_the_page(tmp_path, monkeypatch):
+    space = start(tmp_path, monkeypatch)
+    write_set(tmp_path / "epoched.set", np.random.default_rng(0).normal(0, 10, (3, 250, 12)))
+    exec(EPOCHED, space)
+    dataset, trials = trials_in(tmp_path / "my_data")
+    assert trials["class_name"].tolist() == ["banana", "canoe"] * 6
+    assert np.allclose(trials["onset"], np.arange(12) + 0.2)
+    (recording,) = dataset.recordings(1)
+    assert np.allclose(recording.raw.annotations.onset, np.arange(1, 12))
+
+
+def test_a_table_of_numbers_by_the_words_of_the_page(tmp_path, monkeypatch):
+    space = start(tmp_path, monkeypatch)
+    signals = np.random.default_rng(0).normal(0, 10, (5000, 2))
+    pd.DataFrame(signals, columns=["Fz", "Oz"]).to_csv("recording.csv", index=False)
+    log = pd.DataFrame({"onset": [1.0, 5.5], "class": ["banana", "canoe"]})
+    log.to_csv("onsets.csv", index=False)
+    exec(TABLE, space)
+    dataset, trials = trials_in(tmp_path / "my_data")
+    assert trials["onset"].tolist() == [1.0, 5.5]
+    raw = dataset.recordings(1)[0].raw
+    assert np.allclose(raw.get_data().T, signals * 1e-6, atol=1e-9)
 
 
 def write_csv(folder, n_subjects=2, n_trials=6):

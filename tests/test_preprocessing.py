@@ -6,6 +6,7 @@ import mne
 import numpy as np
 import pandas
 import pytest
+from mne.io.constants import FIFF
 from scipy import signal
 
 from eeglib.datasets import METADATA, Recording
@@ -191,6 +192,96 @@ def test_trials_outside_across_a_joint_or_bad_are_left_out_and_counted():
         "Trials kept: 3 of 9.",
         "Trials left out: 3 outside the recording, 2 across a joint, 1 BAD movement.",
     ]
+
+
+def test_bad_stretches_have_no_part_in_the_scores():
+    source = recording()
+    clean = preprocess(dataset(source), 1).epochs.get_data()
+    source.raw._data[:, 10_000:15_000] *= 100
+    source.raw.set_annotations(mne.Annotations(10.0, 5.0, "BAD movement"))
+    marked = preprocess(dataset(source), 1).epochs.get_data()
+    np.testing.assert_allclose(marked.std(), clean.std(), rtol=0.05)
+    source.raw.set_annotations(mne.Annotations(0.0, 20.0, "BAD all"))
+    with pytest.raises(SignalError, match="No trial .* is left: 3 BAD all"):
+        preprocess(dataset(source), 1)
+
+
+def test_a_filling_of_zeros_where_recording_paused_does_not_ring():
+    source = recording(onsets=(1.0, 4.5))
+    source.raw.apply_function(lambda x: x + 1e-2)
+    source.raw._data[:, 5000:7000] = 0
+    source.raw.set_annotations(mne.Annotations(5.0, 2.0, "BAD_ACQ_SKIP"))
+    done = preprocess(dataset(source), 1, standardize=False)
+    assert np.abs(done.epochs.get_data()).max() < 1e-4
+
+
+@pytest.mark.parametrize("already_cut", [False, True])
+def test_trials_above_the_limit_are_left_out_and_counted(already_cut):
+    def loud(source):
+        times = np.arange(500) / SFREQ
+        return source + 1e-3 * np.sin(2 * np.pi * 20 * times) * np.hanning(500)
+
+    if already_cut:
+        epochs = cut_trials(3, 500)
+        epochs._data[1] = loud(epochs._data[1])
+        source = dataset(epochs=epochs)
+    else:
+        one = recording()
+        one.raw._data[:, 2500:3000] = loud(one.raw._data[:, 2500:3000])
+        source = dataset(one)
+    assert len(preprocess(source, 1).epochs) == 3
+    done = preprocess(source, 1, reject=500.0)
+    assert done.epochs.metadata["order"].tolist() == [0, 2]
+    assert done.report[-1] == "Trials left out: 1 above 500 µV from peak to peak."
+    with pytest.raises(SignalError, match="is left"):
+        preprocess(source, 1, reject=0.1)
+
+
+def test_microvolts_are_no_limit_for_signals_without_a_unit():
+    epochs = cut_trials()
+    for channel in epochs.info["chs"]:
+        channel["unit"] = FIFF.FIFF_UNIT_NONE
+    with pytest.raises(SignalError, match="no unit"):
+        preprocess(dataset(epochs=epochs), 1, reject=100.0)
+
+
+@pytest.mark.parametrize("already_cut", [False, True])
+def test_trials_with_the_very_signals_of_another_count_once(already_cut):
+    if already_cut:
+        epochs = cut_trials(6)
+        epochs._data[4] = epochs._data[2]
+        source, kept, n_twins = dataset(epochs=epochs), [0, 1, 2, 3, 5], 1
+    else:
+        later = recording()
+        later.raw.crop(0.5)  # the same recording, begun later
+        later.trials["onset"] -= 0.5
+        source, kept, n_twins = dataset(recording(), later), [0, 1, 2], 3
+    done = preprocess(source, 1)
+    assert done.epochs.metadata["order"].tolist() == kept
+    assert f"{n_twins} with the very signals of an earlier one" in done.report[-1]
+
+
+def test_the_same_signals_under_two_classes_are_refused():
+    other = recording()
+    other.trials["label"], other.trials["class_name"] = [1, 0, 1], ["cup", "dog", "cup"]
+    with pytest.raises(SignalError, match=r"'dog' \(trial 0\) and one of 'cup' \(trial 0\)"):
+        preprocess(dataset(recording(), other), 1)
+
+
+def test_flat_trials_are_no_twins_and_two_events_at_one_sample_are_one():
+    flat = recording()
+    flat.raw._data[:] = 0
+    assert len(preprocess(dataset(flat), 1).epochs) == 3
+    near = recording(onsets=(1.0, 1.0001, 3.0))
+    assert preprocess(dataset(near), 1).report[-1] == (
+        "Trials left out: 1 at the sample of another."
+    )
+
+
+def test_trials_that_share_samples_are_counted():
+    report = preprocess(dataset(recording(onsets=(1.0, 1.4, 1.9, 3.0))), 1).report
+    assert "Trials that share samples with the one before: 1 (see split.by)." in report
+    assert not any("share" in line for line in preprocess(dataset(recording()), 1).report)
 
 
 def test_steps_that_the_data_have_been_through_are_not_repeated():

@@ -4,7 +4,13 @@ import numpy as np
 import pandas
 import pytest
 
-from eeglib.decoding.splits import Split, SplitError, check_disjoint, split_by_image
+from eeglib.decoding.splits import (
+    Split,
+    SplitError,
+    check_disjoint,
+    split_by_group,
+    split_by_image,
+)
 
 SHARES = {"training": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -112,3 +118,27 @@ def test_overlaps_are_found(parts, words):
     split = Split(*(np.array(p, dtype=int) for p in parts))
     with pytest.raises(SplitError, match=words):
         check_disjoint(split, trials())
+
+
+@pytest.mark.parametrize("by", ["run", "session"])
+def test_a_split_by_run_or_session_keeps_each_together(by):
+    metadata = trials(n_images=20, repeats=1)
+    metadata[by] = np.arange(len(metadata)) % 10
+    split = split_by_group(metadata, by, **SHARES, seed=0)
+    parts = [set(metadata[by].iloc[rows]) for rows in split]
+    assert [len(part) for part in parts] == [8, 1, 1]
+    assert set.union(*parts) == set(range(10))
+    others = [split_by_group(metadata, by, **SHARES, seed=seed).test for seed in (1, 2, 3)]
+    assert not all(np.array_equal(split.test, other) for other in others)
+    metadata.loc[metadata[by].isin(parts[2]), "label"] = 0
+    with pytest.raises(SplitError, match="test part holds no trial of class 'class number 1'"):
+        split_by_group(metadata, by, **SHARES, seed=0)
+
+
+def test_a_split_by_run_needs_three():
+    metadata = trials().assign(session=-1, run=np.arange(80) % 2)
+    for by, n in (("run", 2), ("session", 0)):
+        with pytest.raises(SplitError, match=f"split.by: {by} needs 3 of them; known here: {n}"):
+            split_by_group(metadata, by, **SHARES, seed=0)
+    with pytest.raises(SplitError, match="known here: 0"):
+        split_by_group(trials(), "run", **SHARES, seed=0)

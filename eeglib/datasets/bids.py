@@ -20,7 +20,14 @@ from pydantic import BeforeValidator
 from eeglib.datasets import METADATA, Dataset, DatasetError, Recording
 from eeglib.datasets import Options as BaseOptions
 from eeglib.datasets.images import COLUMNS, usable_pictures
-from eeglib.datasets.tables import EMPTY, find_sidecar, read_json, read_numbers, read_table
+from eeglib.datasets.tables import (
+    EMPTY,
+    check_content,
+    find_sidecar,
+    read_json,
+    read_numbers,
+    read_table,
+)
 from eeglib.profile import DatasetSettings
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
 # Values that never name a class.
-NO_CLASS = r"BAD.*|(?i:bad)([^a-z].*)?|(?i:edge( boundary)?|boundary|new segment/?.*|n/a|nan|)"
+NO_CLASS = r"BAD.*|(?i:bad)([^a-z].*)?|(?i:(edge )?boundary|new segment/?.*|n/a|nan|)"
 ENTITIES = ("acquisition", "processing", "description", "extension")
 
 
@@ -199,7 +206,7 @@ class Loader(Dataset):
             raise DatasetError(
                 f"No event of sub-{self.labels[subject]} names a class in column "
                 f"{self.reading.label_column!r}. Set dataset.options.label_column and trial_types "
-                f"(now {self.reading.trial_types}) to what events.tsv holds: {found}."
+                f"(now {self.reading.trial_types}) to what events.tsv holds: {found or 'nothing'}."
             )
         if lacking := set(self.reading.trial_types or ()) - set(events["class_name"]):
             who = f"sub-{self.labels[subject]}"
@@ -282,6 +289,7 @@ class Loader(Dataset):
         needed = ["onset", names]
         if "image_column" in reading.model_fields_set:
             needed.append(reading.image_column)
+        check_content(path.fpath)
         file = find_sidecar(path, "events")
         try:
             if file is None or not file.is_file():
@@ -321,21 +329,26 @@ class Loader(Dataset):
 
     def _check_recording(self, path: mne_bids.BIDSPath, raw: mne.io.BaseRaw, onset: pd.Series):
         """Raise if the onsets cannot be meant in seconds; say how many lie outside."""
-        outside, about = ~onset.between(0, raw.duration), find_sidecar(path, "eeg", ".json")
+        outside, about = ~onset.between(0, raw.duration, "left"), find_sidecar(path, "eeg", ".json")
         if not outside.any():
             return
         about = read_json(about)
-        scales = {"milliseconds": 1e-3, "samples": 1 / raw.info["sfreq"]}
-        fits = [f"as {u}" for u, s in scales.items() if (onset * s).max() < raw.duration]
         what = f"{path.basename}: {outside.sum()} of {len(onset)} events lie outside the recording"
-        if about.get("RecordingDuration", 0) > raw.duration + 1:
-            fits += [f"into the {about['RecordingDuration']:g} s that eeg.json states"]
-        elif not (outside.all() or (outside.mean() > 0.5 and fits) or "epoched" in str(about)):
+        what += f" of {raw.duration:.6g} s; onsets run from {onset.min():g} to {onset.max():g}"
+        scales = {"milliseconds": 1e-3, "samples": 1 / raw.info["sfreq"]}
+        fits = [u for u, s in scales.items() if (onset * s).between(0, raw.duration).all()]
+        if (seconds := about.get("RecordingDuration", 0)) > raw.duration + 1:
+            file = Path(raw.filenames[0] or path.fpath)
+            size = file.stat().st_size
+            raise DatasetError(
+                f"{what}. {file.name} is cut short: it holds {size:,} bytes, some "
+                f"{size * seconds / raw.duration:,.0f} are expected for the {seconds:g} s of eeg.json."
+            )
+        if not (outside.all() or (outside.mean() > 0.5 and fits) or "epoched" in str(about)):
             return self._note(f"{what}.", warn=True)
         raise DatasetError(
-            f"{what} of {raw.duration:.6g} s; onsets run from "
-            f"{onset.min():g} to {onset.max():g}. They must be seconds after the start of the file"
-            + (f"; they would fit {' or '.join(fits)}." if fits else ".")
+            f"{what}. They must be seconds after the start of the file"
+            + (f"; in {' or '.join(fits)} they would fit." if fits else ".")
         )
 
     def _who_is_who(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,18 +30,20 @@ def place_channels(info: mne.Info) -> None:
         info.set_montage(montage, match_case=False, on_missing="ignore", verbose="error")
 
 
-def check_places(info: mne.Info, note: Callable[[str], None]) -> None:
+def check_places(info: mne.Info) -> None:
     """Mend places that are in a wrong unit or taken by another electrode, and say so."""
     channels = [c for c in info["chs"] if np.isfinite(c["loc"][:3]).all() and c["loc"][:3].any()]
     radii = [np.linalg.norm(channel["loc"][:3]) for channel in channels]
     if radii and not 0.04 < (radius := np.median(radii)) < 0.25:
         factor = 10.0 ** np.round(np.log10(0.095 / radius))
-        note(f"electrodes lie {radius:.3g} m from the middle of the head: taken times {factor:g}.")
+        text = f"electrodes lie {radius:.3g} m from the middle of the head: taken times {factor:g}."
+        warnings.warn(text, stacklevel=2)
         for channel in channels:
             channel["loc"][:3] *= factor
     first = {}
     for channel in channels:  # maps of the head need electrodes apart; T3 and T7 are one place
         other = first.setdefault(tuple(np.round(channel["loc"][:3], 4)), channel["ch_name"])
         if other != channel["ch_name"]:
-            note(f"{other} and {channel['ch_name']} lie at one place: the latter is not drawn.")
+            text = f"{other} and {channel['ch_name']} lie at one place: the latter is not drawn."
+            warnings.warn(text, stacklevel=2)
             channel["loc"][:] = np.nan

@@ -53,10 +53,7 @@ def open_recording(
     recording and the file that holds its signals.
     """
     file, sidecar = path.fpath, read_json(find_sidecar(path, "eeg", ".json"))
-    for other in file.parent.glob(f"{file.stem.removesuffix('eeg')}*"):
-        if not other.exists() or re.match(b"/annex/|version https://git-lfs", _start(other)):
-            raise DatasetError(f"{other} is a link to what is not here (`datalad get` fetches it).")
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, mne.use_log_level("warning"):
         warnings.simplefilter("always")
         try:
             table, events = find_sidecar(path, "channels"), find_sidecar(path, "events")
@@ -67,15 +64,16 @@ def open_recording(
             stated = {name: kind for name, kind in stated if kind not in ("N/A", "")}
             raw, signals, joints = _read(file, stated, eeg_channels, sidecar)
             _check_files(file, signals, raw)
-            texts = [str(warning.message).strip() for warning in caught]
-            _type_channels(raw, table, stated, eeg_channels, texts, file.name, note)
+            _type_channels(raw, table, stated, eeg_channels, [str(w.message) for w in caught])
             tables = find_sidecar(path, "electrodes"), find_sidecar(path, "coordsystem", ".json")
             if all(tables):
                 _read_dig_bids(*tables, datatype="eeg", raw=raw)
             if raw.get_montage() is None:
                 place_channels(raw.info)
+            check_places(raw.info)
             events = read_table(events) if events else pd.DataFrame()
             _annotate(raw, events, columns, classes, joints)
+            _check_scale(raw)
         except DatasetError:
             raise
         except Exception as error:  # whatever it stumbles over, the user must learn the file
@@ -88,8 +86,6 @@ def open_recording(
     rate, by_json = raw.info["sfreq"], sidecar.get("SamplingFrequency")
     if isinstance(by_json, int | float) and abs(by_json / rate - 1) > 1e-3:
         note(f"{file.name}: {rate:g} Hz by its header, which counts; eeg.json: {by_json:g}.", True)
-    check_places(raw.info, lambda text: note(f"{file.name}: {text}", warn=True))
-    _check_scale(raw, file.name, note)
     return raw, signals[-1]
 
 
@@ -108,7 +104,8 @@ def _read(file: Path, stated: dict[str, str], eeg_channels: Sequence[str], sidec
         joints = np.arange(1, len(epochs)) * len(epochs.times) / raw.info["sfreq"]
         signals = [file, *(f for f in [file.with_suffix(".fdt")] if f.exists())]
     if file.suffix.lower() in (".edf", ".bdf"):
-        raw = mne.io.read_raw(file, exclude=_other_rates(raw, file, stated, eeg_channels))
+        others = _other_rates(raw, file, stated, eeg_channels)
+        raw = mne.io.read_raw(file, exclude=others) if others else raw
     if sidecar.get("RecordingType") == "epoched" and not len(joints):
         if "EpochLength" not in sidecar:
             raise ValueError("eeg.json says epoched, but not EpochLength, in seconds")
@@ -190,16 +187,21 @@ def kind_by_name(name: str) -> str:
     return next(kinds, "eeg")
 
 
-def _type_channels(raw, table, stated, eeg_channels, texts: list[str], file: str, note) -> None:
+def _type_channels(raw, table, stated, eeg_channels, texts: list[str]) -> None:
     """Set the channels' types and the bad ones; say what is left out for its name."""
     names, own = raw.ch_names, raw.get_channel_types()
-    unlisted = [name for name in names if name not in {"STI 014", *table["name"]}]
-    strangers = [name for name in [*table["name"], *eeg_channels] if name not in names]
-    if strangers and (unlisted or set(strangers) & set(eeg_channels)):
+    listed = table["name"].tolist()
+    unlisted = [name for name in names if name not in {"STI 014", *listed}]
+    strangers = [n for n in listed if n not in names or listed.count(n) > 1]
+    strangers += (missing := [name for name in eeg_channels if name not in names])
+    if (strangers and unlisted) or missing:
         raise ValueError(
-            f"channels.tsv or the profile names channels {', '.join(strangers)}, which it does not "
-            f"have; others are {', '.join(unlisted or names)}. Write them as in the file"
+            f"channels.tsv or the profile names channels {', '.join(strangers)}, but the file has "
+            f"{', '.join(unlisted or names)}. Write each as in the file, once"
         )
+    if strangers or (unlisted and listed):
+        what = f"{', '.join(strangers)} are not in the file" if strangers else ", ".join(unlisted)
+        warnings.warn(f"channels.tsv and the file differ: {what}", stacklevel=2)
     hints = own.copy()
     for text in texts:  # MNE makes EEG of types that it does not know, which may be HEOG or GSR
         for kind, quoted in re.findall(r"(?m)^(\S+): (\[.*\])$", text):
@@ -209,10 +211,10 @@ def _type_channels(raw, table, stated, eeg_channels, texts: list[str], file: str
     every = zip(names, kinds, own, strict=True)
     odd = [n for n, k, o in every if k != "eeg" and o == "eeg" == KINDS.get(stated.get(n, "EEG"))]
     if odd:
-        note(
-            f"{file}: left out, because names or types in the file say that they are no EEG: "
+        warnings.warn(
+            "left out, because names or types in the file say that they are no EEG: "
             f"{', '.join(odd)}. dataset.options.eeg_channels decodes them all the same.",
-            warn=True,
+            stacklevel=2,
         )
     types = dict(zip(names, kinds, strict=True))
     raw.set_channel_types(types, on_unit_change="ignore", verbose="error")
@@ -245,22 +247,22 @@ def _annotate(raw, events: pd.DataFrame, columns: set[str], classes: Sequence[st
     raw.set_annotations(mne.Annotations(*marks), verbose="error")
 
 
-def _check_scale(raw: mne.io.BaseRaw, file: str, note: Callable[..., None]) -> None:
+def _check_scale(raw: mne.io.BaseRaw) -> None:
     """Say so where the signals are too large or too small to be EEG in volts, or flat."""
     second = max(2, int(raw.info["sfreq"]))
     starts = np.linspace(0, max(0, raw.n_times - second), 8).astype(int)
-    signals = [raw.get_data("eeg", start, start + second, verbose="error") for start in starts]
+    signals = [raw.get_data("eeg", start, start + second) for start in starts]
     sizes = np.median([values.std(axis=1) for values in signals], axis=0)
     names = np.array(raw.ch_names)[mne.pick_types(raw.info, eeg=True, exclude=())]
     size = np.median(sizes[sizes > 0]) if sizes.any() else 1e-5
     if not USUAL[0] < size < USUAL[1]:
         factor = min((1e-6, 1e-3, 1e3, 1e6), key=lambda f: abs(np.log(size * f / 2e-5)))
-        note(
-            f"{file}: signals vary by {size * 1e6:.3g} µV within a second, EEG by 5 to 50. Is the "
-            f"unit wrong? Times {factor:g} it is {size * factor * 1e6:.3g} µV: raw.apply_function("
+        warnings.warn(
+            f"signals vary by {size * 1e6:.3g} µV within a second, EEG by 5 to 50. Is the unit "
+            f"wrong? Times {factor:g} it is {size * factor * 1e6:.3g} µV: raw.apply_function("
             f"lambda x: x * {factor:g}), then write it to BIDS anew.",
-            warn=True,
+            stacklevel=2,
         )
     for odd, what in ((sizes == 0, "flat"), (sizes > 100 * size, "100 times as large as others")):
         if odd.any():
-            note(f"{file}: EEG channels that are {what}: {', '.join(names[odd])}.", warn=True)
+            warnings.warn(f"EEG channels that are {what}: {', '.join(names[odd])}.", stacklevel=2)

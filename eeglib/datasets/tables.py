@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,20 @@ from eeglib.datasets import DatasetError
 if TYPE_CHECKING:
     import mne_bids
 
-EMPTY = ("n/a", "N/A", "nan", "NaN", "")
+EMPTY = ("n/a", "N/A", "NA", "nan", "NaN", "")
 
 
 def find_sidecar(path: mne_bids.BIDSPath, suffix: str, extension: str = ".tsv") -> Path | None:
     """The table or description of this kind that counts for a recording, if there is one."""
     return path.find_matching_sidecar(suffix, extension, on_error="ignore")
+
+
+def check_content(file: Path) -> None:
+    """Raise if a recording's files (all with its name) are links or pointers to what is not here."""
+    for other in file.parent.glob(f"{file.stem.removesuffix('eeg')}*"):
+        pointer = b"/annex/|version https://git-lfs"
+        if not other.exists() or re.match(pointer, other.open("rb").read(64)):
+            raise DatasetError(f"{other} is a link to what is not here (`datalad get` fetches it).")
 
 
 def read_json(file: Path | None) -> dict:
@@ -33,14 +41,17 @@ def read_json(file: Path | None) -> dict:
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """Read tab-separated text: all cells are text, the index holds the line numbers."""
+    """Read tab-separated text: all cells are text, the index holds the line numbers.
+
+    Where the first line has no tabs, semicolons or commas are taken to separate the cells.
+    """
     content = file.read_bytes()
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
+        text = content.decode("utf-16" if b"\0" in content[:9] else "utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("cp1252", errors="replace")  # of Excel in Western Europe
-    reader = csv.reader(text.splitlines(), delimiter="\t")
+    first = text.partition("\n")[0]
+    reader = csv.reader(text.splitlines(), delimiter=max("\t;,", key=first.count))
     rows = {}
     for row in filter(any, reader):
         rows[reader.line_num] = [cell.strip() for cell in row]
