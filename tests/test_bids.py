@@ -443,7 +443,7 @@ def test_two_recordings_with_the_same_signals_are_refused(tmp_path):
     dataset = load(tmp_path, subjects=(1, 2), runs=[1])
     dataset.prepare()
     dataset.trials(1)
-    with pytest.raises(DatasetError, match="sub-02.* and sub-01.* hold the same signals"):
+    with pytest.raises(DatasetError, match=r"sub-02.* and sub-01.* hold the same signals"):
         dataset.trials(2)
 
 
@@ -454,7 +454,7 @@ def test_a_header_that_leads_to_another_recording_is_refused(tmp_path):
     other = "../../sub-01/eeg/sub-01_task-look_eeg.eeg"
     text = header.read_text()
     header.write_text(text.replace("DataFile=sub-02_task-look_eeg.eeg", f"DataFile={other}"))
-    with pytest.raises(DatasetError, match="leads to .*sub-01.*, a file of another recording"):
+    with pytest.raises(DatasetError, match=r"leads to .*sub-01.*, a file of another recording"):
         load(tmp_path, subjects=(2,)).trials(2)
     (header.parent / "sub-01_task-look_eeg.vmrk").write_text("")
     header.write_text(text.replace("MarkerFile=sub-02", "MarkerFile=sub-01"))
@@ -672,7 +672,7 @@ def test_numbers_as_classes_are_words(tmp_path):
     dataset = load(tmp_path, label_column="code", trial_types=[1, 2.0])
     assert dataset.class_names == ["1", "2"]
     assert dataset.trials(1)["class_name"].tolist() == ["1", "2"] * 3
-    with pytest.raises(DatasetError, match="'yes'.*in quotes"):
+    with pytest.raises(DatasetError, match=r"'yes'.*in quotes"):
         load(tmp_path, trial_types=[True, False])
 
 
@@ -753,7 +753,7 @@ def cut(suffix, share):
     [
         (pointer, r"_eeg\.eeg is a link to what is not here"),
         (cut("_eeg.eeg", 0.4999), "holds 5,118 bytes; its header promises 5,120"),
-        (cut("_eeg.eeg", 0.5), "holds 5,120 bytes, some 10,2.. are expected"),
+        (cut("_eeg.eeg", 0.5), "holds 5,120 bytes; .* some 10,2.."),
     ],
 )
 def test_files_that_are_not_whole_are_named_with_their_sizes(tmp_path, damage, words):

@@ -98,7 +98,7 @@ def test_several_runs_and_a_description_by_the_words_of_the_page(tmp_path, monke
     exec(RUNS, space)
     exec(DESCRIPTION, space)
     dataset, trials = trials_in(tmp_path / "my_data")
-    assert trials["run"].value_counts().to_dict() == {1: 81, 2: 81}
+    assert trials["run"].value_counts().to_dict() == {1: 80, 2: 80}
     assert dataset.card()["title"] == "Bananas and canoes"
     assert dataset.card()["licence"] == "CC0"
 

@@ -202,7 +202,7 @@ def test_bad_stretches_have_no_part_in_the_scores():
     marked = preprocess(dataset(source), 1).epochs.get_data()
     np.testing.assert_allclose(marked.std(), clean.std(), rtol=0.05)
     source.raw.set_annotations(mne.Annotations(0.0, 20.0, "BAD all"))
-    with pytest.raises(SignalError, match="No trial .* is left: 3 BAD all"):
+    with pytest.raises(SignalError, match=r"No trial .* is left: 3 BAD all"):
         preprocess(dataset(source), 1)
 
 

@@ -329,20 +329,19 @@ class Loader(Dataset):
 
     def _check_recording(self, path: mne_bids.BIDSPath, raw: mne.io.BaseRaw, onset: pd.Series):
         """Raise if the onsets cannot be meant in seconds; say how many lie outside."""
-        outside, about = ~onset.between(0, raw.duration, "left"), find_sidecar(path, "eeg", ".json")
+        outside = ~onset.between(0, raw.duration, "left")
         if not outside.any():
             return
-        about = read_json(about)
+        about, file = read_json(find_sidecar(path, "eeg", ".json")), raw.filenames[0] or path.fpath
         what = f"{path.basename}: {outside.sum()} of {len(onset)} events lie outside the recording"
         what += f" of {raw.duration:.6g} s; onsets run from {onset.min():g} to {onset.max():g}"
         scales = {"milliseconds": 1e-3, "samples": 1 / raw.info["sfreq"]}
         fits = [u for u, s in scales.items() if (onset * s).between(0, raw.duration).all()]
         if (seconds := about.get("RecordingDuration", 0)) > raw.duration + 1:
-            file = Path(raw.filenames[0] or path.fpath)
             size = file.stat().st_size
             raise DatasetError(
-                f"{what}. {file.name} is cut short: it holds {size:,} bytes, some "
-                f"{size * seconds / raw.duration:,.0f} are expected for the {seconds:g} s of eeg.json."
+                f"{what}. {file.name} is cut short: it holds {size:,} bytes; {seconds:g} s, as in "
+                f"eeg.json, would be some {size * seconds / raw.duration:,.0f}. Get it again."
             )
         if not (outside.all() or (outside.mean() > 0.5 and fits) or "epoched" in str(about)):
             return self._note(f"{what}.", warn=True)

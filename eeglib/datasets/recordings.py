@@ -60,6 +60,8 @@ def open_recording(
             if table is None:
                 warnings.warn("no channels.tsv: names alone tell what is no EEG", stacklevel=2)
             table = read_table(table) if table else pd.DataFrame(columns=["name", "type"])
+            if missing := {"name", "type"} - {*table}:
+                raise ValueError(f"channels.tsv has no column {missing.pop()!r}")
             stated = zip(table["name"], table["type"].str.upper(), strict=True)
             stated = {name: kind for name, kind in stated if kind not in ("N/A", "")}
             raw, signals, joints = _read(file, stated, eeg_channels, sidecar)

@@ -25,7 +25,7 @@ def find_sidecar(path: mne_bids.BIDSPath, suffix: str, extension: str = ".tsv") 
 
 
 def check_content(file: Path) -> None:
-    """Raise if a recording's files (all with its name) are links or pointers to what is not here."""
+    """Raise if a recording's files (all with its name) are not here but links to it."""
     for other in file.parent.glob(f"{file.stem.removesuffix('eeg')}*"):
         pointer = b"/annex/|version https://git-lfs"
         if not other.exists() or re.match(pointer, other.open("rb").read(64)):
