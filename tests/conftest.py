@@ -13,10 +13,10 @@ import eeglib  # before torch: it says how torch's threads wait
 
 @pytest.fixture(scope="session")
 def tiny_site(tmp_path_factory) -> Path:
-    """A book of four tiny chapters, in a folder with spaces, umlauts and braces."""
+    """A book of four tiny chapters, in a folder that no command line likes."""
     from tiny_project import write_site
 
-    folder = tmp_path_factory.mktemp("ein Buch über {EEG}") / "site"
+    folder = tmp_path_factory.mktemp("ein Buch über {EEG} d'été #1 100%") / "site"
     folder.mkdir()
     return write_site(folder)
 

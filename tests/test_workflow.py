@@ -17,7 +17,7 @@ from eeglib.chapter import METRICS, load_metrics
 from eeglib.workflow import dependencies, processes, stages
 from eeglib.workflow.dependencies import read_notebook
 from eeglib.workflow.processes import only_run_in
-from eeglib.workflow.run import make_plan, run, stale_jobs
+from eeglib.workflow.run import _environment, make_plan, run, stale_jobs
 from eeglib.workflow.stages import Job, WorkflowError, parse_subjects, select_stages, site_folder
 
 DATA, FILTER, STUDENT, GROUP = (stage.name for stage in STAGES)
@@ -184,6 +184,16 @@ def test_a_killed_kernel_is_reported_and_no_home_is_needed(tmp_path, monkeypatch
         (Job(DATA, None), "KernelDied")
     ]
     assert (tmp_path / "run" / str(Job(DATA, None)) / "notebook.ipynb").is_file()
+
+
+def test_a_user_whom_the_machine_does_not_know_has_a_home_too(project, monkeypatch):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    home = _environment(project)["HOME"]
+    assert home == str(project.run_dir / ".home")
 
 
 def test_a_second_run_in_the_same_folder_is_refused(project):

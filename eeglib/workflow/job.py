@@ -128,7 +128,8 @@ def _execute(folder: Path, plan: dict, minutes: float) -> Failure | None:
     limit.start()
     try:
         # The names of sockets are short or refused, whatever TMPDIR is.
-        with tempfile.TemporaryDirectory(prefix="eeglib-", dir="/tmp") as sockets:
+        short = "/tmp" if os.access("/tmp", os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="eeglib-", dir=short) as sockets:
             papermill.execute_notebook(
                 # Papermill takes a single brace for a parameter.
                 re.sub("([{}])", r"\1\1", f"{plan['notebooks']}/{folder.name}.ipynb"),

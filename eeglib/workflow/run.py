@@ -355,7 +355,7 @@ def _environment(request: Request, plan: dict | None = None) -> dict[str, str]:
         environment |= {OFFERED: ",".join(plan["gpus"]), SLOTS: str(plan["slots_per_gpu"])}
     elif request.gpus == 0:
         environment[VISIBLE] = ""
-    if not os.access(Path.home(), os.W_OK) and request.run_dir.is_dir():
+    if not os.access(os.path.expanduser("~"), os.W_OK) and request.run_dir.is_dir():
         scratch = request.run_dir / ".home"
         scratch.mkdir(exist_ok=True)
         environment |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), str(scratch))
