@@ -81,17 +81,13 @@ def score(
         chances["AUC"] = 0.5
     n_units, of_unit = unit.max() + 1, labels[np.unique(unit, return_index=True)[1]]
 
-    def agreement(true: np.ndarray, weights: np.ndarray, shape: tuple) -> np.ndarray:
-        return _agreement(tuple(chances), probabilities, true, weights).reshape(-1, *shape)
-
     def resampled(units: np.ndarray, axis: int = -1) -> np.ndarray:
-        drawn = units.reshape(-1, units.shape[-1])
-        weights = _tally(drawn, np.ones(drawn.shape), n_units)[:, unit]
-        return agreement(labels, weights, units.shape[:-1])
+        weights = _tally(units, np.ones(units.shape), n_units)[..., unit]
+        return _agreement(chances, probabilities, labels, weights)
 
     def permuted(labels: np.ndarray, axis: int = -1) -> np.ndarray:
-        true = labels.reshape(-1, n_units)[:, unit]
-        return np.moveaxis(agreement(true, np.ones(true.shape), labels.shape[:-1]), 0, -1)
+        true = labels[..., unit]
+        return np.moveaxis(_agreement(chances, probabilities, true, np.ones(true.shape)), 0, -1)
 
     how = {"n_bootstrap": n_bootstrap, "seed": seed, "batch": max(1, CHUNK // n_trials)}
     floor = np.where([name == "kappa" for name in chances], -1, 0)
@@ -152,7 +148,7 @@ def proportion_interval(n_right: float, n: float, confidence: float = 0.95) -> t
     z, share = stats.norm.ppf((1 + confidence) / 2), n_right / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    return np.maximum(middle - reach, 0), np.minimum(middle + reach, 1)
 
 
 def interval_of_mean(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -261,15 +257,11 @@ def recall_by_class(
     trials that were named so: a class that is always named has recall 1. Intervals are Wilson's.
     """
     counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
-    rows = []
-    for label, name in enumerate(class_names):
-        n_trials, n_right = int(counts[label].sum()), int(counts[label, label])
-        recall = low = high = np.nan
-        if n_trials:
-            recall = n_right / n_trials
-            low, high = proportion_interval(n_right, n_trials, confidence)
-        rows.append((name, recall, counts[:, label].sum() / len(labels), n_trials, low, high))
-    return pandas.DataFrame(rows, columns=["class", "recall", "chance", "n", "low", "high"])
+    right, n = counts.diagonal(), counts.sum(axis=1)
+    table = {"class": class_names, "recall": right / np.where(n, n, np.nan)}
+    table |= {"chance": counts.sum(axis=0) / len(labels), "n": n}
+    table["low"], table["high"] = proportion_interval(right, np.where(n, n, np.nan), confidence)
+    return pandas.DataFrame(table)
 
 
 def score_table(
@@ -455,19 +447,17 @@ def _hits(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray
 
 
 def _agreement(names, probabilities, true, weights) -> np.ndarray:
-    """Scores over all trials, (n_names, n_rows), for each row of weights, (n_rows, n_trials)."""
+    """Scores by name, (n_names, ...), of all trials with weights, (..., n_trials)."""
     n_classes, predicted = probabilities.shape[1], probabilities.argmax(axis=1)
     right = weights * (true == predicted)
     n_true, n_named = (_tally(c, weights, n_classes) for c in (true, predicted))
-    n_right, total = _tally(true, right, n_classes), weights.sum(axis=1)
-    scores, present = {}, n_true > 0
-    scores["F1"] = (2 * n_right / np.maximum(n_true + n_named, 1)).sum(axis=1)
-    scores["F1"] /= (n_true + n_named > 0).sum(axis=1)
-    scores["balanced accuracy"] = (n_right / np.where(present, n_true, 1)).sum(axis=1)
-    scores["balanced accuracy"] /= present.sum(axis=1)
-    expected = (n_true * n_named).sum(axis=1) / total**2
+    n_right, total = _tally(true, right, n_classes), weights.sum(-1)
+    scores, occurs = {}, n_true + n_named > 0
+    scores["F1"] = (2 * n_right / np.maximum(n_true + n_named, 1)).sum(-1) / occurs.sum(-1)
+    scores["balanced accuracy"] = (n_right / np.maximum(n_true, 1)).sum(-1) / (n_true > 0).sum(-1)
+    expected = (n_true * n_named).sum(-1) / total**2
     room = np.where(expected < 1 - 1e-12, 1 - expected, np.inf)
-    scores["kappa"] = (right.sum(axis=1) / total - expected) / room
+    scores["kappa"] = (right.sum(-1) / total - expected) / room
     if "AUC" in names:
         scores["AUC"] = _area_under_curve(probabilities[:, 1], true, weights)
     return np.stack([scores[name] for name in names])
@@ -477,19 +467,20 @@ def _area_under_curve(answers: np.ndarray, true: np.ndarray, weights: np.ndarray
     """Share of pairs of both classes in which class 1 got the higher answer; ties count half."""
     order = np.argsort(answers)
     starts = np.flatnonzero(np.diff(answers[order], prepend=-np.inf))
-    ones, zeros = (
-        np.add.reduceat((weights * (true == label))[:, order], starts, axis=1) for label in (1, 0)
+    zeros, ones = (
+        np.add.reduceat((weights * (true == label))[..., order], starts, axis=-1)
+        for label in (0, 1)
     )
-    below = np.cumsum(zeros, axis=1) - zeros / 2
-    pairs = ones.sum(axis=1) * zeros.sum(axis=1)
-    return np.where(pairs > 0, (ones * below).sum(axis=1) / np.where(pairs > 0, pairs, 1), 0.5)
+    below, pairs = np.cumsum(zeros, axis=-1) - zeros / 2, ones.sum(-1) * zeros.sum(-1)
+    return np.where(pairs > 0, (ones * below).sum(-1) / np.maximum(pairs, 1), 0.5)
 
 
 def _tally(classes: np.ndarray, weights: np.ndarray, n_classes: int) -> np.ndarray:
-    """Weight of each class in each row, (n_rows, n_classes)."""
-    places = np.arange(len(weights))[:, np.newaxis] * n_classes + classes
-    shape = len(weights), n_classes
-    return np.bincount(places.ravel(), weights.ravel(), np.prod(shape)).reshape(shape)
+    """Weight of each class, (..., n_classes); weights have the shape (..., n_trials)."""
+    shape = *weights.shape[:-1], n_classes
+    rows = np.arange(np.prod(shape[:-1], dtype=int)).reshape(*shape[:-1], 1)
+    places = (rows * n_classes + classes).ravel()
+    return np.bincount(places, weights.ravel(), np.prod(shape)).reshape(shape)
 
 
 def _units(images: Sequence[str] | None, n_trials: int) -> np.ndarray:
