@@ -3,14 +3,23 @@
 import numpy as np
 import pytest
 from leaks import assert_test_trials_teach_nothing
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from eeglib import evaluation
+from eeglib.datasets import open_dataset
 from eeglib.decoding import methods, networks
 from eeglib.decoding.methods import METHODS, fit_predict, power_features, window_features
-from eeglib.decoding.splits import Split
-from eeglib.profile import METHOD_NAMES, BaselineSettings, ProfileError, load_profile
+from eeglib.decoding.splits import Split, split_by_image
+from eeglib.preprocessing import preprocess
+from eeglib.profile import (
+    METHOD_NAMES,
+    BaselineSettings,
+    DatasetSettings,
+    ProfileError,
+    load_profile,
+)
 
 N_CLASSES, N_TRIALS, SFREQ = 3, 120, 250.0
 LABELS = np.arange(N_TRIALS) % N_CLASSES
@@ -230,3 +239,38 @@ def test_what_networks_see_and_whom_they_hear(monkeypatch, name, shape):
 def test_neighbouring_times_are_averaged_where_the_rate_is_high():
     assert [methods._thinning(rate) for rate in (100, 250, 399, 400, 1000)] == [1, 1, 1, 2, 5]
     np.testing.assert_allclose(methods._thinned(np.arange(12.0)[None, None], 1000), [[[2, 7]]])
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """Trials of the real recording that comes with the package: 10 invented classes."""
+    options = {"extract": True, "n_classes": 10}
+    settings = DatasetSettings(name="eegmmidb", subjects=(1,), options=options)
+    dataset = open_dataset(settings, tmp_path_factory.mktemp("run"))
+    return preprocess(dataset, 1, notch=(59.0, 61.0)).epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "max_epochs"),
+    [("cnn_stft", 8), ("lstm", 10), ("channel_mixing", 12), ("shallow_convnet", 40)],
+)
+def test_networks_read_real_eeg(real, name, max_epochs):
+    labels = real.metadata["label"].to_numpy()
+    split = split_by_image(real.metadata, 0.6, 0.2, 0.2, seed=0)
+    training = {"max_epochs": max_epochs, "learning_rate": 3e-3, "batch_size": 16}
+    probabilities = fit_predict(
+        name,
+        real.get_data(copy=False),
+        labels,
+        split,
+        sfreq=real.info["sfreq"],
+        n_classes=10,
+        teacher_logits=4 * np.eye(10)[labels],
+        teacher_features=np.eye(10)[labels],
+        training=training | {"device": "cpu"},
+        window=0.15,
+        step=0.025,
+        band=(14.0, 70.0),
+    )
+    right = (probabilities.argmax(axis=1) == labels[split.test]).sum()
+    assert binomtest(right, len(split.test), 0.1, alternative="greater").pvalue < 0.01

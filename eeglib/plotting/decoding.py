@@ -153,6 +153,7 @@ def plot_attribution(
     limits = {"vmin": -size, "vmax": size, "shading": "nearest"}
     mesh = map_.pcolormesh(times, frequencies, attribution.cells, **limits, **style)
     map_.set(title="time-frequency cells", xlabel="time (s)", ylabel="frequency (Hz)")
+    map_.set_ylim(bottom=max(0.0, map_.get_ylim()[0]))
     figure.colorbar(mesh, ax=map_, label=label, shrink=0.8)
     return figure
 
