@@ -70,6 +70,7 @@ def main(arguments: list[str]) -> int:
     add("--strength", type=float, default=2.0, help="of the simulated response")
     add("--images", type=int, default=50, help="of each of the 40 simulated classes")
     add("--learning-curve", action="store_true", help="of the kernel decoder, on uci")
+    add("--pooled", action="store_true", help="kernel decoder on uci without subjects, too")
     add("--write", type=Path, help="folder for the results, and to go on from")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module="braindecode|sklearn|torch|mne")
@@ -298,10 +299,11 @@ def _phantom(options, results: Results, scratch: Path) -> dict[str, object]:
     profile = load_profile("phantom", {f"dataset.{key}": value for key, value in settings.items()})
     dataset = open_dataset(profile.dataset, scratch)
     epochs = preprocess(dataset, 1, **profile.filtering.model_dump()).epochs
-    stimuli, shares = dataset.stimuli(), profile.split.model_dump(exclude={"published"})
-    split = split_by_image(epochs.metadata, **shares, seed=profile.seed, stimuli=stimuli)
+    shares = profile.split.model_dump(include={"training", "validation", "test"})
+    split = split_by_image(epochs.metadata, **shares, seed=profile.seed)  # it has all images
     keywords = _keywords(profile)
     if any(METHODS[name].needs_teacher for name in options.rows):
+        stimuli = dataset.stimuli()
         clip = teacher.load_clip(profile.teacher.model, profile.teacher.weights)
         features, labels = teacher.cls_tokens(clip, stimuli["file"]), stimuli["label"].to_numpy()
         model = teacher.fit_teacher(
@@ -312,7 +314,8 @@ def _phantom(options, results: Results, scratch: Path) -> dict[str, object]:
             **profile.teacher.model_dump(exclude={"model", "weights"}),
         )
         seen = model._replace(images=stimuli["image"].to_numpy()).of_trials(epochs.metadata)
-        keywords |= {"teacher_logits": seen.logits, "teacher_features": seen.features}
+        logits = seen.outputs(profile.training.teacher_output)
+        keywords |= {"teacher_logits": logits, "teacher_features": seen.features}
     trials = _trials(epochs, len(dataset.class_names), keywords)
     ours, peers = _compared("phantom", options.rows, trials, split, options, results)
     title = f"real EEG, invented labels, chance {1 / trials.n_classes:g}"
@@ -327,7 +330,7 @@ def _phantom(options, results: Results, scratch: Path) -> dict[str, object]:
 def _keywords(profile: Profile) -> dict[str, Any]:
     """Keywords of `fit_predict`, as chapter 6 gives them."""
     return {
-        "training": profile.training.model_dump(exclude={"seeds"}),
+        "training": profile.training.model_dump(exclude={"seeds", "teacher_output"}),
         "band": profile.filtering.band,
         **profile.timefrequency.model_dump(),
     }
@@ -408,13 +411,12 @@ def _uci(options, results: Results, scratch: Path) -> dict[str, object]:
     data, sfreq, labels, subjects = uci_trials(file)
     standardized, rate = _for_peers(data, subjects, sfreq)
     decoder, apart = KernelDecoder(data, sfreq, subjects), "kernel decoder"
-    methods = {
-        apart: (decoder.fit_predict, 0),
-        f"{apart}, subjects not told apart": (KernelDecoder(data, sfreq).fit_predict, 0),
-    }
-    methods = {
-        name: (lambda split, decode=decode: (decode(labels, split, 3), ""), seed)
-        for name, (decode, seed) in methods.items()
+    ours = {apart: decoder}
+    if options.pooled:
+        ours[f"{apart}, subjects not told apart"] = KernelDecoder(data, sfreq)
+    methods: dict[str, tuple[Callable, int]] = {
+        name: (lambda split, d=d: (d.fit_predict(labels, split, 3), ""), 0)
+        for name, d in ours.items()
     }
     for name in options.riemann:
         methods[name] = (lambda split, n=name: _riemann(n, standardized, labels, split)), 0

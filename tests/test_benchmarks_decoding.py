@@ -88,13 +88,13 @@ def test_a_simulated_recording(capsys):
 
 
 def test_phantom_trials_and_going_on_from_a_run_that_was_cut_off(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "EXTRA", {"extract": True, "n_classes": 10})
+    monkeypatch.setattr(decoding, "EXTRA", {"extract": True, "n_classes": 4})
     (tmp_path / "a/MNE-eegbci-data").mkdir(parents=True)
     arguments = ["--parts", "phantom", "--data", tmp_path, "--write", tmp_path / "results"]
     arguments += "--rows lr_power distillation_stft kernel_decoder --epochs 1 --seeds 0 1".split()
     arguments += ["--riemann", "tangent space", "--networks", "ShallowFBCSPNet"]
     out, values = run(capsys, arguments)
-    assert float(values["phantom_student_top1"]) < 0.6  # after one epoch
+    assert float(values["phantom_student_top1"]) < 0.9  # after one epoch
     best, name = re.match(r"(.*)\((.*)\)", values["phantom_best"]).groups()
     assert (name, float(best) > 0.3) == ("kernel_decoder", True)
     assert re.fullmatch(r"0\.[3-9]\d\d\(tangent_space\)", values["phantom_best_peer"])
@@ -108,9 +108,9 @@ def test_phantom_trials_and_going_on_from_a_run_that_was_cut_off(capsys, tmp_pat
 
 
 def test_people_left_out_one_by_one(capsys, tmp_path, monkeypatch):
-    rng, subject = np.random.default_rng(0), np.repeat(np.arange(16), 9)
-    cond = np.tile(["a", "b", "c"], 48)
-    X = rng.standard_normal((144, 6, 64)).astype(np.float32)
+    rng, subject = np.random.default_rng(0), np.repeat(np.arange(16), 6)
+    cond = np.tile(["a", "b", "c"], 32)
+    X = rng.standard_normal((96, 6, 64)).astype(np.float32)
     X[:, :3] *= 1 + 3 * (
         cond[:, np.newaxis, np.newaxis] == np.array(["a", "b", "c"])[:, np.newaxis]
     )

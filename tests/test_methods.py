@@ -100,7 +100,7 @@ SETTINGS = {
     "distillation_stft": {"window", "step", "sfreq", "band", "teacher_logits", "training"},
     "shallow_convnet": {"sfreq", "training"},
     "channel_mixing": {"sfreq", "teacher_logits", "training"},
-    "kernel_decoder": {"sfreq", "band"},
+    "kernel_decoder": {"sfreq"},
 }
 
 

@@ -1,12 +1,15 @@
 """A strong decoder without a network: kernel ridge regression on covariances of a trial.
 
-Made for few trials of many channels, where a network has too little to learn from. Two views of a
-trial are added: the covariances of its channels within frequency bands and with themselves a moment
-later, and their covariance with waves like the classes' averages (xDAWN). Everything is in closed
-form; whether the second helps, penalty and sharpness are chosen on the validation trials.
+Made for few trials of many channels, where a network has too little to learn from. It has two ways
+to see a trial: *moments*, the covariance of its channels with each other now and one sample (4 to
+6 ms) later; and *waves*, their covariances within bands and with waves like the classes' averages
+(xDAWN). Everything is in closed form; the share of either way, penalty and sharpness are chosen on
+the validation trials.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 from pyriemann.geometry.base import invsqrtm, logm
@@ -15,118 +18,94 @@ from scipy import linalg, signal, special
 
 from eeglib.decoding.splits import Split
 
-BANDS = ((0.0, 8.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 70.0))
-"""Bands whose covariances are compared, Hz."""
-
-HIGHEST = 70.0
-"""Frequencies above are left out, Hz."""
-
-LAG = 0.006
-"""Seconds between a channel and itself a moment later."""
-
-SHARES = (0.0, 0.5)
-"""Of the kernel that xDAWN may have: with or without."""
-
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+BANDS = ((0.0, 8.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 70.0))  # Hz
+MOMENTS, WAVES = 70.0, 20.0  # Hz up to which trials are seen in one way, and by xDAWN
+SHARES = (0.0, 0.5, 1.0)  # of the second way to see a trial
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 class KernelDecoder:
     """Fits and predicts trials (n_trials, n_chans, n_times) on as many splits as wanted.
 
-    `groups` are the trials' subjects, where several are mixed: means and covariances to compare
-    with are then taken within each subject, from unlabelled trials, test subjects included; else
-    from the trials that are learned from. `band` is the pass band that they went through, Hz: bands
-    outside are left out.
+    `groups` are the trials' subjects, where several are mixed: means and scales are then taken
+    within each subject, from unlabelled trials, test subjects included; else from the training and
+    validation trials.
 
     Notes
     -----
+    A covariance with the next sample holds the spectrum of every source, not only its power.
     Covariances are compared by their matrix logarithms after whitening by the mean of their group
-    (Barachant et al. 2013; He & Wu 2020); those with a moment later see the spectrum of each source
-    too. xDAWN: Rivet et al. 2009. Kernel of a view: inner products of its features, scaled to a
-    mean of 1 on the diagonal. Ridge regression on class indicators equals discriminant analysis
-    with a shrunk covariance up to scale.
+    (Barachant et al. 2013; He & Wu 2020). xDAWN: Rivet et al. 2009. Kernel of a view: inner
+    products of its features, scaled to a mean of 1 on the diagonal. Ridge regression on class
+    indicators equals discriminant analysis with a shrunk covariance up to scale.
     """
 
-    def __init__(self, trials: np.ndarray, sfreq: float, groups=None, band=None):
+    def __init__(self, trials: np.ndarray, sfreq: float, groups=None):
         self.trials, self.sfreq = np.asarray(trials, dtype=np.float64), sfreq
-        self.members = None
-        if groups is not None:
-            self.members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-        low, high = band or (0.0, np.inf)
-        self.bands = [(a, b) for a, b in BANDS if b > low and a < high and b < sfreq / 2]
-        self._described: tuple[np.ndarray, np.ndarray] | None = None
+        members = [] if groups is None else [np.flatnonzero(groups == g) for g in np.unique(groups)]
+        self.groups = [(m, m) for m in members]  # and whose means and scales are taken
+        self._described: tuple[np.ndarray, ...] | None = None
 
     def fit_predict(self, labels: np.ndarray, split: Split, n_classes: int) -> np.ndarray:
         """Fit on training, choose on validation, fit on both: probabilities of the test trials."""
-        own, losses = (np.arange(len(split.validation)), labels[split.validation]), {}
-        kernels = self._kernels(labels, split.training)
-        for share in SHARES:
-            kernel = _mixed(*kernels, share)
-            scores = _ridge(kernel, labels, split.training, split.validation, n_classes)
-            for penalty, score in scores.items():
-                for sharpness in SHARPNESS:
-                    logs = special.log_softmax(sharpness * score, axis=1)
-                    losses[share, penalty, sharpness] = -logs[own].mean()
-        share, penalty, sharpness = min(losses, key=losses.get)
         both = np.concatenate([split.training, split.validation])
-        kernel = _mixed(*self._kernels(labels, both), share)
-        scores = _ridge(kernel, labels, both, split.test, n_classes, (penalty,))[penalty]
-        return special.softmax(sharpness * scores, axis=1)
+        groups = self.groups or [(slice(None), both)]
+        trials, moments, bands = self._described or self._describe(groups)
+        if self.groups:  # then the same for every split
+            self._described = trials, moments, bands
 
-    def _kernels(self, labels: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Kernel matrices of the two views over all trials."""
-        trials, covariances = self._described or self._describe(train)
-        if self.members:  # then the same for every split
-            self._described = trials, covariances
-        return covariances, self._compared(_xdawn(trials, labels, train), train)
+        def kernels(train: np.ndarray) -> dict[float, np.ndarray]:
+            waves = (bands + _kernel(_xdawn(trials, labels, train), groups)) / 2
+            return {share: (1 - share) * moments + share * waves for share in SHARES}
 
-    def _describe(self, train) -> tuple[np.ndarray, np.ndarray]:
-        """Trials up to the highest frequency, and the kernel that labels have no part in."""
-        trials, rate = self._filtered(0.0, HIGHEST, train)
-        lag = max(1, round(LAG * rate))
-        moments = np.concatenate([trials[..., :-lag], trials[..., lag:]], axis=1)
-        views = [moments, *(self._filtered(*band, train)[0] for band in self.bands)]
-        kernels = [
-            self._compared(_log_covariances(self._whitened(view, train), 0.1), train)
-            for view in views
-        ]
-        return trials, sum(kernels) / len(kernels)
+        own, losses = (np.arange(len(split.validation)), labels[split.validation]), {}
+        for share, kernel in kernels(split.training).items():
+            scores = _ridge(kernel, labels, *split[:2], n_classes)
+            for (penalty, score), sharpness in itertools.product(scores.items(), SHARPNESS):
+                logs = special.log_softmax(sharpness * score, axis=1)
+                losses[share, penalty, sharpness] = -logs[own].mean()
+        share, penalty, sharpness = min(losses, key=losses.get)
+        scores = _ridge(kernels(both)[share], labels, both, split.test, n_classes, (penalty,))
+        return special.softmax(sharpness * scores[penalty], axis=1)
 
-    def _filtered(self, low: float, high: float, train) -> tuple[np.ndarray, float]:
-        """Trials in a band, thinned out, each channel centred and scaled within its group; rate."""
+    def _describe(self, groups) -> tuple[np.ndarray, ...]:
+        """Trials for xDAWN, and the kernels that labels have no part in."""
+        trials = self._filtered(0.0, MOMENTS, groups)
+        pairs = np.concatenate([trials[..., :-1], trials[..., 1:]], axis=1)
+        moments = _kernel(_log_covariances(_whitened(pairs, groups), 0.003), groups)
+        within = (self._filtered(*b, groups) for b in BANDS if b[1] < self.sfreq / 2)
+        bands = [_kernel(_log_covariances(_whitened(x, groups), 0.1), groups) for x in within]
+        return self._filtered(0.0, WAVES, groups), moments, sum(bands) / len(bands)
+
+    def _filtered(self, low: float, high: float, groups) -> np.ndarray:
+        """Trials in a band, thinned out, each channel centred and scaled."""
         high = min(high, 0.49 * self.sfreq)
         limits, kind = ((low, high), "bandpass") if low > 0 else (high, "lowpass")
         sos = signal.butter(3, limits, kind, fs=self.sfreq, output="sos")
         step = max(1, int(self.sfreq / (3.2 * high)))
         trials = signal.sosfiltfilt(sos, self.trials, axis=-1)[..., ::step]
-        for own, reference in self._groups(train):
+        for own, reference in groups:
             mean, spread = trials[reference].mean(axis=0), trials[reference].std(axis=(0, 2))
             trials[own] = (trials[own] - mean) / np.where(spread > 0, spread, 1)[:, np.newaxis]
-        return trials, self.sfreq / step
-
-    def _groups(self, train) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Trials of each group, and those that its statistics are taken from."""
-        return [(m, m) for m in self.members] if self.members else [(slice(None), train)]
-
-    def _whitened(self, trials: np.ndarray, train) -> np.ndarray:
-        """Each trial's channels uncorrelated and of unit variance, on average over its group."""
-        white = np.empty_like(trials)
-        for own, reference in self._groups(train):
-            mean = _shrunk(_covariances(trials[reference]).mean(axis=0), 0.05)
-            white[own] = invsqrtm(mean) @ trials[own]
-        return white
-
-    def _compared(self, features: np.ndarray, train) -> np.ndarray:
-        """Kernel of features, centred within groups."""
-        for own, reference in self._groups(train):
-            features[own] -= features[reference].mean(axis=0)
-        kernel = features @ features.T
-        return kernel / kernel.diagonal()[slice(None) if self.members else train].mean()
+        return trials
 
 
-def _mixed(covariances: np.ndarray, xdawn: np.ndarray, share: float) -> np.ndarray:
-    return (1 - share) * covariances + share * xdawn
+def _whitened(trials: np.ndarray, groups) -> np.ndarray:
+    """Each trial's channels uncorrelated and of unit variance, on average over its group."""
+    white = np.empty_like(trials)
+    for own, reference in groups:
+        mean = _covariances(trials[reference], 0.05).mean(axis=0)
+        white[own] = invsqrtm(mean) @ trials[own]
+    return white
+
+
+def _kernel(features: np.ndarray, groups) -> np.ndarray:
+    """Inner products of features that are centred within groups."""
+    for own, reference in groups:
+        features[own] -= features[reference].mean(axis=0)
+    kernel = features @ features.T
+    return kernel / kernel.diagonal()[np.concatenate([r for _, r in groups])].mean()
 
 
 def _ridge(kernel, labels, train, test, n_classes, penalties=PENALTIES) -> dict[float, np.ndarray]:
@@ -139,20 +118,16 @@ def _ridge(kernel, labels, train, test, n_classes, penalties=PENALTIES) -> dict[
     return {p: size * across @ (turned / (values + p)[:, np.newaxis]) for p in penalties}
 
 
-def _covariances(trials: np.ndarray) -> np.ndarray:
-    return trials @ trials.swapaxes(1, 2) / trials.shape[-1]
+def _covariances(trials: np.ndarray, shrinkage: float = 0.0) -> np.ndarray:
+    matrices = trials @ trials.swapaxes(1, 2) / trials.shape[-1]
+    level = np.trace(matrices, axis1=1, axis2=2)[:, np.newaxis, np.newaxis] / trials.shape[1]
+    return matrices + shrinkage * level * np.eye(trials.shape[1])
 
 
-def _shrunk(matrices: np.ndarray, share: float) -> np.ndarray:
-    n_chans = matrices.shape[-1]
-    level = np.trace(matrices, axis1=-2, axis2=-1)[..., np.newaxis, np.newaxis] / n_chans
-    return matrices + share * level * np.eye(n_chans)
-
-
-def _log_covariances(trials: np.ndarray, share: float) -> np.ndarray:
+def _log_covariances(trials: np.ndarray, shrinkage: float) -> np.ndarray:
     """Upper triangles of matrix logarithms; off-diagonal elements count twice."""
     parts = np.array_split(trials, 1 + len(trials) // 256)  # eigenvectors of all would take GB
-    return np.concatenate([upper(logm(_shrunk(_covariances(part), share))) for part in parts])
+    return np.concatenate([upper(logm(_covariances(part, shrinkage))) for part in parts])
 
 
 def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
@@ -161,7 +136,7 @@ def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
     With few classes each has filters and a wave of its own; with many, all share the filters and
     the waves' principal components.
     """
-    noise = _shrunk(_covariances(trials[train]).mean(axis=0), 0.05)
+    noise = _covariances(trials[train], 0.05).mean(axis=0)
     classes = np.unique(labels[train])
     means = np.stack([trials[train][labels[train] == c].mean(axis=0) for c in classes])
     few = len(means) <= 4

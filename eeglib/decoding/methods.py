@@ -290,8 +290,8 @@ def channel_mixing(trials, labels, split, *, sfreq, n_classes, **options):
     return _network(build, inputs, labels, split, **options)
 
 
-def kernel_decoder(trials, labels, split, *, sfreq, n_classes, band, **_):
-    return KernelDecoder(trials, sfreq, band=band).fit_predict(labels, split, n_classes)
+def kernel_decoder(trials, labels, split, *, sfreq, n_classes, **_):
+    return KernelDecoder(trials, sfreq).fit_predict(labels, split, n_classes)
 
 
 _DECODERS = [lr_power, lr_windowed, lr_windowed_pca, cebra_knn, lstm, conv1d, distillation_eeg]
