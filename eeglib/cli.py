@@ -32,7 +32,7 @@ SetOption = Annotated[
 ]
 GpusOption = Annotated[int | None, _option("GPUs to use; all if left out.", min=0)]
 ShareOption = Annotated[
-    int | None, _option("Chapters on one GPU; else what its memory holds.", min=1)
+    int | None, _option("Chapters on a GPU; else what its memory holds.", min=1)
 ]
 ExecutorOption = Annotated[Literal["local", "slurm"], _option("Run here, or on a cluster's Slurm.")]
 OnlyOption = Annotated[str | None, _option("Chapters to run, with what they need: 05 or 05,06.")]
