@@ -75,8 +75,9 @@ def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
         null = np.isfinite(c.null_low)
         low, high = (c.null_low, c.null_high) if null else (c.low, c.high)
         row = {"control": _numbered(c), "value": f"{c.estimate:.3f}", "chance": f"{c.chance:.3f}"}
-        row["95% interval"] = f"{'by chance ' if null else ''}{low:.3f} to {high:.3f}"
-        rows.append(row | {"n": c.n, "p": format_p(c.p_value)})
+        interval = f"{low:.3f} to {high:.3f}".replace(" ", "\N{NO-BREAK SPACE}")
+        row["95% interval"] = f"by chance {interval}" if null else interval
+        rows.append(row | {"n": c.n, "p": format_p(c.p_value).replace(" ", "\N{NO-BREAK SPACE}")})
     return pandas.DataFrame(rows).set_index("control")
 
 
