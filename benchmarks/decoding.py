@@ -48,7 +48,7 @@ SFREQ = 250.0
 """Hz that braindecode's networks were made for; some take no trial of 80 points."""
 STUDENT, IDEAL = "distillation_stft", "ideal observer"
 FILTER = FilteringSettings()
-CURVE, N_DRAWS = (3, 6, 9, 12, 15), 4
+CURVE, N_DRAWS = (3, 6, 9, 12, 15), 2
 """Numbers of subjects of the learning curve, and how often each is drawn."""
 
 EXTRA: dict[str, object] = {}
