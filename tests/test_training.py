@@ -318,6 +318,7 @@ def test_epochs_are_logged_where_there_is_no_terminal_and_lightning_is_silent(ca
 # --- where a GPU is -------------------------------------------------------------------------
 
 TEACHER = {"teacher_logits": 4 * np.eye(3)[LABELS]}
+STEP = StudentOnGPU.step
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 
 
@@ -389,14 +390,30 @@ def test_interrupted_training_goes_on_with_a_graph_of_its_own(tmp_path, fake_gra
     pandas.testing.assert_frame_equal(resumed.history[LOSSES], whole.history[LOSSES])
 
 
+def test_what_cannot_be_captured_is_trained_all_the_same(fake_graphs, monkeypatch, caplog):
+    expected = train(max_epochs=3)
+
+    @contextlib.contextmanager
+    def refuse(graph, stream):
+        yield
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    monkeypatch.setattr(StudentOnGPU, "step", STEP)
+    with caplog.at_level("WARNING"):
+        trained = train(max_epochs=3)
+    assert caplog.text.count("No CUDA graph") == 1
+    assert len(trained.history) == len(expected.history)
+
+
 def lstm():
-    return networks.LSTMClassifier(6, 30, 3)
+    return networks.LSTMClassifier(6, 5, 6, 3)
 
 
 @needs_gpu
 @pytest.mark.parametrize("build", [small_network, lstm])
 def test_a_gpu_learns_the_same_with_a_graph_and_without(monkeypatch, build):
-    inputs = IMAGES if build is small_network else IMAGES.reshape(105, 6, 30)
+    inputs = IMAGES if build is small_network else IMAGES.reshape(105, 6, 5, 6)
     monkeypatch.setattr(networks, "DROPOUT", 0.25 if build is small_network else 0.0)
     options = {"inputs": inputs, "build": build, "device": "cuda", "max_epochs": 3, **TEACHER}
     graph = train(**options).history

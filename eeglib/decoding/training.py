@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import sys
 import tempfile
@@ -149,17 +150,15 @@ class StudentOnGPU(Student):
             StudentOnGPU.stream = StudentOnGPU.stream or torch.cuda.Stream()
             self.total = torch.zeros((), device=self.device)
         self.n_steps += 1
-        if self.n_steps <= self.WARM_UP or len(batch[0]) < len(self.batch[0]):
+        is_whole = len(batch[0]) == len(self.batch[0])
+        if self.graph is None and is_whole and self.n_steps > self.WARM_UP:
+            self.capture()
+        if self.graph is None or not is_whole:
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 self.step(*batch)
             torch.cuda.current_stream().wait_stream(self.stream)
         else:
-            if self.graph is None:
-                self.optimizers(use_pl_optimizer=False).param_groups[0]["capturable"] = True
-                self.graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self.graph, stream=self.stream):  # computes nothing yet
-                    self.step(*self.batch)
             for static, part in zip(self.batch, batch, strict=True):
                 static.copy_(part)
             self.graph.replay()
@@ -168,6 +167,17 @@ class StudentOnGPU(Student):
             self.log("training_loss", loss, on_step=False, on_epoch=True)
             self.total.zero_()
         # Without a loss to return, Lightning makes no step of its own.
+
+    def capture(self):
+        self.optimizers(use_pl_optimizer=False).param_groups[0]["capturable"] = True
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):  # computes nothing yet
+                self.step(*self.batch)
+            self.graph = graph
+        except RuntimeError as error:  # a layer that cannot be captured is slower, not wrong
+            logger.warning("No CUDA graph, kernels are started one by one: %s", error)
+            self.WARM_UP = math.inf
 
     def on_train_end(self):
         self.graph = self.batch = None  # and with them the memory that they hold
