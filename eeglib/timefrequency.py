@@ -127,18 +127,19 @@ def wavelet_bands(
     n_times: int, sfreq: float, wavelet: str = "db4", band: tuple[float, float] | None = None
 ) -> list[str]:
     """Names of the levels of `wavelet_magnitudes`: ``"A5: 0-16 Hz"``, ``"D5: 16-31 Hz"``, ..."""
-    kept = _levels(n_times, sfreq, wavelet, band).values()
-    return [f"{name}: {low:.0f}-{high:.0f} Hz" for name, low, high in kept]
+    return list(_levels(n_times, sfreq, wavelet, band).values())
 
 
-def _levels(n_times, sfreq, wavelet, band) -> dict[int, tuple[str, float, float]]:
-    """Name and limits (hertz) of the levels that share frequencies with `band`, by position."""
-    depth = pywt.dwt_max_level(n_times, wavelet)
+def _levels(n_times, sfreq, wavelet, band) -> dict[int, str]:
+    """Names of the levels that share frequencies with `band`, by their positions."""
+    depth, (lowest, highest) = pywt.dwt_max_level(n_times, wavelet), band or (0.0, sfreq)
     levels = [(f"A{depth}", 0.0, sfreq / 2 ** (depth + 1))]
     levels += [(f"D{d}", sfreq / 2 ** (d + 1), sfreq / 2**d) for d in range(depth, 0, -1)]
-    lowest, highest = band or (0.0, sfreq)
-    kept = enumerate(levels)
-    return {i: level for i, level in kept if level[1] < highest and level[2] > lowest}
+    return {
+        position: f"{name}: {low:.0f}-{high:.0f} Hz"
+        for position, (name, low, high) in enumerate(levels)
+        if low < highest and high > lowest
+    }
 
 
 def _rows(length: int, sfreq: float, band: tuple[float, float] | None) -> np.ndarray:

@@ -170,9 +170,7 @@ def lr_windowed_pca(trials, labels, split, *, sfreq, n_classes, **_):
     return _logistic_regression(features, labels, split, n_classes, components)
 
 
-def cebra_knn(
-    trials, labels, split, *, sfreq, n_classes, teacher_features, seed, training, **options
-):
+def cebra_knn(trials, labels, split, *, n_classes, teacher_features, seed, training, **options):
     """Nearest neighbours in a space that CEBRA, guided by CLIP, learned from the training trials.
 
     Neighbouring rows are different trials: the model sees one row at a time, and partners are drawn
@@ -180,8 +178,9 @@ def cebra_knn(
     trial's mean spectrum at each channel: of its voltages, the encoder makes nothing. This is as
     large as the other networks and takes as many steps as they may.
     """
-    train, grid = split.training, {name: options[name] for name in ("window", "step", "band")}
-    rows = spectrograms(trials, sfreq, **grid).mean(axis=-1).reshape(len(trials), -1)
+    grid = {name: options[name] for name in ("sfreq", "window", "step", "band")}
+    rows = spectrograms(trials, **grid).mean(axis=-1).reshape(len(trials), -1)
+    train = split.training
     rows = StandardScaler().fit(rows[train]).transform(rows)
     guide = np.asarray(teacher_features, dtype=np.float64)[train]
     size = min(CEBRA_DIMENSIONS, guide.shape[1], len(np.unique(guide, axis=0)) - 1)
@@ -254,27 +253,29 @@ def _thinned(trials: np.ndarray, sfreq: float) -> np.ndarray:
     return functional.avg_pool1d(trials, _thinning(sfreq)).numpy()
 
 
-def _network(build, inputs, labels, split, *, training, seed, teacher_logits, **_):
+def _network(kind, inputs, labels, split, *more, n_classes, training, seed, teacher_logits, **_):
+    build, test = partial(kind, *inputs.shape[1:], n_classes, *more), inputs[split.test]
     options = {"teacher_logits": teacher_logits, "seed": seed, **training}
-    return predict(fit(build, inputs, labels, split, **options).network, inputs[split.test])
+    return predict(fit(build, inputs, labels, split, **options).network, test)
 
 
-def _over_time(kind, trials, labels, split, *, sfreq, n_classes, **options):
+def _over_time(kind, trials, labels, split, *, sfreq, **options):
     inputs, rate = _thinned(trials, sfreq), sfreq / _thinning(sfreq)
-    build = partial(kind, *inputs.shape[1:], n_classes, rate)
-    return _network(build, inputs, labels, split, **options)
+    return _network(kind, inputs, labels, split, rate, **options)
 
 
-def _over_spectrograms(kind, trials, labels, split, *, n_classes, sfreq, **options):
-    grid = {name: options.pop(name) for name in ("window", "step", "band")}
-    inputs = spectrograms(trials, sfreq, **grid)
-    return _network(partial(kind, *inputs.shape[1:], n_classes), inputs, labels, split, **options)
+def _over_spectrograms(kind, trials, labels, split, *, sfreq, window, step, band, **options):
+    inputs = spectrograms(trials, sfreq, window, step, band)
+    return _network(kind, inputs, labels, split, **options)
 
 
-def distillation_wavelet(trials, labels, split, *, sfreq, wavelet, band, n_classes, **options):
+def distillation_wavelet(trials, labels, split, *, sfreq, wavelet, band, **options):
     inputs = wavelet_magnitudes(trials, sfreq, wavelet, band, _thinning(sfreq))
-    build = partial(networks.ResidualCNN, *inputs.shape[1:], n_classes)
-    return _network(build, inputs, labels, split, **options)
+    return _network(networks.ResidualCNN, inputs, labels, split, **options)
+
+
+def channel_mixing(trials, labels, split, *, sfreq, **options):
+    return _network(networks.ChannelMixing, _thinned(trials, sfreq), labels, split, **options)
 
 
 lstm = partial(_over_spectrograms, networks.LSTMClassifier)
@@ -282,12 +283,6 @@ cnn_stft = partial(_over_spectrograms, networks.ResidualCNN)
 conv1d = partial(_over_time, networks.Conv1dClassifier)
 distillation_eeg = partial(_over_time, networks.ImageCNN)
 shallow_convnet = partial(_over_time, networks.ShallowConvNet)
-
-
-def channel_mixing(trials, labels, split, *, sfreq, n_classes, **options):
-    inputs = _thinned(trials, sfreq)
-    build = partial(networks.ChannelMixing, *inputs.shape[1:], n_classes)
-    return _network(build, inputs, labels, split, **options)
 
 
 def kernel_decoder(trials, labels, split, *, sfreq, n_classes, **_):
