@@ -1,10 +1,9 @@
 """A strong decoder without a network: kernel ridge regression on covariances of a trial.
 
-Made for few trials of many channels, where a network has too little to learn from. It has two ways
-to see a trial: *moments*, the covariance of its channels with each other now and one sample (4 to
-6 ms) later; and *waves*, their covariances within bands and with waves like the classes' averages
-(xDAWN). Everything is in closed form; the share of either way, penalty and sharpness are chosen on
-the validation trials.
+Made for few trials of many channels, where a network has too little to learn from. It sees a trial
+in two ways: *moments*, the covariance of all channels with each other now and one sample (4 to 6
+ms) later; and *waves*, covariances within bands and with waves like the classes' averages (xDAWN).
+The share of either way, penalty and sharpness are chosen on the validation trials.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from eeglib.decoding.splits import Split
 BANDS = ((0.0, 8.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 70.0))  # Hz
 MOMENTS, WAVES = 70.0, 20.0  # Hz up to which trials are seen in one way, and by xDAWN
 SHARES = (0.0, 0.5, 1.0)  # of the second way to see a trial
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
-SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+PENALTIES, SHARPNESS = (0.1, 0.3, 1.0, 3.0, 10.0), (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 class KernelDecoder:
@@ -37,14 +35,13 @@ class KernelDecoder:
     A covariance with the next sample holds the spectrum of every source, not only its power.
     Covariances are compared by their matrix logarithms after whitening by the mean of their group
     (Barachant et al. 2013; He & Wu 2020). xDAWN: Rivet et al. 2009. Kernel of a view: inner
-    products of its features, scaled to a mean of 1 on the diagonal. Ridge regression on class
-    indicators equals discriminant analysis with a shrunk covariance up to scale.
+    products of its features, scaled to a mean of 1 on the diagonal. Everything is in closed form.
     """
 
     def __init__(self, trials: np.ndarray, sfreq: float, groups=None):
         self.trials, self.sfreq = np.asarray(trials, dtype=np.float64), sfreq
         members = [] if groups is None else [np.flatnonzero(groups == g) for g in np.unique(groups)]
-        self.groups = [(m, m) for m in members]  # and whose means and scales are taken
+        self.groups = [(m, m) for m in members]  # trials, and those that give means and scales
         self._described: tuple[np.ndarray, ...] | None = None
 
     def fit_predict(self, labels: np.ndarray, split: Split, n_classes: int) -> np.ndarray:
@@ -95,8 +92,7 @@ def _whitened(trials: np.ndarray, groups) -> np.ndarray:
     """Each trial's channels uncorrelated and of unit variance, on average over its group."""
     white = np.empty_like(trials)
     for own, reference in groups:
-        mean = _covariances(trials[reference], 0.05).mean(axis=0)
-        white[own] = invsqrtm(mean) @ trials[own]
+        white[own] = invsqrtm(_covariances(trials[reference], 0.05).mean(axis=0)) @ trials[own]
     return white
 
 
@@ -141,8 +137,7 @@ def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
     means = np.stack([trials[train][labels[train] == c].mean(axis=0) for c in classes])
     few = len(means) <= 4
     scatters = _covariances(means) if few else [_covariances(means).mean(axis=0)]
-    n_each = 9 // len(scatters)
-    filters = [linalg.eigh(s, noise)[1][:, ::-1][:, :n_each].T for s in scatters]
+    filters = [linalg.eigh(s, noise)[1][:, : -1 - 9 // len(scatters) : -1].T for s in scatters]
     if few:
         waves = np.concatenate([f @ m for f, m in zip(filters, means, strict=True)])
     else:
