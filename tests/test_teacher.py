@@ -222,3 +222,12 @@ def test_saved_and_loaded_for_trials(features, tmp_path):
     np.testing.assert_array_equal(found.features, features[[7, 3, 7]])
     with pytest.raises(TeacherError, match="not seen 1 of the images shown, such as 'other'"):
         loaded.of_trials(pandas.DataFrame({"image": ["n7", "other"]}))
+
+
+def test_both_readings_of_equation_2():
+    logits = np.array([[4.0, 0, -1], [0, 3, 0]], dtype=np.float32)
+    teacher = Teacher(logits, np.zeros((2, 5), np.float32))
+    np.testing.assert_array_equal(teacher.outputs("logits"), logits)
+    probabilities = teacher.outputs("probabilities")
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.log(probabilities[1, 1] / probabilities[1, 0]), 3, rtol=1e-5)
