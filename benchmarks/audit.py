@@ -29,7 +29,7 @@ from eeglib.datasets import open_dataset
 from eeglib.preprocessing import preprocess
 from eeglib.profile import DatasetSettings
 
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """Of the drift, in the sensitivity curve."""
 
 SEEN_BY = {

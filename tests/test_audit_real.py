@@ -34,13 +34,14 @@ def test_the_accuracy_on_randomised_trials_survives_and_invented_blocks_are_repo
             {"session": 0, "block": -1, "order": np.arange(len(own)), "image": "", "label": label}
         )
         data = arrays["X"][own][:, eeg]
-        data = data - data[:, :, :15].mean(axis=2, keepdims=True)
+        data = (data - data[:, :, :15].mean(axis=2, keepdims=True))[:, :, :160]
         trials = audit_trials(data, 256.0, metadata, kind="amplitude")
-        card = run_audit(trials, subject, controls=("clock", "comparisons"))
+        card = run_audit(trials, subject, controls=("clock",))
         assert conclude(card).kind == "independent of time"
-        assert {r["labels"] for r in card.control("phantom_blocks").rows} == {"real", "phantom"}
         accuracies.append(card.control("accuracy").estimate)
         lost.append(card.control("temporal_distance").estimate)
+    invented = controls.phantom_blocks(trials)
+    assert {r["labels"] for r in invented.rows} == {"real", "phantom"}
     assert np.mean(accuracies) > 0.5  # chance 0.33
     assert abs(np.mean(lost)) < 0.15
 
