@@ -32,11 +32,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas
+from scipy import stats
 
 from eeglib.decoding.kernel_decoder import KernelDecoder
 from eeglib.decoding.methods import METHODS, fit_predict
 from eeglib.decoding.splits import Split, split_by_image
-from eeglib.evaluation import paired_difference, score
+from eeglib.evaluation import interval_of_mean, paired_difference, score
 from eeglib.profile import DatasetSettings, FilteringSettings, Profile, load_profile
 
 PARTS = ("phantom", "uci", "simulated")
@@ -493,16 +495,12 @@ def _for_peers(data, subjects, sfreq) -> tuple[np.ndarray, float]:
 
 
 def _balanced(labels, subjects, hits: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean recall of hits, or of a difference of hits; interval and p-value draw subjects."""
-    one_hot = np.eye(labels.max() + 1)[labels]
-    of_subject = (np.arange(subjects.max() + 1)[:, np.newaxis] == subjects).astype(float)
-    n_trials, n_hits = of_subject @ one_hot, of_subject @ (one_hot * hits[:, np.newaxis])
-    n_subjects = len(of_subject)
-    weights = np.random.default_rng(0).multinomial(n_subjects, [1 / n_subjects] * n_subjects, 4000)
-    draws = ((weights @ n_hits) / (weights @ n_trials)).mean(axis=1)
-    value = (n_hits.sum(axis=0) / n_trials.sum(axis=0)).mean()
-    p_value = min(1.0, 2 * min((draws <= 0).mean(), (draws >= 0).mean()) + 1 / len(draws))
-    return float(value), *np.quantile(draws, [0.025, 0.975]), p_value
+    """Mean over subjects of the mean recall of hits, or of a difference; Student's interval, p."""
+    table = pandas.DataFrame({"subject": subjects, "label": labels, "hit": hits})
+    recall = table.groupby(["subject", "label"])["hit"].mean()
+    of_subject = recall.groupby("subject").mean()
+    p_value = stats.ttest_1samp(of_subject, 0).pvalue
+    return float(of_subject.mean()), *interval_of_mean(of_subject), float(p_value)
 
 
 def _learning_curve(decoder: KernelDecoder, labels, subjects, results: Results) -> None:

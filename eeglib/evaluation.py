@@ -245,10 +245,7 @@ def describe_group(n_subjects: int) -> str:
 
 
 def recall_by_class(
-    labels: np.ndarray,
-    predicted: np.ndarray,
-    class_names: Sequence[str],
-    confidence: float = 0.95,
+    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
 ) -> pandas.DataFrame:
     """Share of each class's trials that were named rightly.
 
@@ -260,7 +257,7 @@ def recall_by_class(
     right, n = counts.diagonal(), counts.sum(axis=1)
     table = {"class": class_names, "recall": right / np.where(n, n, np.nan)}
     table |= {"chance": counts.sum(axis=0) / len(labels), "n": n}
-    table["low"], table["high"] = proportion_interval(right, np.where(n, n, np.nan), confidence)
+    table["low"], table["high"] = proportion_interval(right, np.where(n, n, np.nan))
     return pandas.DataFrame(table)
 
 
@@ -276,13 +273,10 @@ def score_table(
     """
     rows = {}
     for method, table in scores.items():
-        cells = {
-            row.metric: format_score(row.value, row.low, row.high) for row in table.itertuples()
-        }
-        p_values = dict(zip(table["metric"], table["p_value"].map(format_p), strict=True))
-        cells |= {"n": str(table["n"].iloc[0]), "p": p_values.pop("top-1")}
-        further = ("balanced accuracy", "AUC")
-        cells |= {f"p ({name})": p_values[name] for name in further if name in p_values}
+        p = table.set_index("metric")["p_value"].map(format_p)
+        cells = {r.metric: format_score(r.value, r.low, r.high) for r in table.itertuples()}
+        cells |= {"n": str(table["n"].iloc[0]), "p": p["top-1"]}
+        cells |= {f"p ({name})": p[name] for name in ("balanced accuracy", "AUC") if name in p}
         rows[(titles or {}).get(method, method)] = cells
     first = next(iter(scores.values()))
     rows["chance"] = {r.metric: f"{r.chance:.3f}" for r in first.itertuples()}
@@ -306,25 +300,18 @@ def pair_table(
     ours = "distillation_stft"
     reference = ours if ours in predictions else list(predictions)[-1]
     titles, balanced = titles or {}, unequal(labels)
-    pairs = {
-        f"{titles.get(reference, reference)} minus {titles.get(method, method)}": paired_difference(
-            predictions[reference], probabilities, labels, balanced=balanced, **options
-        )
-        for method, probabilities in predictions.items()
-        if method != reference
-    }
-    percent = f"{100 * options.get('confidence', 0.95):.0f}%"
-    corrected = holm([pair["p_value"] for pair in pairs.values()])
-    table = {
-        f"difference [{percent} interval]": [
-            format_score(p["difference"], p["low"], p["high"], "+") for p in pairs.values()
-        ],
-        "n": [pair["n"] for pair in pairs.values()],
-        "p": [format_p(pair["p_value"]) for pair in pairs.values()],
-        "p (Holm)": [format_p(p_value) for p_value in corrected],
-    }
-    name = "balanced accuracy" if balanced else "top-1 accuracy"
-    return pandas.DataFrame(table, index=pandas.Index(pairs, name=name))
+    rows, p_values = {}, []
+    for method in [method for method in predictions if method != reference]:
+        both = predictions[reference], predictions[method]
+        pair = paired_difference(*both, labels, balanced=balanced, **options)
+        cell = format_score(pair["difference"], pair["low"], pair["high"], "+")
+        name = f"{titles.get(reference, reference)} minus {titles.get(method, method)}"
+        rows[name] = cell, pair["n"], format_p(pair["p_value"])
+        p_values.append(pair["p_value"])
+    difference = f"difference [{100 * options.get('confidence', 0.95):.0f}% interval]"
+    table = pandas.DataFrame.from_dict(rows, orient="index", columns=[difference, "n", "p"])
+    table["p (Holm)"] = [format_p(p_value) for p_value in holm(p_values)]
+    return table.rename_axis("balanced accuracy" if balanced else "top-1 accuracy")
 
 
 def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -> pandas.DataFrame:
@@ -337,11 +324,11 @@ def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -
         {name: np.where(index.isin(own), "finished", "missing") for name, own in finished.items()},
         index=index,
     )
-    if len(table) <= 40:
-        return table
-    complete = (table == "finished").all(axis=1)
-    together = pandas.DataFrame("finished", [f"{complete.sum()} subjects"], table.columns)
-    return pandas.concat([together, table[~complete]]).rename_axis("subject")
+    if len(table) > 40:
+        complete = (table == "finished").all(axis=1)
+        together = pandas.DataFrame("finished", [f"{complete.sum()} subjects"], table.columns)
+        table = pandas.concat([together, table[~complete]]).rename_axis("subject")
+    return table
 
 
 def subject_scores(results: Mapping[int, object]) -> pandas.DataFrame:
@@ -379,16 +366,12 @@ def summarize_methods(scores: pandas.DataFrame, confidence: float = 0.95) -> pan
 
 def group_table(summary: pandas.DataFrame, titles: Mapping[str, str]) -> pandas.DataFrame:
     """Mean (SD) over subjects, in the layout of the paper's Table 1, with chance as last row."""
-    rows = {}
-    for method, table in summary.groupby("method", sort=False):
-        subjects, trials = table["n_subjects"].iloc[0], table["n"].iloc[0]
-        rows[titles.get(method, method)] = _mean_and_sd(table) | {
-            "subjects": str(subjects),
-            "trials": str(trials),
-        }
-    first = summary[summary["method"] == summary["method"].iloc[0]]
-    rows["chance"] = {r.metric: f"{r.chance:.4f}" for r in first.itertuples()}
-    return pandas.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("method")
+    counts = summary.drop_duplicates("method").set_index("method")[["n_subjects", "n"]].astype(str)
+    table = _means(summary).assign(subjects=counts["n_subjects"], trials=counts["n"])
+    chance = summary.drop_duplicates("metric").set_index("metric")["chance"]
+    table = table.rename(index=titles)
+    table.loc["chance"] = chance.map("{:.4f}".format)
+    return table.fillna("")
 
 
 TABLE_1 = pandas.read_csv(Path(__file__).with_name("table_1.csv"), index_col="method")
@@ -400,26 +383,22 @@ def published_beside(summary: pandas.DataFrame, titles: Mapping[str, str]) -> pa
 
     A row per method of `TABLE_1`; columns (metric, ours or paper).
     """
-    rows = {}
-    for method, table in summary.groupby("method", sort=False):
-        if method in TABLE_1.index:
-            ours = _mean_and_sd(table)
-            rows[titles.get(method, method)] = {
-                (metric, who): cell
-                for metric, paper in TABLE_1.loc[method].items()
-                for who, cell in (("ours", ours.get(metric, "")), ("paper", paper))
-            }
-    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    both = {"ours": _means(summary), "paper": TABLE_1}
+    table = pandas.concat(both, axis=1, join="inner").swaplevel(axis=1)
+    columns = pandas.MultiIndex.from_product([TABLE_1.columns, both])
+    return table.reindex(columns=columns).fillna("").rename(index=titles)
 
 
 # --- pieces ---------------------------------------------------------------------------------
 
 
-def _mean_and_sd(table: pandas.DataFrame) -> dict[str, str]:
-    return {
-        row.metric: f"{row.value:.4f}" + ("" if np.isnan(row.sd) else f" ({row.sd:.4f})")
-        for row in table.itertuples()
-    }
+def _means(summary: pandas.DataFrame) -> pandas.DataFrame:
+    """Mean (SD), to read: a row per method, a column per metric, in the order of the summary."""
+    sd = np.where(summary["sd"].isna(), "", summary["sd"].map(" ({:.4f})".format))
+    cells = summary.assign(cell=summary["value"].map("{:.4f}".format) + sd)
+    table = cells.pivot(index="method", columns="metric", values="cell")
+    ordered = table.loc[summary["method"].unique(), summary["metric"].unique()]
+    return ordered.rename_axis(columns=None)
 
 
 def _checked(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -427,23 +406,19 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     n_trials, n_classes = probabilities.shape
     if len(labels) != n_trials or not set(labels) <= set(range(n_classes)):
         raise ValueError(f"{n_trials} trials need labels from 0 to {n_classes - 1}, got {labels}.")
-    if not np.isfinite(probabilities).all() or probabilities.min() < 0:
-        raise ValueError("probabilities must be finite and not negative. Did training diverge?")
-    if (worst := np.abs(probabilities.sum(axis=1) - 1).max()) > 1e-3:
+    if not (np.abs(probabilities.sum(axis=1) - 1).max() < 1e-3 and probabilities.min() >= 0):
         raise ValueError(
-            f"Each row of probabilities must sum to 1, one is off by {worst:.3g}. Were logits "
-            "given? Apply a softmax first."
+            "Probabilities must be finite, not negative, and sum to 1 for each trial. Did training "
+            "diverge? Of logits, take the softmax first."
         )
     return probabilities
 
 
 def _hits(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Whether the true class is among the k most probable, for each k."""
-    n_classes = probabilities.shape[1]
-    own = probabilities[np.arange(len(labels)), labels][:, np.newaxis]
-    tied_before = (probabilities == own) & (np.arange(n_classes) < labels[:, np.newaxis])
-    rank = (probabilities > own).sum(axis=1) + tied_before.sum(axis=1)
-    return {f"top-{k}": rank < k for k in (1, 3, 5) if k < n_classes}
+    ranks = stats.rankdata(-probabilities, method="ordinal", axis=1)
+    rank = ranks[np.arange(len(labels)), labels]
+    return {f"top-{k}": rank <= k for k in (1, 3, 5) if k < probabilities.shape[1]}
 
 
 def _agreement(names, probabilities, true, weights) -> np.ndarray:

@@ -113,7 +113,8 @@ def wavelet_magnitudes(
     """
     n_trials, n_chans, n_times = trials.shape
     level = pywt.dwt_max_level(n_times, wavelet)
-    kept = _levels(n_times, sfreq, wavelet, band)
+    names = wavelet_bands(n_times, sfreq, wavelet)
+    kept = [names.index(name) for name in wavelet_bands(n_times, sfreq, wavelet, band)]
     nearest = [indices[::step] for indices in _nearest_coefficients(wavelet, level, n_times)]
     result = np.empty((n_trials, n_chans, len(kept), len(nearest[0])), dtype=np.float32)
     for part in _parts(n_trials, n_chans * n_times):
@@ -127,19 +128,14 @@ def wavelet_bands(
     n_times: int, sfreq: float, wavelet: str = "db4", band: tuple[float, float] | None = None
 ) -> list[str]:
     """Names of the levels of `wavelet_magnitudes`: ``"A5: 0-16 Hz"``, ``"D5: 16-31 Hz"``, ..."""
-    return list(_levels(n_times, sfreq, wavelet, band).values())
-
-
-def _levels(n_times, sfreq, wavelet, band) -> dict[int, str]:
-    """Names of the levels that share frequencies with `band`, by their positions."""
     depth, (lowest, highest) = pywt.dwt_max_level(n_times, wavelet), band or (0.0, sfreq)
     levels = [(f"A{depth}", 0.0, sfreq / 2 ** (depth + 1))]
     levels += [(f"D{d}", sfreq / 2 ** (d + 1), sfreq / 2**d) for d in range(depth, 0, -1)]
-    return {
-        position: f"{name}: {low:.0f}-{high:.0f} Hz"
-        for position, (name, low, high) in enumerate(levels)
+    return [
+        f"{name}: {low:.0f}-{high:.0f} Hz"
+        for name, low, high in levels
         if low < highest and high > lowest
-    }
+    ]
 
 
 def _rows(length: int, sfreq: float, band: tuple[float, float] | None) -> np.ndarray:

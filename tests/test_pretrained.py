@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from eeglib.datasets.stimuli import CLASSES, TRAINING_SEEDS, draw_stimulus
-from eeglib.decoding.teacher import demo_clip_path
+from eeglib.decoding.teacher import DEMO_CLIP
 from eeglib.reconstruction.drawing import PRETRAINED, load_pipeline, reconstruct
 from tools import evaluate_demo_models as evaluate
 from tools import train_demo_clip, train_demo_diffusion
@@ -46,18 +46,13 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 def test_files_are_small_and_safe():
     files = [
-        f
-        for p in (demo_clip_path(), PRETRAINED / "demo_diffusion")
-        for f in p.rglob("*")
-        if f.is_file()
+        f for p in (DEMO_CLIP, PRETRAINED / "demo_diffusion") for f in p.rglob("*") if f.is_file()
     ]
     assert sum(f.stat().st_size for f in files) < 15_000_000
     assert {f.suffix for f in files} <= {".json", ".safetensors"}
 
 
-@pytest.mark.parametrize(
-    "folder", [demo_clip_path(), PRETRAINED / "demo_diffusion"], ids=lambda f: f.name
-)
+@pytest.mark.parametrize("folder", [DEMO_CLIP, PRETRAINED / "demo_diffusion"], ids=lambda f: f.name)
 def test_weights_are_half_precision_and_finite(folder):
     tensors = [t for t in weights(folder).values() if t.is_floating_point()]
     assert len(tensors) > 50
@@ -66,7 +61,7 @@ def test_weights_are_half_precision_and_finite(folder):
 
 
 def test_model_card_names_what_was_trained():
-    card = (demo_clip_path().parent / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (DEMO_CLIP.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
     for word in ("train_demo_clip", "train_demo_diffusion", "MIT", "seed", str(TRAINING_SEEDS)):
         assert word in card
 
@@ -132,7 +127,7 @@ def test_clip_training_is_seeded_and_makes_a_model_that_open_clip_loads(
     first, again, other = made
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
-    monkeypatch.setattr(evaluate, "demo_clip_path", lambda: tmp_path / "one")
+    monkeypatch.setattr(evaluate, "DEMO_CLIP", lambda: tmp_path / "one")
     assert len(evaluate.name_pictures([draw_stimulus(0, 0)])) == 1
 
 
@@ -153,4 +148,4 @@ def test_diffusion_training_goes_on_from_its_checkpoint(few_drawings, tmp_path):
 
 
 def test_the_models_are_data_not_code():
-    assert not list(demo_clip_path().parent.rglob("*.py"))
+    assert not list(DEMO_CLIP.parent.rglob("*.py"))

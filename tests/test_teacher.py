@@ -119,7 +119,7 @@ def test_pictures_of_any_mode_are_read(clip, tmp_path):
     ("model", "weights", "words"),
     [
         ("ViT-L-15", "openai", "'ViT-L-15' not found"),
-        ("ViT-L-14", None, "needs one of openai"),
+        ("ViT-L-14", None, "needs openai"),
         ("ViT-L-14", "openia", "teacher.weights is 'openia'"),
     ],
 )

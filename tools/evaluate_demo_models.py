@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from scipy.stats import binomtest
 
 from eeglib.datasets.stimuli import CLASSES
-from eeglib.decoding.teacher import demo_clip_path
+from eeglib.decoding.teacher import DEMO_CLIP
 from eeglib.reconstruction.drawing import load_pipeline, reconstruct
 from tools.drawings import SIZE, captions, training_drawings
 from tools.train_demo_clip import HELD_OUT
@@ -25,7 +25,7 @@ def load_demo_clip():
     """The demo's CLIP, its preprocessing of images and its tokenizer."""
     import open_clip
 
-    name = f"local-dir:{demo_clip_path()}"
+    name = f"local-dir:{DEMO_CLIP}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     return model.eval(), preprocess, open_clip.get_tokenizer(name)
 

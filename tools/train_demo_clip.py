@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eeglib.decoding.teacher import demo_clip_path
+from eeglib.decoding.teacher import DEMO_CLIP
 from tools.drawings import (
     CONTEXT_LENGTH,
     SIZE,
@@ -134,7 +134,7 @@ def zero_shot_accuracy(model, tokens: torch.Tensor, images: np.ndarray) -> float
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=demo_clip_path())
+    parser.add_argument("--folder", type=Path, default=DEMO_CLIP)
     parser.add_argument("--per-class", type=int, default=400, help="drawings of each class")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)

@@ -15,12 +15,9 @@ from eeglib.decoding.training import on_device
 class Attribution(NamedTuple):
     """What each part of the spectrogram added to the logit of the true class, mean over trials."""
 
-    channels: np.ndarray
-    """Shape (n_chans,): summed over the cells."""
-    cells: np.ndarray
-    """Shape (n_freqs, n_windows): summed over channels."""
-    missed: float
-    """Share of the change of the logits that the attributions do not account for."""
+    channels: np.ndarray  # (n_chans,): summed over the cells
+    cells: np.ndarray  # (n_freqs, n_windows): summed over channels
+    missed: float  # share of the change of the logits that the attributions do not account for
 
 
 def attribute(

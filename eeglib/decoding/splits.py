@@ -63,10 +63,9 @@ def split_by_image(
         if n_training < 1:
             raise SplitError(
                 f"{_class_name(every, label)} has {len(images)} images; at least "
-                f"{max(3, n_test + n_validation + 1)} are needed, one for each part. Collect more "
-                "or leave the class out."
+                f"{max(3, n_test + n_validation + 1)} are needed. Collect more or leave it out."
             )
-        order = ["test"] * n_test + ["validation"] * n_validation + ["training"] * n_training
+        order = np.repeat(["test", "validation", "training"], [n_test, n_validation, n_training])
         part_of_image |= dict(zip(images, order, strict=True))
     part_of_trial = np.array([part_of_image[key] for key in keys])
     split = Split(*(np.flatnonzero(part_of_trial == part) for part in Split._fields))
@@ -85,7 +84,6 @@ def split_by_group(metadata: pandas.DataFrame, by: str, **how: float) -> Split:
         raise SplitError(f"split.by: {by} needs 3 of them; known here: {n_groups}. Split by image.")
     groups = metadata.assign(image=metadata[by].map(f"{by} {{}}".format), label=0, class_name=by)
     split = split_by_image(groups, **how)
-    check_disjoint(split, groups)
     _check_classes(split, metadata, metadata)
     return split
 
@@ -128,13 +126,11 @@ def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         return np.array([f"trial {row}" for row in range(len(names))], dtype=object), labels
     if unnamed:
         raise SplitError(
-            f"{unnamed} of {len(names)} trials have no image name. Leave them out, or clear all "
-            "names to split by trial."
+            f"{unnamed} of {len(names)} trials have no image name. Leave them out or clear all."
         )
     n_labels = metadata["label"].groupby(names).nunique()
     if n_labels.max() > 1:
         raise SplitError(
-            f"Image {n_labels.idxmax()!r} has {n_labels.max()} labels. Give each image one label, "
-            "or clear the names to split by trial."
+            f"Image {n_labels.idxmax()!r} has {n_labels.max()} labels. Give each image one."
         )
     return names.to_numpy(dtype=object), labels

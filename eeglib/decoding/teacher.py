@@ -18,6 +18,8 @@ import eeglib
 from eeglib.decoding.splits import Split
 from eeglib.decoding.training import fit
 
+DEMO_CLIP = Path(eeglib.__file__).parent / "pretrained" / "demo_clip"
+
 
 class TeacherError(ValueError):
     """No teacher can be had; the message says what was tried and what to do."""
@@ -28,11 +30,6 @@ class Clip(NamedTuple):
 
     encoder: nn.Module
     prepare: Callable[[Any], Any]
-
-
-def demo_clip_path() -> Path:
-    """Folder of the demo's CLIP model, in the format of open_clip's ``local-dir:``."""
-    return Path(eeglib.__file__).parent / "pretrained" / "demo_clip"
 
 
 def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
@@ -52,22 +49,19 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
     TeacherError
         If model or weights do not exist, cannot be reached, or are no vision transformer.
     """
-    folder = demo_clip_path() if model == "demo" else Path(model)
+    folder = DEMO_CLIP if model == "demo" else Path(model)
     name, options = model, {}
     if folder.is_dir():
         if not (folder / "open_clip_config.json").is_file():
             raise TeacherError(
-                f"Folder {folder} has no open_clip_config.json, so that it is none of open_clip's "
-                "(those of transformers have other weights). Give one that has it and "
-                "open_clip_model.safetensors, or, as teacher.model and teacher.weights, a name "
-                "such as ViT-L-14 and a file of its weights."
+                f"Folder {folder} has no open_clip_config.json. Give a folder of open_clip (not of "
+                "transformers), or a name such as ViT-L-14 and, as teacher.weights, its file."
             )
         name = f"local-dir:{folder.resolve()}"
     elif tags := open_clip.list_pretrained_tags_by_model(model):
         if weights not in tags and not Path(weights or "").is_file():
             raise TeacherError(
-                f"teacher.weights is {weights!r}; {model} needs one of {', '.join(tags)}, or the "
-                "path of a weights file."
+                f"teacher.weights is {weights!r}; {model} needs {', '.join(tags)}, or a file."
             )
         # OpenAI's weights want another activation than the models of the same names have.
         setting = open_clip.get_pretrained_cfg(model, weights) or {}
@@ -78,10 +72,9 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
         reason = " ".join(str(error).split())[:300]
         raise TeacherError(
             f"CLIP model {model!r} with weights {weights!r} could not be loaded "
-            f"({type(error).__name__}: {reason}). Named models are downloaded once: connect to the "
-            "network and try again, or place the files by hand: download the weights elsewhere, "
-            "and give their path as teacher.weights, or a folder with open_clip_config.json and "
-            "open_clip_model.safetensors as teacher.model. 'demo' needs no network."
+            f"({type(error).__name__}: {reason}). Connect to the network, or place the files by "
+            "hand: weights' path as teacher.weights, or as teacher.model a folder with "
+            "open_clip_config.json and open_clip_model.safetensors. 'demo' needs no network."
         ) from error
     encoder = whole.visual
     if not isinstance(encoder, open_clip.transformer.VisionTransformer):
@@ -125,8 +118,7 @@ def _open_picture(file: str | Path) -> Image.Image:
             return picture.convert("RGB")
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         raise TeacherError(
-            f"{file} is no readable image ({type(error).__name__}). Replace the file, or leave the "
-            "image out of the data set's list of stimuli."
+            f"{file} is no readable image ({type(error).__name__}). Replace it or leave it out."
         ) from None
 
 

@@ -45,27 +45,17 @@ def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dic
             order[label], order[np.roll(others, 1)] = label, others  # no wrong class stays
             shuffled[labels == label] = logits[labels == label][:, order]
     rivals["random targets"] = logits[rng.permutation(n_trials)]
-    rivals["label smoothing"] = np.log(smoothed_labels(labels, n_classes, mean_entropy(logits)))
+    # The logit of the true class, 0 for others, that leaves targets of the same mean entropy.
+    true = np.eye(n_classes)[labels]
+    entropy = np.clip(mean_entropy(logits), 1e-9, np.log(n_classes) - 1e-9)
+    height = optimize.brentq(lambda height: mean_entropy(height * true[:1]) - entropy, 0, 50)
+    rivals["label smoothing"] = height * true
     return {name: values.astype(np.float32) for name, values in rivals.items()}
 
 
 def mean_entropy(logits: np.ndarray) -> float:
     """Mean entropy of the softmax of logits (n_trials, n_classes), in nats."""
     return float(special.entr(special.softmax(logits, axis=1)).sum(axis=1).mean())
-
-
-def smoothed_labels(labels: np.ndarray, n_classes: int, entropy: float) -> np.ndarray:
-    """Targets ``1 - e`` for the true class, ``e / (n_classes - 1)`` for others, of an entropy."""
-
-    def excess(share: float) -> float:
-        others = (n_classes - 1) * special.entr(share / (n_classes - 1))
-        return special.entr(1 - share) + others - entropy
-
-    entropy = np.clip(entropy, 1e-9, np.log(n_classes) - 1e-9)
-    share = optimize.brentq(excess, 1e-12, 1 - 1 / n_classes)
-    targets = np.full((len(labels), n_classes), share / (n_classes - 1))
-    targets[np.arange(len(labels)), labels] = 1 - share
-    return targets
 
 
 def train_with_teachers(
@@ -86,11 +76,7 @@ def train_with_teachers(
 
 
 def gains(
-    predictions: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    n_bootstrap: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    predictions: Mapping[str, np.ndarray], labels: np.ndarray, **bootstrap: float
 ) -> pandas.DataFrame:
     """Accuracy under each teacher, and its gain over the labels alone.
 
@@ -110,7 +96,6 @@ def gains(
     """
     hits = {name: p.argmax(axis=2) == labels for name, p in predictions.items()}
     n_seeds, n_trials = hits[ALONE].shape
-    how = {"n_bootstrap": n_bootstrap, "confidence": confidence, "seed": seed}
     rows = {}
     for name, hit in hits.items():
         gain = hit.astype(float) - hits[ALONE]
@@ -120,7 +105,9 @@ def gains(
             return gain[seeds[..., np.newaxis], trials[..., np.newaxis, :]].mean(axis=(-2, -1))
 
         accuracies = pandas.Series(hit.mean(axis=1))
-        interval = (0.0,) * 3 if name == ALONE else bootstrap_interval(mean, *gain.shape, **how)
+        interval = (0.0,) * 3
+        if name != ALONE:
+            interval = bootstrap_interval(mean, *gain.shape, **bootstrap)
         rows[name] = accuracies.mean(), accuracies.std(), *interval
     columns = ["accuracy", "sd_seeds", "gain", "low", "high"]
     table = pandas.DataFrame.from_dict(rows, orient="index", columns=columns)

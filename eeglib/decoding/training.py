@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,31 +87,24 @@ def distillation_loss(
 class Student(lightning.LightningModule):
     """A network that learns from labels and, where a batch has its logits, from a teacher."""
 
-    def __init__(self, network, alpha, temperature, learning_rate, weight_decay=0.0):
+    def __init__(self, network, learning_rate, weight_decay=0.0, **weights):
         super().__init__()
-        self.network = network
-        self.alpha, self.temperature = alpha, temperature
+        self.network, self.loss = network, partial(distillation_loss, **weights)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-
-    def forward(self, inputs):
-        return self.network(inputs)
 
     def training_step(self, batch, batch_index):
         inputs, labels, *teacher = batch
-        loss = distillation_loss(self(inputs), labels, *teacher, **self.weights())
+        loss = self.loss(self.network(inputs), labels, *teacher)
         self.log("training_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
     def validation_step(self, batch, batch_index):
         inputs, labels, *teacher = batch
-        logits = self(inputs)
-        loss = distillation_loss(logits, labels, *teacher, **self.weights())
+        logits = self.network(inputs)
+        loss = self.loss(logits, labels, *teacher)
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
         values = {"validation_loss": loss, "validation_accuracy": accuracy}
         self.log_dict(values, batch_size=len(labels))
-
-    def weights(self):
-        return {"alpha": self.alpha, "temperature": self.temperature}
 
     def configure_optimizers(self):
         return torch.optim.Adam(
@@ -136,7 +130,7 @@ class StudentOnGPU(Student):
     def step(self, inputs, labels, *teacher):
         """What Lightning does with the loss of a batch."""
         optimizer = self.optimizers(use_pl_optimizer=False)
-        loss = distillation_loss(self(inputs), labels, *teacher, **self.weights())
+        loss = self.loss(self.network(inputs), labels, *teacher)
         optimizer.zero_grad()
         loss.backward()
         if self.gradient_clip is not None:
@@ -270,7 +264,8 @@ def fit(
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("training.device is cuda, but PyTorch sees no GPU. Set it to auto.")
     device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    options = {"alpha": alpha, "temperature": temperature, "learning_rate": learning_rate}
+    options = {"alpha": alpha, "temperature": temperature}
+    options |= {"learning_rate": learning_rate, "weight_decay": weight_decay}
     with isolate_rng(), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|torch|lightning_fabric")
         torch.manual_seed(seed)
@@ -280,7 +275,7 @@ def fit(
             for rows in (split.training, split.validation)
         ]
         if checkpoint is not None:
-            settings = (options, weight_decay, batch_size, gradient_clip, patience, seed)
+            settings = (options, batch_size, gradient_clip, patience, seed)
             arrays = [tensor.cpu().numpy() for tensor in training + validation]
             folder = f"{checkpoint}-{joblib.hash([arrays, settings, str(network)])}"
         trained = network
@@ -289,7 +284,6 @@ def fit(
             network.standardize.fit(training[0])
             for tensors in parts:
                 tensors[0] = network.standardize(tensors[0])
-        options |= {"weight_decay": weight_decay}
         student, clipped = Student(trained, **options), gradient_clip
         if device.type == "cuda":  # which clips in its own step
             student, clipped = StudentOnGPU(trained, gradient_clip=clipped, **options), None
