@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import mne
 import numpy as np
+import pandas
 from mne.io.constants import FIFF
 from scipy import signal
 
@@ -237,6 +238,31 @@ def _from_trials(
 
 def _limits(epoch: Band, sfreq: float) -> Band:  # times of the first and of the last sample
     return epoch[0], epoch[0] + (round((epoch[1] - epoch[0]) * sfreq) - 1) / sfreq
+
+
+def power_drift(epochs: mne.BaseEpochs) -> tuple[dict[str, float], pandas.DataFrame]:
+    """How the power of channels changes by itself: four numbers, and what blocks add to it.
+
+    Takes filtered trials that are not standardised, in the order of presentation. The numbers are
+    of the logarithm of each trial's power in each channel, against the mean of all channels, and
+    medians over channels; the second of the two tables, (n_blocks, n_chans), is centred. Patterns
+    are counted by the participation ratio of the principal components of the blocks.
+    """
+    signals, block = epochs.get_data(copy=False), epochs.metadata["block"].to_numpy()
+    signals = signals - signals.mean(axis=1, keepdims=True)
+    power = pandas.DataFrame(np.log(np.square(signals).mean(axis=-1)), columns=epochs.ch_names)
+    means = power.groupby(block).mean()
+    within = (power - means.loc[block].to_numpy()).to_numpy()
+    follows = block[1:] == block[:-1]
+    lagged = (within[1:] * within[:-1])[follows].mean(axis=0) / np.square(within).mean(axis=0)
+    sizes = np.linalg.svd(means - means.mean(), compute_uv=False) ** 2
+    numbers = {
+        "sd between blocks": means.std().median(),
+        "sd of trials in a block": power.groupby(block).std().mean().median(),
+        "patterns that differ between blocks": sizes.sum() ** 2 / np.square(sizes).sum(),
+        "correlation of a trial with the next": np.median(lagged),
+    }
+    return numbers, means - means.mean()
 
 
 def _eeg(signals: Signals) -> Signals:

@@ -350,21 +350,18 @@ def draw_noises(head: Head, rng: Generator) -> list[Noise]:
     tone = head.muscle.max(axis=1)
     tense = tone > 0.02
     tension = (head.muscle / head.muscle.sum(axis=1, keepdims=True))[tense]
+
+    def hum(f: np.ndarray) -> np.ndarray:
+        return f**2 / (f**2 + 40**2) / (1 + (f / 90) ** 4)
+
     return [
-        Noise(background, _pink, "brain", parts),
+        # Flat below 1 Hz, so that memory ends within a second.
+        Noise(background, lambda f: (1 + f**2) ** -0.75, "brain", parts),
         Noise(alpha, lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2), "brain", whole),
         Noise(SENSOR_RMS * own, np.ones_like, "electrode", own),
-        Noise(TONE_RMS * (own * tone)[:, tense], _tone, "muscle", tension),
+        Noise(TONE_RMS * (own * tone)[:, tense], hum, "muscle", tension),
         Noise(NOISY_RMS * own[:, noisy], np.ones_like, "electrode", own[noisy]),
     ]
-
-
-def _pink(f: np.ndarray) -> np.ndarray:
-    return (1 + f**2) ** -0.75  # flat below 1 Hz, so that memory ends within a second
-
-
-def _tone(f: np.ndarray) -> np.ndarray:
-    return f**2 / (f**2 + 40**2) / (1 + (f / 90) ** 4)
 
 
 def _rescale(patterns: np.ndarray, rms: float) -> np.ndarray:

@@ -28,6 +28,7 @@ from eeglib.plotting.signals import (
     plot_energy,
     plot_evoked,
     plot_filter_response,
+    plot_power_drift,
     plot_spectra,
     plot_spectrograms,
     plot_timeline,

@@ -74,6 +74,19 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
     return figure
 
 
+def plot_power_drift(blocks: Mapping[str, pandas.DataFrame]) -> Figure:
+    """Log-power of each channel in each block, (n_blocks, n_chans) and centred, by recording."""
+    figure, axes = new_figure(3.2, columns=len(blocks), layout="constrained")
+    style = {"cmap": "RdBu_r", "vmin": -0.5, "vmax": 0.5, "aspect": "auto"}
+    for ax, (name, table) in zip(axes[0], blocks.items(), strict=True):
+        image = ax.imshow(table.T, **style)
+        rows = range(0, table.shape[1], -(-table.shape[1] // 16))
+        ax.set_yticks(rows, table.columns[list(rows)])
+        ax.set(title=name, xlabel="block, in order of time")
+    figure.colorbar(image, ax=axes[0].tolist(), label="log-power, against the mean of blocks")
+    return figure
+
+
 def plot_filter_response(frequencies: np.ndarray, responses: Mapping[str, np.ndarray]) -> Figure:
     """Gain of filters (1 = unchanged), by their names, against frequency in hertz."""
     figure, axes = new_figure(2.6)
