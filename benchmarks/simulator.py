@@ -42,9 +42,9 @@ def main(arguments: list[str]) -> int:
     filtering = load_profile("phantom").filtering
     with tempfile.TemporaryDirectory(prefix="eeglib-simulator-") as scratch:
         real = _real(options.data, Path(scratch))
-        recordings = {"real": preprocess(real, 1, **_volts(filtering.notch)).epochs}
+        recordings = {"real EEG": preprocess(real, 1, **_volts(filtering.notch)).epochs}
         for seed in options.seeds:
-            simulated = _simulated(recordings["real"], seed, Path(scratch, str(seed)))
+            simulated = _simulated(recordings["real EEG"], seed, Path(scratch, str(seed)))
             recordings[f"simulated, seed {seed}"] = preprocess(simulated, 1, **_volts()).epochs
     rows, blocks = {}, {}
     for name, epochs in recordings.items():

@@ -18,6 +18,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks import simulator
 from benchmarks._truth import autocorrelation, truth_of
 from eeglib.datasets import METADATA, DatasetError, open_dataset
 from eeglib.datasets import simulation as model
@@ -231,6 +232,19 @@ def test_drift_has_its_size_its_memory_and_its_jump():
     steps = np.diff(course()[0], axis=1).std(axis=0)
     assert steps[102:140].mean() > 1.5 * steps[52:98].mean()  # faster in the pause than in a block
     assert not course(drift_strength=0).any()
+
+
+def test_the_drift_is_that_of_real_eeg(tmp_path, capsys):
+    """Beside the recording that comes with the package, which is a calm one."""
+    assert simulator.main(["--seeds", "0", "--figure", str(tmp_path / "drift.png")]) == 0
+    assert (tmp_path / "drift.png").stat().st_size > 10_000
+    words = capsys.readouterr().out.splitlines()[-1].split()[1:]
+    pairs = dict(word.split("=") for word in words)
+    found = {name: [float(v) for v in pair.split("/")] for name, pair in pairs.items()}
+    simulated, real = np.array(list(found.values())).T
+    assert next(iter(found)) == "sd_between_blocks"
+    assert np.all(simulated > real * [0.8, 0.85, 0.5, 0.5])
+    assert np.all(simulated < real * [3.0, 1.25, 2.0, 2.0])
 
 
 def test_classes_that_look_alike_answer_alike():

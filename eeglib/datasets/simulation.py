@@ -36,7 +36,7 @@ SITES = {  # electrodes below which sources lie
 }
 MUSCLES = ("T7", "T8", "F9", "F10", "Iz")  # electrodes on them: temporal, frontal, neck
 DEPTH = 0.78  # of a cortical source: from the centre of the head, in radii of the scalp
-N_BACKGROUND = 240
+N_BACKGROUND = 130
 PURPOSES = ("schedule", "response", "noise", "drift", "ongoing", "induced", "artefacts")
 DURATION = 0.8  # s, of a response: it reaches into the next trial, as in a real recording
 ONSET = 0.06  # s, before which a picture drives nothing
@@ -59,13 +59,14 @@ PAUSE_DRIFT = 4.0  # a person moves in a pause: so many times as fast as in a bl
 # over seconds and from knot to knot: log-amplitudes; volts for the slow potential of an electrode.
 # Fitted to real EEG by ``python -m benchmarks simulator``.
 DRIFT = {
-    "brain": (0.09, 0.12, 0.38),
+    "brain": (0.22, 0.20, 0.70),
     "muscle": (0.34, 0.12, 0.38),
-    "electrode": (0.20, 0.00, 0.00),
+    "electrode": (0.30, 0.00, 0.00),
     "potential": (15e-6, 0.0, 0.0),
 }
-SPOTS = ("Fz", "C3", "C4", "Pz", "Oz")  # electrodes above parts of the brain that drift as one
-WHOLE = 0.45  # of the drift of a part, what the whole brain does
+SPOTS = ("Fp1", "Fp2", "Fz", "C3", "C4", "Pz", "P7", "P8", "Oz")  # above parts that drift as one,
+CUT = 28.0  # Hz, below and above it each on its own;
+WHOLE = 0.2  # of the drift of such a part, what the whole brain does
 ONGOING_RMS, ALPHA_RMS, SENSOR_RMS = 14e-6, 5e-6, 1.2e-6  # V
 TONE_RMS, NOISY_RMS = 8e-6, 15e-6  # V, on a muscle, in the one noisy channel
 PADDING = 4.0  # s of noise thrown away: the end of a session knows nothing of its start
@@ -130,7 +131,7 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
     positions = np.array([electrodes[n] for n in ch_names])
     muscle = _closeness(positions, np.array([electrodes[n] for n in MUSCLES]), 0.03)
     below = centre + DEPTH * np.array([electrodes[n] for n in SPOTS])
-    spots = _closeness(sites["background"], below, 0.04)
+    spots = _closeness(sites["background"], below, 0.03)
     return Head(ch_names, sites, outward, dict(zip(sites, gains, strict=True)), muscle, spots)
 
 
@@ -345,19 +346,31 @@ def draw_noises(head: Head, rng: Generator) -> list[Noise]:
     alpha = head.topographies("alpha", head.random_directions("alpha", 0.5, rng))
     alpha = _rescale(alpha, ALPHA_RMS)
     own, noisy, peak = np.eye(n_chans), [rng.integers(n_chans)], rng.uniform(9.0, 11.0)
-    parts = np.column_stack([np.full(N_BACKGROUND, WHOLE), head.spots])
-    whole = np.eye(1, parts.shape[1]).repeat(alpha.shape[1], axis=0)
-    tone = head.muscle.max(axis=1)
+    n_spots, tone = len(SPOTS), head.muscle.max(axis=1)
+    parts = np.zeros((2, N_BACKGROUND, 1 + 2 * n_spots))
+    parts[:, :, 0] = WHOLE
+    parts[0, :, 1 : 1 + n_spots] = parts[1, :, 1 + n_spots :] = head.spots
     tense = tone > 0.02
     tension = (head.muscle / head.muscle.sum(axis=1, keepdims=True))[tense]
+
+    def pink(f: np.ndarray) -> np.ndarray:
+        return (1 + f**2) ** -0.75  # flat below 1 Hz, so that memory ends within a second
 
     def hum(f: np.ndarray) -> np.ndarray:
         return f**2 / (f**2 + 40**2) / (1 + (f / 90) ** 4)
 
+    low, high = (lambda f: pink(f) * (f < CUT)), (lambda f: pink(f) * (f >= CUT))
+    frequencies = np.arange(0.0, 500.0, 0.1)
+    share = high(frequencies).sum() / pink(frequencies).sum()
     return [
-        # Flat below 1 Hz, so that memory ends within a second.
-        Noise(background, lambda f: (1 + f**2) ** -0.75, "brain", parts),
-        Noise(alpha, lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2), "brain", whole),
+        Noise(np.sqrt(1 - share) * background, low, "brain", parts[0]),
+        Noise(np.sqrt(share) * background, high, "brain", parts[1]),
+        Noise(
+            alpha,
+            lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2),
+            "brain",
+            parts[0, : alpha.shape[1]],
+        ),
         Noise(SENSOR_RMS * own, np.ones_like, "electrode", own),
         Noise(TONE_RMS * (own * tone)[:, tense], hum, "muscle", tension),
         Noise(NOISY_RMS * own[:, noisy], np.ones_like, "electrode", own[noisy]),
