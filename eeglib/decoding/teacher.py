@@ -12,6 +12,8 @@ import pandas
 import torch
 from PIL import Image
 from scipy import special
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
 from torch import nn
 
 import eeglib
@@ -99,8 +101,8 @@ def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) ->
     """
     files, tokens = list(files), []
     device = next(clip.encoder.parameters()).device
-    for start in range(0, len(files), batch_size):
-        pictures = [clip.prepare(_open_picture(f)) for f in files[start : start + batch_size]]
+    for part in gen_batches(len(files), batch_size):
+        pictures = [clip.prepare(_open_picture(file)) for file in files[part]]
         layers = clip.encoder.forward_intermediates(
             torch.stack(pictures).to(device),
             indices=1,
@@ -166,12 +168,10 @@ def fit_teacher(features: np.ndarray, labels: np.ndarray, split: Split, **traini
 
     Softmax regression on `features` (n_images, d), standardised by the training images; trained
     like the student, by `eeglib.decoding.training.fit` and its keywords, but on labels alone, with
-    all images in one batch and a small weight decay. Test images and their labels are not looked
-    at.
+    all images in one batch and a small weight decay. Test images have no say.
     """
     features = np.asarray(features, dtype=np.float32)
-    scale = features[split.training].std(axis=0)
-    inputs = (features - features[split.training].mean(axis=0)) / np.where(scale > 1e-6, scale, 1)
+    inputs = StandardScaler().fit(features[split.training]).transform(features)
     n_classes = int(labels[split.training].max()) + 1
 
     def linear() -> nn.Linear:

@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.seed import isolate_rng
+from sklearn.utils import gen_batches
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import RandomSampler
@@ -115,9 +116,9 @@ class Student(lightning.LightningModule):
 class StudentOnGPU(Student):
     """The same where a GPU is: a step, from the batch to the new weights, is one CUDA graph.
 
-    To start its 150 kernels one by one takes longer than they compute. The first steps, which
-    warm up, and a smaller last one do run so; the others replay what was captured ("whole-network
-    capture" in PyTorch's notes). Nothing waits for the GPU before the end of the epoch.
+    To start its 150 kernels one by one takes longer than they compute. The first steps, and a
+    smaller last one, do run so; the others replay what was captured ("whole-network capture" in
+    PyTorch's notes). Nothing waits for the GPU before the end of the epoch.
     """
 
     WARM_UP = 3
@@ -214,7 +215,6 @@ class Trained(NamedTuple):
     network: nn.Module  # with the weights of the best epoch; in evaluation mode
     history: pandas.DataFrame  # epoch, training_loss, validation_loss, validation_accuracy, seconds
     best_epoch: int  # that of the lowest validation loss, from 1
-    seed: int
 
 
 def fit(
@@ -324,7 +324,7 @@ def fit(
             shutil.rmtree(folder)
     history = pandas.DataFrame(epochs.rows)
     best_epoch = int(history["epoch"][history["validation_loss"].idxmin()])
-    return Trained(network.to(device).eval(), history, best_epoch, seed)
+    return Trained(network.to(device).eval(), history, best_epoch)
 
 
 class _Batches:
@@ -355,8 +355,7 @@ def predict(network: nn.Module, inputs: np.ndarray, batch_size: int = 256) -> np
     """Probabilities of the classes: float32, shape (n_trials, n_classes)."""
     network.eval()
     device = next(network.parameters()).device
-    starts = range(0, len(inputs), batch_size)
-    batches = (on_device(inputs[start : start + batch_size], device) for start in starts)
+    batches = (on_device(inputs[part], device) for part in gen_batches(len(inputs), batch_size))
     return torch.cat([network(batch).float().softmax(dim=1).cpu() for batch in batches]).numpy()
 
 
