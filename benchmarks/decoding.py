@@ -45,7 +45,7 @@ PARTS = ("phantom", "uci", "simulated")
 NETWORKS = ("EEGNet", "ShallowFBCSPNet", "Deep4Net", "EEGConformer", "ATCNet")
 RIEMANN = ("tangent space", "xDAWN + tangent space")
 LEARNING_RATES = (1e-3, 3e-4)
-PENALTIES = (0.001, 0.01, 0.1, 1.0)
+PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 SFREQ = 250.0
 """Hz that braindecode's networks were made for; some take no trial of 80 points."""
 STUDENT, IDEAL = "distillation_stft", "ideal observer"
