@@ -1,7 +1,6 @@
 """From a data set to one subject's clean trials: filters, z-scores, epochs (chapter 2).
 
-The steps are those of the paper (section 3.2): a notch at 49-51 Hz, a second-order Butterworth
-band-pass at 14-70 Hz, standardisation per channel, then trials cut around the images; by MNE.
+The steps, done by MNE, are those of the paper, section 3.2.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import mne
 import numpy as np
@@ -29,15 +27,13 @@ class SignalError(ValueError):
     """Filters or an epoch that do not fit, a channel that is not finite, or no trial left."""
 
 
-@dataclass(frozen=True)
-class Preprocessed:
+class Preprocessed(NamedTuple):
     """One subject's trials, and what is needed to see how they came about.
 
-    ``before`` and ``after`` filtering are the first recording, or the trials where no recording is
-    distributed, ``evoked`` is the average of all filtered trials; volts. ``epochs`` go into the
-    models, standardised (no unit) where asked for: their times count from the onset of the image,
-    event codes are the labels, ``metadata`` holds `eeglib.datasets.METADATA`. ``report`` says what
-    the data set found, what was done and what was left out.
+    ``before`` and ``after`` filtering are the first recording, or the trials where none is
+    distributed, ``evoked`` is the average of all filtered trials; volts. ``epochs``, standardised
+    (no unit) where asked for, have the labels as event codes, and `eeglib.datasets.METADATA`.
+    ``report`` says what the data set found, what was done and what was left out.
     """
 
     before: Signals
@@ -108,7 +104,7 @@ def preprocess(
 def remaining_steps(steps: dict, processed: tuple[str, ...]) -> dict:
     """Steps, by the parameters of `preprocess`, without those that the data have been through."""
     done = {step.split()[0] for step in processed}
-    left = steps | {name: None for name in ("notch", "band") if name in done}
+    left = steps | dict.fromkeys(done & {"notch", "band"})
     # A filter takes another share of the variance from each channel, so standardise anew after it.
     if "standardize" in done and left["notch"] is None and left["band"] is None:
         left["standardize"] = False
@@ -166,10 +162,8 @@ def _designs(sfreq: float, notch: Band | None, band: Band | None, order: int) ->
     edges = {"notch": notch, "band-pass": band}
     for name, (low, high) in ((name, pair) for name, pair in edges.items() if pair):
         if not 0 < low < high < sfreq / 2:
-            raise SignalError(
-                f"filtering: the edges of the {name} {low:g}-{high:g} Hz must ascend and lie "
-                f"between 0 and half the sampling rate, {sfreq / 2:g} Hz."
-            )
+            edges = f"filtering: the edges of the {name} {low:g}-{high:g} Hz must ascend and lie"
+            raise SignalError(f"{edges} between 0 and half the sampling rate, {sfreq / 2:g} Hz.")
         l_freq, h_freq = (high, low) if name == "notch" else (low, high)
         designs[f"{name} {low:g}–{high:g} Hz"] = {"l_freq": l_freq, "h_freq": h_freq, **how}
     return designs
@@ -180,10 +174,9 @@ def _from_recordings(
 ):
     before = after = None
     evoked, parts, seen = [], [], {}
-    for recording in dataset.recordings(subject):
-        raw = _eeg(recording.raw)
+    for recorded, trials in dataset.recordings(subject):
+        raw, sfreq = _eeg(recorded), recorded.info["sfreq"]
         before = before or raw.copy()
-        trials, sfreq = recording.trials, raw.info["sfreq"]
         start = ((trials["onset"] + epoch[0]) * sfreq).round() - round(epoch[0] * sfreq)
         events = np.column_stack([start + raw.first_samp, 0 * start, trials["label"]]).astype(int)
         tmin, tmax = _limits(epoch, sfreq)
@@ -198,8 +191,7 @@ def _from_recordings(
             raw.filter(**design, picks="all")
         after = after or raw.copy()
         part = mne.Epochs(raw, events, preload=True, **how)
-        part.drop(np.isin(part.selection, twins), "TWIN").drop_bad(reject)
-        if len(part):
+        if len(part.drop(np.isin(part.selection, twins), "TWIN").drop_bad(reject)):
             evoked.append(part.average())
             if standardize:
                 _standardize(part, raw)
@@ -208,8 +200,8 @@ def _from_recordings(
         left_out = _left_out(sum((part.drop_log for part in parts), ()), reject)
         problem = f"No trial of subject {subject} is left: {left_out}"
         raise SignalError(f"{problem}. Check the trials' onsets and filtering.epoch.")
-    epochs = mne.concatenate_epochs(parts)
-    return before, after, mne.combine_evoked(evoked, weights="nave"), epochs
+    evoked = mne.combine_evoked(evoked, weights="nave")
+    return before, after, evoked, mne.concatenate_epochs(parts)
 
 
 def _from_trials(
@@ -221,10 +213,8 @@ def _from_trials(
         raise SignalError("filtering.reject is in microvolts, but these signals have no unit.")
     first, last = _limits(epoch, sfreq)
     if first < after.tmin - 0.5 / sfreq or last > after.tmax + 0.5 / sfreq:
-        raise SignalError(
-            f"filtering.epoch is {list(epoch)} s, but the trials run from {after.tmin:g} to "
-            f"{after.tmax + 1 / sfreq:g} s. Choose an epoch within them."
-        )
+        times = f"the trials run from {after.tmin:g} to {after.tmax + 1 / sfreq:g} s"
+        raise SignalError(f"filtering.epoch {list(epoch)}: {times}. Choose an epoch within them.")
     after.drop(_twins(after, {}), "TWIN")
     filter_trials(after.get_data(copy=False), sfreq, **filters)
     epochs = after.crop(first, last).drop_bad(reject)
@@ -270,9 +260,8 @@ def _eeg(signals: Signals) -> Signals:
     signals = signals.copy().load_data().pick("eeg", exclude=())
     for name in signals.ch_names:
         if not np.isfinite(signals.get_data(picks=[name])).all():
-            raise SignalError(
-                f"Channel {name} holds values that are not finite. Interpolate it or leave it out."
-            )
+            problem = f"Channel {name} holds values that are not finite"
+            raise SignalError(f"{problem}. Interpolate it or leave it out.")
     for mark in list(signals.annotations or ()):
         if mark["description"].startswith("EDGE"):
             signals.annotations.append(mark["onset"], 0, "BAD boundary")

@@ -341,7 +341,7 @@ def replace(suffix, old, new):
         (lambda f: None, {"label_column": "what"}, "no column 'what'; it has: onset"),
         (lambda f: None, {"image_column": "picture"}, "no column 'picture'"),
         (lambda f: None, {"trial_types": ("bird",)}, r"now \('bird',\)"),
-        (lambda f: None, {"task": "rest"}, "found: sub-01_task-look_eeg.vhdr.*now rest"),
+        (lambda f: None, {"task": "rest"}, r"found: sub-01_task-look_eeg.vhdr.*now \('rest'"),
         (lambda f: None, {"sessions": ("9",)}, r"sessions \(now \('9',\)"),
         (lambda f: make(f, task="other"), {}, "of one task; found: .*look.*other"),
         (replace("_channels.tsv", "\tEEG\t", "\tECG\t"), {}, "no channel the type EEG"),
@@ -584,7 +584,8 @@ def test_recordings_of_a_subject_with_other_channels_are_refused(tmp_path):
     for run in ("1", "2"):
         make(tmp_path, run=run)
     replace("run-2_channels.tsv", r"(Fz\t)EEG", r"\1EOG")(tmp_path)
-    refuse(load(tmp_path), "run-2.* differ: Fz")
+    both = r"run-2.*\['Cz', 'Pz', 'Oz'\].* first recording .*\['Fz', 'Cz', 'Pz', 'Oz'\]"
+    refuse(load(tmp_path), both)
 
 
 # --- stretches, joints, times ----------------------------------------------------------------
@@ -753,10 +754,10 @@ def cut(suffix, share):
     [
         (pointer, r"_eeg\.eeg is a link to what is not here"),
         (cut("_eeg.eeg", 0.4999), "holds 5,118 bytes; its header promises 5,120"),
-        (cut("_eeg.eeg", 0.5), "holds 5,120 bytes; .* some 10,2.."),
+        (cut("_eeg.eeg", 0.5), r"of 5 s; .* cut short, to judge by 9\.99"),
     ],
 )
-def test_files_that_are_not_whole_are_named_with_their_sizes(tmp_path, damage, words):
+def test_files_that_are_not_whole_are_named(tmp_path, damage, words):
     make(tmp_path)
     damage(tmp_path)
     refuse(load(tmp_path), words)

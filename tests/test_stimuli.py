@@ -8,9 +8,9 @@ from eeglib.datasets.stimuli import (
     CLASSES,
     TRAINING_SEEDS,
     draw_stimulus,
+    drawn_stimuli,
     image_seed,
     visual_features,
-    write_stimuli,
 )
 
 WORDNET_IDS = """
@@ -61,7 +61,8 @@ def test_every_object_stands_out_from_its_background(drawings):
 
 
 def test_images_of_a_data_set_are_on_disk_and_in_the_table(tmp_path):
-    table = write_stimuli(tmp_path, [32, 5], images_per_class=3, seed=7)
+    tmp_path /= "stimuli"
+    table = drawn_stimuli(tmp_path, [32, 5], images_per_class=3, seed=7)
     assert list(table.columns) == ["image", "label", "class_name", "wnid", "file"]
     assert list(table["label"]) == [0, 0, 0, 1, 1, 1]
     assert list(table["class_name"].unique()) == ["banana", "coffee mug"]

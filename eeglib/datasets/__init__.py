@@ -1,8 +1,7 @@
 """Data sets: each gives the same trials, whatever the files look like (chapter 1).
 
-A data set is one module of this package with a class named ``Loader``, a subclass of `Dataset`.
-The profile's ``dataset.name`` is the module's name, so that registering a further data set takes
-one file and no change elsewhere.
+A data set is one module of this package with a class named ``Loader``, a subclass of `Dataset`; the
+profile's ``dataset.name`` is the module's name.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -49,8 +47,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@dataclass(frozen=True)
-class Recording:
+class Recording(NamedTuple):
     """One continuous recording and the trials in it.
 
     Signals of ``raw`` are in volts, with channel positions where known. Where the recording was cut
@@ -65,30 +62,24 @@ class Recording:
 class Dataset(ABC):
     """A data set: where it is, who is in it, and its trials.
 
-    ``settings`` is the section ``dataset`` of the profile, and ``run_folder`` the run's own folder
-    of data. ``folder`` is where the data are, or will be written by `prepare`: ``settings.root``
-    or, where that is empty, ``run_folder``. An unknown key or value in ``settings.options`` is an
-    error.
+    ``settings`` is the section ``dataset`` of the profile. ``folder`` is where the data are, or
+    will be written by `prepare`: ``settings.root`` or, where that is empty, the run's own folder.
     """
 
     Options: ClassVar[type[BaseModel]] = Options
     simulated: ClassVar[bool] = False
-    caution: tuple[str, str] | None = None
-    """Title and text of a warning on every page, where the data are not what they seem."""
-    continuous: ClassVar[bool] = True
-    """Whether `recordings` gives continuous signals; if not, `epochs` gives trials already cut."""
-    processed: ClassVar[tuple[str, ...]] = ()
-    """What the signals have been through before they were distributed, in order."""
+    caution: tuple[str, str] | None = None  # title and text of a warning on every page
+    continuous: ClassVar[bool] = True  # recordings; if not, `epochs` gives trials already cut
+    processed: ClassVar[tuple[str, ...]] = ()  # what was done before the data were distributed
 
     def __init__(self, settings: DatasetSettings, run_folder: Path):
         try:
             self.options = self.Options(**settings.options)
         except ValidationError as error:
             problems = [f"{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
-            raise DatasetError(
-                f"dataset.options of data set {settings.name!r}: {'; '.join(problems)}. Allowed: "
-                f"{', '.join(self.Options.model_fields) or 'none'}."
-            ) from None
+            text = f"dataset.options of data set {settings.name!r}: {'; '.join(problems)}. Allowed:"
+            allowed = ", ".join(self.Options.model_fields) or "none"
+            raise DatasetError(f"{text} {allowed}.") from None
         self.settings = settings
         self.run_folder = Path(run_folder)
         self.folder = settings.root or self.run_folder
@@ -126,7 +117,7 @@ class Dataset(ABC):
         if not self.continuous:
             return self.epochs(subject).metadata.reset_index(drop=True)
         tables, elapsed = [], Counter()
-        for raw, trials in ((r.raw, r.trials) for r in self.recordings(subject)):
+        for raw, trials in self.recordings(subject):
             start = trials["session"].map(elapsed).astype(float)
             tables.append(trials.assign(onset=trials["onset"] + start))
             seconds = raw.n_times / raw.info["sfreq"]
@@ -193,7 +184,6 @@ def open_dataset(settings: DatasetSettings, run_folder: Path) -> Dataset:
     name = f"{__name__}.{settings.name}"
     module = importlib.import_module(name) if importlib.util.find_spec(name) else None
     if not hasattr(module, "Loader"):
-        raise DatasetError(
-            f"dataset.name is {settings.name!r}; available: {', '.join(available())}."
-        )
+        text = f"dataset.name is {settings.name!r}; available"
+        raise DatasetError(f"{text}: {', '.join(available())}.")
     return module.Loader(settings, run_folder)

@@ -1,8 +1,4 @@
-"""Any BIDS data set of EEG whose events say what was shown (chapter 1).
-
-BIDS (Brain Imaging Data Structure) is how laboratories keep recordings so that others can read
-them: one folder per subject, tables in plain text beside the signals.
-"""
+"""Any data set of EEG in BIDS (Brain Imaging Data Structure) whose events say what was shown."""
 
 from __future__ import annotations
 
@@ -38,6 +34,8 @@ EXTENSIONS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
 # Values that never name a class.
 NO_CLASS = r"BAD.*|(?i:bad)([^a-z].*)?|(?i:(edge )?boundary|new segment/?.*|n/a|nan|)"
 ENTITIES = ("acquisition", "processing", "description", "extension")
+# Parts of a file's name, and the options that choose by them.
+CHOICES = {"task": "task", "session": "sessions", "run": "runs", **{n: n for n in ENTITIES}}
 
 
 def _words(value: Any) -> Any:
@@ -56,7 +54,7 @@ Words = Annotated[tuple[str, ...] | None, BeforeValidator(_words)]
 class Options(BaseOptions):
     """Which recordings and events of a BIDS data set are trials."""
 
-    task: str | None = None  # only this one; needed where there are several
+    task: Words = None  # only this one; needed where there are several
     sessions: Words = None  # only these, as in ses-<label>; the same for those below
     runs: Words = None
     acquisition: Words = None  # acq-<label>; "" is without one
@@ -73,9 +71,8 @@ class Options(BaseOptions):
 class Loader(Dataset):
     """Continuous recordings of a BIDS data set.
 
-    Subjects and sessions are numbers: their labels' own (``sub-01``) where all differ, otherwise 1,
-    2, ... in the order of the labels. Without sessions, runs count as such. Where
-    `Options.trial_types` is not set, the first subject's events name the classes of all.
+    Subjects and sessions get the numbers of `numbers_of`; without sessions, runs count as such.
+    Where `Options.trial_types` is not set, the first subject's events name the classes of all.
     """
 
     Options: ClassVar = Options
@@ -120,12 +117,12 @@ class Loader(Dataset):
                 raw = self._open(path).pick("eeg", exclude=())
                 self._check_recording(path, raw, trials["onset"])
                 first = recordings[0].raw if recordings else raw
-                rates = {f"{r.info['sfreq']:g} Hz" for r in (raw, first)}
-                if differ := {*raw.ch_names} ^ {*first.ch_names} or (len(rates) > 1 and rates):
+                here, before = (({*r.ch_names}, f"{r.info['sfreq']:g}") for r in (raw, first))
+                if here != before:
+                    here, before = (f"{r.info['sfreq']:g} Hz, {r.ch_names}" for r in (raw, first))
                     raise DatasetError(
-                        f"{path.basename} and the subject's first recording differ: "
-                        f"{', '.join(differ)}. Choose by dataset.options (sessions, runs), or mend "
-                        "channels.tsv."
+                        f"{path.basename} has EEG of {here}, the subject's first recording of "
+                        f"{before}. Choose by dataset.options, or mend channels.tsv."
                     )
                 raw.reorder_channels(first.ch_names)
                 recordings.append(Recording(raw, trials.reset_index(drop=True)))
@@ -141,9 +138,8 @@ class Loader(Dataset):
         if table["image"].duplicated().any():
             self._note("An image stands for more than one class: no pictures are used.", warn=True)
             table = table.iloc[:0]
-        return table.assign(file=[folder / f for f in table["file"]])[COLUMNS].reset_index(
-            drop=True
-        )
+        table = table.assign(file=[folder / f for f in table["file"]])
+        return table[COLUMNS].reset_index(drop=True)
 
     def files(self, subject: int | None = None) -> list[Path]:
         """The subject's folder, and the first subject's events if they name the classes."""
@@ -161,8 +157,7 @@ class Loader(Dataset):
     def card(self) -> dict[str, str]:
         keys = {"title": "Name", "licence": "License", "source": "DatasetDOI"}
         description = read_json(self.folder / "dataset_description.json")
-        subject = self.settings.subjects[0]
-        paths = self._read(subject)[0]
+        paths = self._read(subject := self.settings.subjects[0])[0]
         raw = self._open(paths[0])
         kinds = raw.get_channel_types()
         others = [f"{n} ({k})" for n, k in zip(raw.ch_names, kinds, strict=True) if k != "eeg"]
@@ -179,12 +174,10 @@ class Loader(Dataset):
     def _read(self, subject: int) -> tuple[list[mne_bids.BIDSPath], pd.DataFrame]:
         """One subject's recordings and trials, before the signals are looked at."""
         (paths, events), names = self._events(subject), self.class_names
-        stray = sorted(set(events["class_name"]) - set(names))
-        if stray:
+        if stray := sorted(set(events["class_name"]) - set(names)):
             raise DatasetError(
-                f"Subject {subject} has events of classes that subject {self.settings.subjects[0]} "
-                f"does not have: {', '.join(stray)}. Name all classes, such as "
-                f"dataset.options.trial_types={sorted({*names, *stray})}."
+                f"Subject {subject} has classes that the first lacks: {', '.join(stray)}. Name "
+                f"all, such as dataset.options.trial_types={sorted({*names, *stray})}."
             )
         return paths, events.assign(label=events["class_name"].map(names.index).astype(int))
 
@@ -196,21 +189,20 @@ class Loader(Dataset):
         labels = [getattr(path, kind) or "1" for path in paths]
         present = sorted(set(labels), key=sort_key)
         numbers = dict(zip(present, numbers_of(present), strict=True))
-        tables = [
-            self._table(path).assign(recording=number, run=number + 1, session=numbers[label])
-            for number, (path, label) in enumerate(zip(paths, labels, strict=True))
-        ]
-        events = pd.concat(tables, ignore_index=True).assign(subject=subject)
+        tables = pd.concat(map(self._table, paths), keys=range(len(paths)), names=["recording"])
+        events = tables.reset_index("recording").reset_index(drop=True).assign(subject=subject)
+        events["run"] = events["recording"] + 1
+        events["session"] = [numbers[labels[number]] for number in events["recording"]]
         found = ", ".join(f"{v or 'empty'} ({n})" for v, n in self._values.most_common(20))
+        who = f"sub-{self.labels[subject]}"
         if events.empty:
-            raise DatasetError(
-                f"No event of sub-{self.labels[subject]} names a class in column "
-                f"{self.reading.label_column!r}. Set dataset.options.label_column and trial_types "
-                f"(now {self.reading.trial_types}) to what events.tsv holds: {found or 'nothing'}."
+            text = f"No event of {who} names a class in column {self.reading.label_column!r}. Set"
+            options = (
+                f"dataset.options.label_column and trial_types (now {self.reading.trial_types})"
             )
-        if lacking := set(self.reading.trial_types or ()) - set(events["class_name"]):
-            who = f"sub-{self.labels[subject]}"
-            self._note(f"{who} has no event of {', '.join(sorted(lacking))}; there are: {found}.")
+            raise DatasetError(f"{text} {options} to what events.tsv holds: {found or 'nothing'}.")
+        if lacking := sorted(set(self.reading.trial_types or ()) - set(events["class_name"])):
+            self._note(f"{who} has no event of {', '.join(lacking)}; there are: {found}.")
         events["order"] = range(len(events))
         folder, files = self.folder / "stimuli", sorted(set(events["file"]) - {""})
         # An image is named by its file without folders, where that tells all of them apart.
@@ -232,8 +224,7 @@ class Loader(Dataset):
         if subject not in labels:
             raise DatasetError(
                 f"No subject {subject} in {self.folder}; there are: {self._who_is_who() or 'none'}."
-                " Change dataset.subjects, or set dataset.root to a folder of a BIDS data set, "
-                "which holds folders sub-<label>."
+                " Change dataset.subjects, or set dataset.root to a folder of a BIDS data set."
             )
         # `mne_bids.find_matching_paths` would look into all subjects' folders.
         top, name = self.folder / f"sub-{labels[subject]}", "eeg/[!.]*_eeg.*"
@@ -245,22 +236,13 @@ class Loader(Dataset):
             how = {"datatype": "eeg", "suffix": "eeg", "extension": file.suffix}
             path = mne_bids.BIDSPath(root=self.folder, check=False, **parts | how)
             if path.fpath != file:
-                raise DatasetError(
-                    f"{file} does not lie where its name says ({path.fpath}). Give it the names of "
-                    "its folders, or take it out of the data set."
-                )
+                raise DatasetError(f"{file} does not lie where its name says: {path.fpath}.")
             # MNE reads the further parts of a file together with the first.
-            if (
-                reading.task in (None, path.task)
-                and int(path.split or 1) == 1
-                and is_chosen(path.session, reading.sessions)
-                and is_chosen(path.run, reading.runs)
-                and all(is_chosen(getattr(path, n), getattr(reading, n)) for n in ENTITIES)
-            ):
+            allowed = ((getattr(path, n), getattr(reading, key)) for n, key in CHOICES.items())
+            if int(path.split or 1) == 1 and all(is_chosen(*pair) for pair in allowed):
                 paths.append(path)
         if len({path.task for path in paths}) != 1:
-            chosen = reading.model_dump(include={"task", "sessions", "runs", *ENTITIES})
-            now = ", ".join(f"{key} (now {value})" for key, value in chosen.items())
+            now = ", ".join(f"{key} (now {getattr(reading, key)})" for key in CHOICES.values())
             raise DatasetError(
                 f"sub-{labels[subject]} needs EEG recordings ({', '.join(EXTENSIONS)}) of one "
                 f"task; found: {', '.join(file.name for file in files) or 'none'}. Choose by "
@@ -279,8 +261,7 @@ class Loader(Dataset):
             differ = [f"{n}: {v[0]}" for n, v in labels.items() if len(set(v)) > 1]
             raise DatasetError(
                 f"By their names these are one recording: {', '.join(p.fpath.name for p in same)}. "
-                f"Choose by dataset.options (such as {', '.join(differ) or 'sessions'}), or take "
-                "all but one out of the data set."
+                f"Choose by dataset.options (such as {', '.join(differ) or 'sessions'})."
             )
 
     def _table(self, path: mne_bids.BIDSPath) -> pd.DataFrame:
@@ -316,9 +297,8 @@ class Loader(Dataset):
                 raise ValueError(f"several events that differ stand at onset {first['onset']:g} s")
         except ValueError as error:
             raise DatasetError(
-                f"events.tsv of {path.basename}: {error}. It must be a table of tab-separated "
-                f"text with the columns {' and '.join(needed)}, onset in seconds or n/a, "
-                f"{reading.block_column} in integers; dataset.options names other columns."
+                f"events.tsv of {path.basename}: {error}. It must be a table with the columns "
+                f"{' and '.join(needed)}, onset in seconds; dataset.options names other columns."
             ) from None
         if n_untimed := table["onset"].isna().sum():
             self._note(f"{file.name}: {n_untimed} events without an onset are left out.", warn=True)
@@ -332,23 +312,17 @@ class Loader(Dataset):
         outside = ~onset.between(0, raw.duration, "left")
         if not outside.any():
             return
-        about, file = read_json(find_sidecar(path, "eeg", ".json")), raw.filenames[0] or path.fpath
+        about = read_json(find_sidecar(path, "eeg", ".json"))
         what = f"{path.basename}: {outside.sum()} of {len(onset)} events lie outside the recording"
         what += f" of {raw.duration:.6g} s; onsets run from {onset.min():g} to {onset.max():g}"
         scales = {"milliseconds": 1e-3, "samples": 1 / raw.info["sfreq"]}
         fits = [u for u, s in scales.items() if (onset * s).between(0, raw.duration).all()]
         if (seconds := about.get("RecordingDuration", 0)) > raw.duration + 1:
-            size = file.stat().st_size
-            raise DatasetError(
-                f"{what}. {file.name} is cut short: it holds {size:,} bytes; {seconds:g} s, as in "
-                f"eeg.json, would be some {size * seconds / raw.duration:,.0f}. Get it again."
-            )
+            raise DatasetError(f"{what}. It is cut short, to judge by {seconds:g} s in eeg.json.")
         if not (outside.all() or (outside.mean() > 0.5 and fits) or "epoched" in str(about)):
             return self._note(f"{what}.", warn=True)
-        raise DatasetError(
-            f"{what}. They must be seconds after the start of the file"
-            + (f"; in {' or '.join(fits)} they would fit." if fits else ".")
-        )
+        hint = f"; in {' or '.join(fits)} they would fit" if fits else ""
+        raise DatasetError(f"{what}. They must be seconds after the start of the file{hint}.")
 
     def _who_is_who(self) -> str:
         return ", ".join(
@@ -359,16 +333,13 @@ class Loader(Dataset):
         """Open a recording, and make sure that no other of this data set holds its signals."""
         from eeglib.datasets.recordings import open_recording
 
-        columns = {"trial_type", self.reading.label_column}
+        own, columns = path.fpath.name, {"trial_type", self.reading.label_column}
         classes, names = self.reading.trial_types or (), self.reading.eeg_channels
         raw, file = open_recording(path, names, columns, classes, self._note)
         for other, name in self._signals.items():
-            is_same = file.stat().st_size == other.stat().st_size
-            if is_same and name != path.fpath.name and filecmp.cmp(file, other, shallow=False):
-                raise DatasetError(
-                    f"{path.fpath.name} and {name} hold the same signals. Take one out of the data."
-                )
-        self._signals[file] = path.fpath.name
+            if name != own and filecmp.cmp(file, other, shallow=False):  # looks at the sizes first
+                raise DatasetError(f"{own} and {name} hold the same signals. Take one out.")
+        self._signals[file] = own
         return raw
 
 
@@ -385,12 +356,12 @@ def numbers_of(labels: list[str]) -> list[int]:
 
 
 def is_chosen(value: str | None, allowed: tuple[str, ...] | None) -> bool:
-    """Whether a label of a file name is among those that an option allows; ``""`` is none."""
-    return allowed is None or _bare(value) in map(_bare, allowed)
+    """Whether a label of a file name is among those that an option allows; ``""`` is none.
 
-
-def _bare(label: str | None) -> str:
-    return (label or "").lstrip("0.") if (label or "").strip("0") else label or ""
+    Zeros and dots before a label do not count: ``1`` is ``01``, and ``vhdr`` is ``.vhdr``.
+    """
+    labels = [re.sub(r"^[0.]+(?=.*[^0])", "", label or "") for label in (value, *(allowed or ()))]
+    return allowed is None or labels[0] in labels[1:]
 
 
 def sort_key(label: str | None) -> tuple:

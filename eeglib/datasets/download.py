@@ -43,7 +43,7 @@ class RemoteFile(BaseModel, extra="forbid"):
 
 TABLE = yaml.safe_load(Path(__file__).with_name("published.yml").read_text(encoding="utf-8"))
 CARDS = {name: entry["card"] for name, entry in TABLE.items()}
-FILES = {name: [RemoteFile(**file) for file in entry["files"]] for name, entry in TABLE.items()}
+FILES = {n: [RemoteFile(**f) for f in e["files"]] for n, e in TABLE.items() if "files" in e}
 
 
 def fetch(
@@ -71,9 +71,9 @@ def fetch(
             missing.append(f"{_describe(file, folder)}\n  why not here: {why}")
         if path.is_file():
             verify(path, folder, file.sha256)
-    message = f"{len(arrived)} of {len(files)} files of {name} are in {folder}. Get by hand what "
-    message = "\n".join([f"{message}you need:", *missing])
-    if any(not file.optional and not (folder / file.name).exists() for file in files):
+    here = f"{len(arrived)} of {len(files)} files of {name} are in {folder}"
+    message = "\n".join([f"{here}. Get by hand what you need:", *missing])
+    if not all(file.optional or (folder / file.name).exists() for file in files):
         raise DatasetError(message)
     if missing:
         warnings.warn(message, DatasetWarning, stacklevel=2)
@@ -81,23 +81,24 @@ def fetch(
 
 
 def files_of(name: str) -> list[RemoteFile]:
-    """Files of a data set; an unknown name is an error."""
     if name not in FILES:
         raise DatasetError(f"There is no download named {name!r}; available: {', '.join(FILES)}.")
     return FILES[name]
 
 
-def how_to_get(name: str, folder: Path, file: str) -> DatasetError:
-    """Error for a file of a data set that is missing in its folder: exactly how to get it."""
+def find(name: str, folder: Path, file: str) -> Path:
+    """Path of a file of a data set; if it is missing, the error says exactly how to get it."""
+    if (folder / file).is_file():
+        return folder / file
     remote = next((f for f in FILES.get(name, ()) if f.name == file), RemoteFile(name=file))
     beside = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else []
-    lines = [f"There is no {file} in {folder}.", _describe(remote, folder)]
-    if remote.url:
-        which = "" if remote.subject is None else f" --subjects {remote.subject}"
-        lines.append(f"  or let a program do it: eeglib download {name} {folder}{which}")
-    lines.append(f"  in the folder now: {', '.join(beside) or 'nothing'}")
-    lines.append("  another name or place: dataset.options and dataset.root in the profile")
-    return DatasetError("\n".join(lines))
+    which = f" --subjects {remote.subject}" if remote.subject else ""
+    program = f"\n  or let a program do it: eeglib download {name} {folder}{which}"
+    raise DatasetError(
+        f"There is no {file} in {folder}.\n{_describe(remote, folder)}{program * bool(remote.url)}"
+        f"\n  in the folder now: {', '.join(beside) or 'nothing'}"
+        "\n  another name or place: dataset.options and dataset.root in the profile"
+    )
 
 
 def _describe(file: RemoteFile, folder: Path) -> str:
@@ -114,11 +115,9 @@ def verify(path: Path, folder: Path, published: str | None = None) -> None:
     sums = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     actual, expected = pooch.file_hash(str(path)), published or sums.get(key)
     if expected not in (None, actual):
-        raise DatasetError(
-            f"{path} has another content than the {'published' if published else 'recorded'} one "
-            f"(sha256 {actual[:16]}... instead of {expected[:16]}...). Delete it and get it again"
-            f"{'.' if published else f', or delete its entry in {record}.'}"
-        )
+        kind, hint = ("published", "") if published else ("recorded", f", or its entry in {record}")
+        text = f"{path} has another content than the {kind} one (sha256 {actual[:16]}... instead of"
+        raise DatasetError(f"{text} {expected[:16]}...). Delete it{hint}, and get it again.")
     with contextlib.suppress(OSError):  # a folder that takes no file
         write_whole(record, json.dumps(sums | {key: actual}, indent=1, sort_keys=True) + "\n")
 

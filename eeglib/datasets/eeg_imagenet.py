@@ -1,8 +1,7 @@
 """EEG-ImageNet of Spampinato et al. (2017) and Palazzo et al. (2020): 6 subjects, 40 classes.
 
-Chapter 1. The file is ``{"dataset": [{"eeg", "image", "label", "subject"}, ...], "labels": [...],
-"images": [...]}``, and that of the randomised trials is alike. It holds all subjects, and in its
-older form cannot be mapped into memory, so that it is converted once, into one file a subject.
+The one file of all subjects, ``{"dataset": [{"eeg", "image", "label", "subject"}, ...], "labels":
+[...], "images": [...]}``, cannot always be mapped into memory: it is converted once, by subject.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from eeglib.datasets.stimuli import CLASSES
 # Resolution of the amplifier, channel by channel, as inferred from the recordings' headers.
 MICROVOLTS_PER_COUNT = np.r_[np.full(32, 0.5), np.full(96, 0.1)]
 BLOCKS_PER_SESSION = 10
-LEAST_COVERAGE = 0.9  # a split of a smaller share of the trials was made for something else
 PARTS = {"training": "train", "validation": "val", "test": "test"}  # here, in the published file
 WNIDS = {c.wnid: c.name for c in CLASSES}
 IMAGE_ORDER = "image_order.txt"
@@ -71,10 +69,8 @@ class Loader(Dataset):
         download.verify(self.folder / self.options.file, self.folder)
         twins = table[table["same_as"] > 0].groupby(["same_as", "subject"]).size()
         for (first, second), n in twins.items():
-            text = f"{n} trials of subject {second} have the same signals as trials of subject "
-            self._note(f"{text}{first}.", warn=True)
-        counts = table["subject"].value_counts().sort_index().to_dict()
-        self._note(f"Trials by subject: {str(counts).strip('{}')}.")
+            what = f"{n} trials of subject {second}"
+            self._note(f"{what} have the same signals as trials of subject {first}.", warn=True)
         images = table.drop_duplicates("image")["class_name"].value_counts()
         fewer = "".join(f", {name} {n}" for name, n in images[images < images.max()].items())
         self._note(f"Images of each class: {images.max()}{fewer and f', but {fewer[2:]}'}.")
@@ -138,7 +134,8 @@ class Loader(Dataset):
         except WRONG_KIND as error:
             allowed = "a dict with splits, each with rows of the data file for train, val and test"
             raise wrong_structure(path, error, allowed) from None
-        whole = len(parts) >= LEAST_COVERAGE * len(table) and parts.nunique() == len(PARTS)
+        # A split of a smaller share of the trials was made for something else.
+        whole = len(parts) >= 0.9 * len(table) and parts.nunique() == len(PARTS)
         if not whole or len(parts) < len(named) or by_image.nunique().sum() > by_image.ngroups:
             what = f"its split names {len(parts)} of {len(table)} trials, and some perhaps twice"
             allowed = "each image in one part, as in block_splits_by_image_all.pth of EEG-ImageNet"
@@ -148,34 +145,29 @@ class Loader(Dataset):
         return {part: np.flatnonzero(parts_here == part) for part in PARTS}
 
     def card(self) -> dict[str, str]:
-        unit = "volts, from counts by the amplifier's resolution (inferred)"
-        unit = "standard deviations" if "standardize" in self.processed else unit
-        processed = "; ".join(self.processed) or "nothing"
-        return download.CARDS[self.settings.name] | {"unit": unit, "processed": processed}
+        processed, unit = "; ".join(self.processed), "standard deviations"
+        if "standardize" not in processed:
+            unit = "volts, from counts by the amplifier's resolution (inferred)"
+        facts = {"unit": unit, "processed": processed or "nothing"}
+        return download.CARDS[self.settings.name] | facts
 
     @cached_property
     def _converted(self) -> Path:
-        path = self.folder / self.options.file
-        if not path.is_file():
-            raise download.how_to_get(self.settings.name, self.folder, path.name)
-        return converted(path)
+        return converted(download.find(self.settings.name, self.folder, self.options.file))
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
         facts = json.loads((self._converted / "facts.json").read_text(encoding="utf-8"))
         if facts["n_chans"] != len(self.channels):
-            raise DatasetError(
-                f"{self.options.file} has {facts['n_chans']} channels; this data set has "
-                f"{len(self.channels)}. Check that it is the file you meant."
-            )
+            found, n = f"{self.options.file} has {facts['n_chans']} channels", len(self.channels)
+            raise DatasetError(f"{found}; this data set has {n}. Is it the file you meant?")
         return facts
 
     @cached_property
     def _table(self) -> pd.DataFrame:
         """All trials of the file: `METADATA`, ``row``, and what `convert` wrote of each."""
-        table = pd.read_csv(
-            self._converted / "trials.csv", dtype={"image": str}, keep_default_na=False
-        )
+        file, how = self._converted / "trials.csv", {"dtype": {"image": str}}
+        table = pd.read_csv(file, keep_default_na=False, **how)
         table["class_name"] = np.array(self.class_names, dtype=object)[table["label"]]
         order = self._presentation(table["image"])
         for column in ("order", "block", "session"):
@@ -190,12 +182,9 @@ class Loader(Dataset):
             return pd.DataFrame(columns=["order", "block", "session"])
         lines = path.read_text(encoding="utf-8-sig", errors="replace").split()
         names = pd.Series(list(dict.fromkeys(map(image_name, lines))), dtype=str)
-        unknown = int((~images.isin(names)).sum())
-        if unknown == len(images):
-            raise DatasetError(
-                f"{path.name} names none of the images in {self.options.file}. Use the list that "
-                "belongs to this data set, or remove it."
-            )
+        if (unknown := int((~images.isin(names)).sum())) == len(images):
+            text = f"{path.name} names none of the images in {self.options.file}"
+            raise DatasetError(f"{text}. Use the list of this data set, or remove it.")
         if unknown:
             self._note(f"{unknown} trials show images that {path.name} does not list.", warn=True)
         self._note(f"Order, blocks and sessions are those of {path.name}, for all subjects alike.")
@@ -210,10 +199,9 @@ class Loader(Dataset):
         fits = table["length"].between(self.options.cut[1], self.longest)
         allowed = f"{self.options.cut[1]} to {self.longest} samples"
         if not fits.any():
-            raise DatasetError(
-                f"{self.options.file} has no trials of subject {subject} with {allowed}; it has "
-                f"subjects {self.subjects()}. Change dataset.subjects or dataset.options.cut."
-            )
+            here = f"it has subjects {self.subjects()}"
+            text = f"{self.options.file} has no trials of subject {subject} with {allowed}; {here}."
+            raise DatasetError(f"{text} Change dataset.subjects or dataset.options.cut.")
         if not fits.all():
             text = f"{sum(~fits)} trials left out, their length is not {allowed}."
             self._note(f"Subject {subject}: {text}", warn=True)
@@ -243,9 +231,7 @@ class RandomizedTrials(Loader):
 
 def converted(path: Path) -> Path:
     """Folder with the signals of a data file; made at first use, and anew if the file changes."""
-    place = path.parent
-    if not os.access(place, os.W_OK):
-        place = Path(pooch.os_cache("eeglib"))
+    place = path.parent if os.access(path.parent, os.W_OK) else Path(pooch.os_cache("eeglib"))
     state = path.stat()
     folder = place / f".{path.name}.{state.st_size}-{state.st_mtime_ns}"
     if not folder.is_dir():
@@ -259,7 +245,7 @@ def converted(path: Path) -> Path:
 def convert(path: Path, folder: Path) -> None:
     """Check a data file and write each subject's signals into a file of its own.
 
-    A row of ``trials.csv`` has ``start``, the numbers before it in its subject's file, and
+    ``trials.csv`` has ``start``, the count of numbers before a trial in its subject's file, and
     ``same_as``, a subject who has a trial with the very same signals, or 0.
     """
     import torch
@@ -267,8 +253,7 @@ def convert(path: Path, folder: Path) -> None:
     content = load_torch(path)
     try:
         labels, images = (dict(enumerate(map(str, content[key]))) for key in ("labels", "images"))
-        trials = content["dataset"]
-        shown = [t["image"] for t in trials]
+        trials, shown = content["dataset"], [trial["image"] for trial in content["dataset"]]
         signals = [torch.as_tensor(trial["eeg"]) for trial in trials]
         table = pd.DataFrame(
             {
@@ -286,9 +271,7 @@ def convert(path: Path, folder: Path) -> None:
         if len(set(labels.values())) < len(labels):
             raise ValueError("a label's name twice")
     except WRONG_KIND as error:
-        allowed = (
-            "a dict with dataset (a list of dicts: eeg, image, label, subject), labels, images"
-        )
+        allowed = "a dict with dataset (dicts with eeg, image, label, subject), labels, images"
         raise wrong_structure(path, error, allowed) from None
     by_subject = table.groupby("subject")
     table["start"] = (by_subject["length"].cumsum() - table["length"]) * n_chans[0]

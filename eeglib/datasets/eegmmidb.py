@@ -1,7 +1,6 @@
 """Real EEG with invented labels: PhysioNet's Motor Movement/Imagery data (chapter 1).
 
-The 109 people of Schalk et al. (2004) moved their fists and feet, or imagined it; nobody looked at
-pictures. Their recordings are cut here into blocks, as if each block had shown the images of one
+Recordings of people who saw no pictures are cut into blocks, as if each had shown the images of one
 class: the design of EEG-ImageNet, with nothing in it but the clock.
 """
 
@@ -17,13 +16,13 @@ import mne
 import numpy as np
 import pandas as pd
 import pooch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 import eeglib.datasets as datasets
-from eeglib.datasets import METADATA, Dataset, DatasetError, Recording
-from eeglib.datasets.files import whole_folder
+from eeglib.datasets import METADATA, Dataset, DatasetError, Recording, download
+from eeglib.datasets.images import COLUMNS
 from eeglib.datasets.montage import place_channels
-from eeglib.datasets.stimuli import CLASSES, write_stimuli
+from eeglib.datasets.stimuli import CLASSES, drawn_stimuli, spread_classes
 from eeglib.profile import DatasetSettings
 
 EXTRACT = Path(__file__).with_suffix(".npz")  # written by tools/make_real_extract.py
@@ -36,22 +35,14 @@ class Options(datasets.Options):
     """Blocks to invent; the defaults are the design of EEG-ImageNet."""
 
     n_classes: int = Field(40, ge=2, le=40)  # blocks: each class has one
-    block_seconds: float = Field(25.0, gt=0)
-    trial_seconds: float = Field(0.5, gt=0, validate_default=True)  # an "image"
+    images_per_class: int = Field(50, ge=1)  # trials of a block
+    trial_seconds: float = Field(0.5, gt=0)
     extract: bool = False  # the 10 blocks, 32 channels, of subject 1 that come with the package
     seed: int = Field(0, ge=0)  # of the classes' order and of the drawings
 
-    @field_validator("trial_seconds")
-    @classmethod
-    def _divides_a_block(cls, seconds: float, info: ValidationInfo) -> float:
-        n = info.data.get("block_seconds", seconds) / seconds
-        if n < 0.5 or abs(n - round(n)) > 1e-6:
-            raise ValueError(f"block_seconds={info.data['block_seconds']:g} is no multiple of it")
-        return seconds
-
     @property
-    def n_images(self) -> int:
-        return round(self.block_seconds / self.trial_seconds)
+    def block_seconds(self) -> float:
+        return self.images_per_class * self.trial_seconds
 
 
 class Loader(Dataset):
@@ -64,12 +55,7 @@ class Loader(Dataset):
     """
 
     Options = Options
-    caution: ClassVar[tuple[str, str]] = (
-        "Real EEG, invented labels: nobody saw these pictures",
-        "Those who were recorded moved their fists and feet, or imagined it. Blocks were cut out, "
-        "and each was given a class and drawings that nobody was shown. What tells the classes "
-        "apart is when a trial was recorded, and what was done just then: no picture.",
-    )
+    caution: ClassVar[tuple[str, str]] = tuple(download.TABLE["eegmmidb"]["caution"])
 
     def __init__(self, settings: DatasetSettings, run_folder: Path):
         super().__init__(settings, run_folder)
@@ -92,7 +78,7 @@ class Loader(Dataset):
 
     @property
     def class_names(self) -> list[str]:
-        return [CLASSES[i].name for i in self._shown()]
+        return [CLASSES[i].name for i in spread_classes(self.options.n_classes)]
 
     def recordings(self, subject: int) -> list[Recording]:
         """Runs of one subject, in volts at 160 Hz, without the zeros at their ends."""
@@ -101,39 +87,33 @@ class Loader(Dataset):
         for run, raw in self._extract() if o.extract else self._runs(subject):
             seconds = raw.n_times / raw.info["sfreq"]
             fit = int(seconds / o.block_seconds + 1e-6)
-            block = np.arange(n_found, min(n_found + fit, o.n_classes)).repeat(o.n_images)
+            block = np.arange(n_found, min(n_found + fit, o.n_classes)).repeat(o.images_per_class)
             if len(block):
-                number, label = np.arange(len(block)) % o.n_images, labels[block]
+                number, label = np.arange(len(block)) % o.images_per_class, labels[block]
                 period = seconds / fit  # of a block and a pause
                 start = (block - n_found + 0.5) * period - o.block_seconds / 2
                 trials = pd.DataFrame({"onset": start + number * o.trial_seconds, "label": label})
                 trials = trials.assign(subject=subject, session=run, block=block)
-                trials["order"] = block * o.n_images + number
+                trials["order"] = block * o.images_per_class + number
                 trials["image"] = [f"{k:02d}_{n:02d}" for k, n in zip(label, number, strict=True)]
                 trials["class_name"] = np.array(self.class_names)[label]
                 found.append(Recording(raw, trials[["onset", *METADATA]]))
                 n_found = block[-1] + 1
             if n_found == o.n_classes:
                 return found
-        raise DatasetError(
-            f"{n_found} blocks of {o.block_seconds:g} s fit into the recordings of subject "
-            f"{subject}, not {o.n_classes}. Change dataset.options: n_classes or block_seconds."
-        )
+        text = f"{n_found} blocks of {o.block_seconds:g} s fit into the recordings of subject"
+        text += f" {subject}, not {o.n_classes}"
+        raise DatasetError(f"{text}. Change dataset.options: n_classes or images_per_class.")
 
     @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
         """The drawings that were invented to have been shown, in the run's own folder."""
         o = self.options
-        folder = self.run_folder / f"drawings_{o.n_classes}x{o.n_images}_seed{o.seed}"
-        if not folder.is_dir():
-            with whole_folder(folder) as partial:
-                write_stimuli(partial, self._shown(), o.n_images, o.seed)
-        rows = []
-        for label, (wnid, name, *_) in enumerate(CLASSES[i] for i in self._shown()):
-            for n in range(o.n_images):
-                file = folder / wnid / f"{wnid}_{n + 1}.png"
-                rows.append((f"{label:02d}_{n:02d}", label, name, file))
-        return pd.DataFrame(rows, columns=["image", "label", "class_name", "file"])
+        folder = self.run_folder / f"stimuli_{o.n_classes}x{o.images_per_class}_seed{o.seed}"
+        table = drawn_stimuli(folder, spread_classes(o.n_classes), o.images_per_class, o.seed)
+        numbers = table.groupby("label").cumcount()
+        table["image"] = [f"{k:02d}_{n:02d}" for k, n in zip(table["label"], numbers, strict=True)]
+        return table.assign(file=[folder / file for file in table["file"]])[COLUMNS]
 
     def files(self, subject: int | None = None) -> list[Path]:
         """None that could change: all are compared with the published ones when they are read."""
@@ -141,19 +121,11 @@ class Loader(Dataset):
 
     def card(self) -> dict[str, str]:
         o = self.options
-        blocks = f"{o.n_classes} of {o.block_seconds:g} s, {o.n_images} trials each"
-        return {
-            "title": "EEG Motor Movement/Imagery Dataset 1.0.0",
+        blocks = f"{o.n_classes} of {o.block_seconds:g} s, {o.images_per_class} trials each"
+        return download.CARDS["eegmmidb"] | {
             "INVENTED": f"images, classes and blocks ({blocks}); nobody looked at pictures",
-            "source": "Schalk et al. (2004), PhysioNet, https://doi.org/10.13026/C28G6P",
-            "licence": "Open Data Commons Attribution License 1.0",
-            "recorded": "109 people who moved fists and feet, or imagined it; mains 60 Hz",
             "channels": f"{'32 of the 64' if o.extract else '64'}, 160 Hz, volts",
         }
-
-    def _shown(self) -> list[int]:
-        """Which of the 40 classes of drawings are used."""
-        return [int(i) for i in np.round(np.linspace(0, 39, self.options.n_classes))]
 
     def _runs(self, subject: int) -> Iterator[tuple[int, mne.io.BaseRaw]]:
         for run in RUNS:
@@ -182,18 +154,15 @@ class Loader(Dataset):
             try:
                 mne.datasets.eegbci.load_data(subject, run, path=self.folder, update_path=False)
             except Exception as error:  # of requests, pooch or the file system
+                how = f'load_data({subject}, range(3, 15), path="{self.folder}")'
                 raise DatasetError(
-                    f"{path} is missing and cannot be downloaded ({str(error)[:120]}). Run this "
-                    "again with a network, or where there is one: python -c 'import mne; "
-                    f"mne.datasets.eegbci.load_data({subject}, range(3, 15), "
-                    f'path="{self.folder}")\'. The files are at https://physionet.org/content/'
-                    "eegmmidb/1.0.0/; dataset.root is their folder."
+                    f"{path} is missing and cannot be downloaded ({str(error)[:120]}). Run where "
+                    f"there is a network: python -c 'import mne; mne.datasets.eegbci.{how}'. The "
+                    "files are at https://physionet.org/content/eegmmidb/1.0.0/."
                 ) from None
         if pooch.file_hash(str(path)) != published_checksums()[name]:
-            raise DatasetError(
-                f"{path} is not the published file (its sha256 differs from that in MNE's list). "
-                "Delete it and run this again, which downloads it."
-            )
+            text = f"{path} is not the published file: its sha256 is not that of MNE's list"
+            raise DatasetError(f"{text}. Delete it and run this again, which downloads it.")
         return path
 
 

@@ -11,8 +11,6 @@ import pandas as pd
 from eeglib.datasets import METADATA, DatasetError
 from eeglib.datasets.montage import place_channels
 
-DEAD_SHARE = 0.5  # of trials: a channel that is bad in more of them is bad as a whole
-
 
 def usable_epochs(
     read: Callable[[int], np.ndarray],
@@ -27,11 +25,15 @@ def usable_epochs(
     gives a trial, float32 (n_chans, n_times); ``metadata`` has `METADATA` and ``row``.
     """
     subject = f"Subject {metadata['subject'].iloc[0]}"
-    channels = np.array([_bad_channels(read(row)) for row in metadata["row"]])
-    dead = channels.mean(axis=0) > DEAD_SHARE
+    trials = map(read, metadata["row"])
+    bad = [
+        ~np.isfinite(trial).all(axis=1) | (trial == trial[:, :1]).all(axis=1) for trial in trials
+    ]
+    channels = np.array(bad)
+    dead = channels.mean(axis=0) > 0.5
     bad = channels[:, ~dead].any(axis=1)
     if dead.any():
-        info["bads"] = [name for name, is_dead in zip(info.ch_names, dead, strict=True) if is_dead]
+        info["bads"] = np.array(info.ch_names)[dead].tolist()
         note(f"{subject}: channels set to zero as bad: {', '.join(info['bads'])}.", warn=True)
     if bad.any():
         what = "values that are not finite, or a flat channel"
@@ -61,16 +63,10 @@ def usable_epochs(
     return epochs.drop_bad(verbose="error")
 
 
-def _bad_channels(trial: np.ndarray) -> np.ndarray:
-    """Whether each channel of a trial is flat or holds values that are not finite."""
-    return ~np.isfinite(trial).all(axis=1) | (trial == trial[:, :1]).all(axis=1)
-
-
 def channel_info(ch_names: list[str], sfreq: float, unitless: bool = False) -> mne.Info:
     """Info for EEG channels with their 10-05 positions; figures of ``unitless`` show no volts."""
     info = mne.create_info(ch_names, sfreq, "eeg", verbose="error")
     place_channels(info)
-    if unitless:
-        for channel in info["chs"]:
-            channel["unit"] = mne.io.constants.FIFF.FIFF_UNIT_NONE
+    for channel in info["chs"] if unitless else ():
+        channel["unit"] = mne.io.constants.FIFF.FIFF_UNIT_NONE
     return info

@@ -1,7 +1,6 @@
 """Read downloaded ``.pth`` and pickled ``.npy`` files without running what is in them (chapter 1).
 
-Both are pickles, small programs that name the functions to be called. ``torch.load`` with
-``weights_only`` and the unpickler below know the few names that arrays need, and refuse others.
+Pickles name functions to be called: only the few that arrays need are known here.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from eeglib.datasets import DatasetError
 
 LARGE = 2**16  # bytes from which on an array stays in its file
 
+# What a file of another structure may cause.
 WRONG_KIND = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-"""What a file of another structure may cause."""
-
 OTHER_FILES = {
     "an HTML page": rb"(?i)\s*<(!doctype )?html",
     "a pointer of Git LFS, not the data": rb"version https://git-lfs",
@@ -133,31 +131,24 @@ def _one_error(path: Path) -> Iterator[None]:
         asked = re.search(r"(?i:unsupported) (?:global: )?(?:GLOBAL|class) ([\w.]+)", str(error))
         if asked:
             raise DatasetError(
-                f"{path.name} asks for {asked[1]} to be run when it is opened. A data file has no "
-                "need of that, and nothing was run. Do not open this file with other programs; get "
-                "it from the data set's own page."
+                f"{path.name} asks for {asked[1]} to be run when it is opened. Data need no such "
+                "thing, and nothing was run. Open it with no other program; get it from its page."
             ) from None
         kind = next(kind for kind, pattern in OTHER_FILES.items() if re.match(pattern, start))
-        raise DatasetError(
-            f"{path.name} is {kind} ({str(error)[:200]}). Download it again, or check that it is "
-            "the file you meant."
-        ) from None
+        text = f"{path.name} is {kind} ({str(error)[:200]}). Is it the file you meant?"
+        raise DatasetError(f"{text} If so, download it again.") from None
 
 
 def wrong_structure(path: Path, what: Exception | str, allowed: str) -> DatasetError:
     """Error for a file that holds something else than it should."""
     what = what if isinstance(what, str) else f"{type(what).__name__} {what}"
-    return DatasetError(
-        f"{path.name} does not have the structure of this data set: {what}; allowed: {allowed}. "
-        "Check that it is the file that the data set's page names."
-    )
+    text = f"{path.name} does not have the structure of this data set: {what}; allowed: {allowed}."
+    return DatasetError(f"{text} Check that it is the file that the data set's page names.")
 
 
 def cannot_write(folder: Path, error: OSError) -> DatasetError:
-    return DatasetError(
-        f"{folder} cannot be written to: {error.strerror or error}. Free some space, give yourself "
-        "the permission, or choose another folder."
-    )
+    text = f"{folder} cannot be written to: {error.strerror or error}. Free some space, get the"
+    return DatasetError(f"{text} permission, or choose another folder.")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Whatever could be read in two ways is said: it ends in the report, or in an erro
 from __future__ import annotations
 
 import ast
+import json
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,20 +24,9 @@ from eeglib.datasets.tables import EMPTY, find_sidecar, read_json, read_numbers,
 
 # Where a recording was stopped, cut or joined; stretches marked as bad.
 JOINT, BAD = r"(?i:(edge )?boundary|new segment/?.*|-99(\.0)?)", r"BAD.*|(?i:bad)([^a-z].*)?"
-# By the types of BIDS, and by names (or types in the file) that say eye, heart, muscle, trigger,
-# or another sensor.
-KINDS = {"EEG": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg", "EMG": "emg"}
-KINDS |= {"TRIG": "stim", "STIM": "stim"}
-NOT_EEG = {
-    "eog": r".*EOG.*|[HV]EO[LRUD]?\d?|EYE.*|PUPIL.*|GAZE.*",
-    "ecg": r".*(ECG|EKG).*|HEART.*",
-    "emg": r".*EMG.*",
-    "stim": r"STATUS|STI.?\d+|STIM.*|TRIG.*|DIN.?\d*|MARKERS?|EVENTS?|COUNTER",
-    "misc": r"(EXG|BIP|DC).?\d+|RESP.*|AIRFLOW.*|PHOTO.*|(GSR|EDA|SCR|PLETH?|PPG|PULSE|S[AP]O2|"
-    r"ERGO?|ANA|AUX|ACC[XYZ]?|GYRO[XYZ]?|AUDIO|DIODE|TEMP|TEMPERATURE|MISC)([ _.-]?\d+|[ _.-].*)?",
-}
+# Kinds by the types of BIDS, and by names or types in the file: of eyes, heart, muscles, triggers.
+KINDS, NOT_EEG = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 WIDTHS = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}  # bytes in BrainVision files
-USUAL = (0.2e-6, 1e-3)  # V, standard deviation of EEG within a second; beyond, the unit is wrong
 
 
 def open_recording(
@@ -48,9 +38,8 @@ def open_recording(
 ) -> tuple[mne.io.BaseRaw, Path]:
     """Open a recording, its channels typed and placed, joints and bad stretches annotated.
 
-    ``eeg_channels`` are EEG whatever their names say. Marks stand in ``columns`` of events.tsv;
-    those that name one of ``classes`` are trials. MNE's warnings go to ``note``. Returns the
-    recording and the file that holds its signals.
+    Marks stand in ``columns`` of events.tsv; those that name one of ``classes`` are trials. MNE's
+    warnings go to ``note``. Returns the recording and the file that holds its signals.
     """
     file, sidecar = path.fpath, read_json(find_sidecar(path, "eeg", ".json"))
     with warnings.catch_warnings(record=True) as caught, mne.use_log_level("warning"):
@@ -159,10 +148,8 @@ def _start(file: Path) -> bytes:
 
 def _refuse_short(file: Path, expected: int) -> None:
     if (size := file.stat().st_size) < expected:
-        raise DatasetError(
-            f"{file.name} holds {size:,} bytes; its header promises {expected:,}. A download or a "
-            "copy broke off: get it again. If no more exists, write it anew with MNE."
-        )
+        text = f"{file.name} holds {size:,} bytes; its header promises {expected:,}. A copy broke"
+        raise DatasetError(f"{text} off: get it again. If no more exists, write it anew with MNE.")
 
 
 def channel_kinds(
@@ -170,8 +157,7 @@ def channel_kinds(
 ) -> list[str]:
     """Kind of each channel by channels.tsv, or by the file, or against both by its name.
 
-    Tables that a program wrote call everything EEG. So a name such as EXG1 counts more than such a
-    table, but not more than one that tells several kinds apart.
+    A name such as EXG1 counts more than a table that calls everything EEG, as programs write it.
     """
     by_hand = bool(set(stated.values()) - {"EEG", "TRIG", "STIM", "MISC"})
     found = []
@@ -191,16 +177,13 @@ def kind_by_name(name: str) -> str:
 
 def _type_channels(raw, table, stated, eeg_channels, texts: list[str]) -> None:
     """Set the channels' types and the bad ones; say what is left out for its name."""
-    names, own = raw.ch_names, raw.get_channel_types()
-    listed = table["name"].tolist()
+    names, own, listed = raw.ch_names, raw.get_channel_types(), table["name"].tolist()
     unlisted = [name for name in names if name not in {"STI 014", *listed}]
     strangers = [n for n in listed if n not in names or listed.count(n) > 1]
     strangers += (missing := [name for name in eeg_channels if name not in names])
     if (strangers and unlisted) or missing:
-        raise ValueError(
-            f"channels.tsv or the profile names channels {', '.join(strangers)}, but the file has "
-            f"{', '.join(unlisted or names)}. Write each as in the file, once"
-        )
+        what = f"{', '.join(strangers)}, but the file has {', '.join(unlisted or names)}"
+        raise ValueError(f"channels.tsv or the profile names channels {what}. Write each once")
     if strangers or (unlisted and listed):
         what = f"{', '.join(strangers)} are not in the file" if strangers else ", ".join(unlisted)
         warnings.warn(f"channels.tsv and the file differ: {what}", stacklevel=2)
@@ -213,11 +196,9 @@ def _type_channels(raw, table, stated, eeg_channels, texts: list[str]) -> None:
     every = zip(names, kinds, own, strict=True)
     odd = [n for n, k, o in every if k != "eeg" and o == "eeg" == KINDS.get(stated.get(n, "EEG"))]
     if odd:
-        warnings.warn(
-            "left out, because names or types in the file say that they are no EEG: "
-            f"{', '.join(odd)}. dataset.options.eeg_channels decodes them all the same.",
-            stacklevel=2,
-        )
+        why = f"names or types in the file say that they are no EEG: {', '.join(odd)}"
+        text = f"left out, because {why}. dataset.options.eeg_channels decodes them all the same."
+        warnings.warn(text, stacklevel=2)
     types = dict(zip(names, kinds, strict=True))
     raw.set_channel_types(types, on_unit_change="ignore", verbose="error")
     if "status" in table:
@@ -228,10 +209,7 @@ def _type_channels(raw, table, stated, eeg_channels, texts: list[str]) -> None:
 
 
 def _annotate(raw, events: pd.DataFrame, columns: set[str], classes: Sequence[str], joints) -> None:
-    """Keep marks of joints and bad stretches alone, those of the file and those of events.tsv.
-
-    The others are trials, some of them perhaps of a class whose name MNE would take for a mark.
-    """
+    """Keep marks of joints and bad stretches alone, of the file and of events.tsv; not trials."""
     own = raw.annotations  # their onsets count from where the raw's times do
     found = [(time, 0.0, "EDGE boundary") for time in joints]
     found += zip(own.onset - raw.first_time, own.duration, own.description, strict=True)
@@ -257,14 +235,11 @@ def _check_scale(raw: mne.io.BaseRaw) -> None:
     sizes = np.median([values.std(axis=1) for values in signals], axis=0)
     names = np.array(raw.ch_names)[mne.pick_types(raw.info, eeg=True, exclude=())]
     size = np.median(sizes[sizes > 0]) if sizes.any() else 1e-5
-    if not USUAL[0] < size < USUAL[1]:
+    if not 0.2e-6 < size < 1e-3:  # V; beyond, the unit is wrong
         factor = min((1e-6, 1e-3, 1e3, 1e6), key=lambda f: abs(np.log(size * f / 2e-5)))
-        warnings.warn(
-            f"signals vary by {size * 1e6:.3g} µV within a second, EEG by 5 to 50. Is the unit "
-            f"wrong? Times {factor:g} it is {size * factor * 1e6:.3g} µV: raw.apply_function("
-            f"lambda x: x * {factor:g}), then write it to BIDS anew.",
-            stacklevel=2,
-        )
+        text = f"signals vary by {size * 1e6:.3g} µV within a second, EEG by 5 to 50. Is the unit "
+        text += f"wrong? Times {factor:g} it is {size * factor * 1e6:.3g} µV: write it anew with "
+        warnings.warn(f"{text}raw.apply_function(lambda x: x * {factor:g}).", stacklevel=2)
     for odd, what in ((sizes == 0, "flat"), (sizes > 100 * size, "100 times as large as others")):
         if odd.any():
             warnings.warn(f"EEG channels that are {what}: {', '.join(names[odd])}.", stacklevel=2)

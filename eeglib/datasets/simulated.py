@@ -1,8 +1,7 @@
 """A simulated recording, honest about being one (chapter 1).
 
-Nobody was recorded. The signals follow the published protocol of EEG-ImageNet and come from a
-model of the head. Two knobs are separate and either may be 0: ``stimulus_strength``, what the
-pictures do, and ``drift_strength``, what the clock does.
+Nobody was recorded. The signals follow the published protocol of EEG-ImageNet. What the pictures
+do (``stimulus_strength``) and what the clock does (``drift_strength``) are separate.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from eeglib.datasets import DatasetError, bids
 from eeglib.datasets import Options as BaseOptions
 from eeglib.datasets.files import whole_folder, write_whole
 from eeglib.datasets.montage import ACTICAP_128
-from eeglib.datasets.stimuli import CLASSES, each, visual_features, write_stimuli
+from eeglib.datasets.stimuli import CLASSES, drawn_stimuli, each, spread_classes, visual_features
 
 MODEL_VERSION = 2  # counts changes of the signals; older simulations are then made again
 TASK = "images"
 NOTE = Path("sourcedata") / "simulation.json"
 FACTS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-"""What stands in the README and in BIDS's descriptions of the data set, a recording, a column."""
+"""Texts of the caution, of the README, and of BIDS on the data set, a recording, a column."""
 
 
 class Options(BaseOptions):
@@ -58,9 +57,6 @@ class Options(BaseOptions):
         build_head(names)
         return names
 
-    def labels(self) -> list[int]:  # which of the 40 classes are shown
-        return [int(i) for i in np.round(np.linspace(0, 39, self.n_classes))]
-
 
 def simulate(
     folder: str | Path, options: Options, subjects: tuple[int, ...] = (1,), replace: bool = False
@@ -73,20 +69,16 @@ def simulate(
         stimuli, features = draw_stimuli(folder, options)
         for subject in each(_simulate_subject, missing, folder, options, stimuli, features):
             print(f"Simulated subject {subject}")
-    people = sorted(p.name for p in folder.glob("sub-*"))
-    table = ["participant_id\tage\tsex", *(f"{name}\tn/a\tn/a" for name in people), ""]
-    write_whole(folder / "participants.tsv", "\n".join(table))
+    people = sorted(f"{path.name}\tn/a\tn/a" for path in folder.glob("sub-*"))
+    table = "\n".join(["participant_id\tage\tsex", *people, ""])
+    write_whole(folder / "participants.tsv", table)
     return folder
 
 
 def draw_stimuli(folder: Path, options: Options) -> tuple[pandas.DataFrame, np.ndarray]:
     """Draw a simulation's pictures, if they are not there; their table and `visual_features`."""
-    target = folder / "stimuli"
-    if not target.is_dir():
-        with whole_folder(target) as partial:
-            drawn = write_stimuli(partial, options.labels(), options.images_per_class, options.seed)
-            drawn.to_csv(partial / "stimuli.tsv", sep="\t", index=False, lineterminator="\n")
-    table = pandas.read_csv(target / "stimuli.tsv", sep="\t")
+    labels, target = spread_classes(options.n_classes), folder / "stimuli"
+    table = drawn_stimuli(target, labels, options.images_per_class, options.seed)
     return table, visual_features([Image.open(target / f).convert("RGB") for f in table["file"]])
 
 
@@ -98,19 +90,19 @@ def _claim(folder: Path, options: Options, replace: bool) -> None:
     if there is None and folder.is_dir() and any(folder.iterdir()):
         raise DatasetError(f"{folder} is not empty and holds no simulation. Give a new folder.")
     if there not in (None, ours):
-        old, new = there["options"], ours["options"]
-        keys = [key for key in new if old.get(key) != new[key]]
+        keys = [k for k, new in ours["options"].items() if there["options"].get(k) != new]
         changed = ", ".join(keys) or "an older version of the model"
         if not replace:
-            raise DatasetError(
-                f"{folder} holds another simulation ({changed}). Delete it, or give another folder."
-            )
+            text = f"{folder} holds another simulation ({changed})"
+            raise DatasetError(f"{text}. Delete it, or give another folder.")
         print(f"Simulating again, because the options changed: {changed}.")
         shutil.rmtree(folder)
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(note, json.dumps(ours, indent=2) + "\n")
-    description = json.dumps(FACTS["description"], indent=2) + "\n"
-    write_whole(folder / "dataset_description.json", description)
+    for file, entries in (
+        (note, ours),
+        (folder / "dataset_description.json", FACTS["description"]),
+    ):
+        write_whole(file, json.dumps(entries, indent=2) + "\n")
     write_whole(folder / "README", FACTS["readme"])
 
 
@@ -134,8 +126,8 @@ def _simulate_subject(
                 duration=options.image_duration, session=session + 1, order=trials.index
             )[["onset", "duration", "trial_type", *columns]]
             signals, names = simulated.signals(session), list(options.channels)
-            descriptions = columns, FACTS["sidecar"]
-            write_recording(path, signals, names, options.sfreq, events, *descriptions)
+            texts = columns, FACTS["sidecar"]
+            write_recording(path, signals, names, options.sfreq, events, *texts)
     return subject
 
 
@@ -154,18 +146,11 @@ class Loader(bids.Loader):
 
     @property
     def caution(self) -> tuple[str, str]:
-        o = self.options
-        return (
-            "Simulated data",
-            "The signals of this run are simulated: no person was recorded. The design is "
-            f"{o.design}, the stimulus-driven part has strength {o.stimulus_strength:g} and the "
-            f"slow drift {o.drift_strength:g}. The scores show how the method works, not what "
-            "brains do. Where a page shows real EEG, it says so.",
-        )
+        return "Simulated data", FACTS["caution"].format(**dict(self.options))
 
     @cached_property
     def class_names(self) -> list[str]:
-        return [CLASSES[i].name for i in self.options.labels()]
+        return [CLASSES[i].name for i in spread_classes(self.options.n_classes)]
 
     def card(self) -> dict[str, str]:
         o = self.options

@@ -1,8 +1,4 @@
-"""Stimuli drawn by code: the 40 classes of the paper as small colour drawings (chapter 1).
-
-Most shapes are glyphs of the fonts that the package ``qtawesome`` carries; classes, and shapes that
-the fonts lack, are in ``stimuli.json``.
-"""
+"""Stimuli drawn by code: the 40 classes of the paper as small colour drawings (chapter 1)."""
 
 from __future__ import annotations
 
@@ -19,6 +15,8 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 from scipy import ndimage
 
+from eeglib.datasets.files import whole_folder
+
 if TYPE_CHECKING:
     import pandas
 
@@ -33,7 +31,7 @@ class StimulusClass(NamedTuple):
     name: str  # common name, such as banana
     group: str  # animal, plant, food, vehicle, clothing, device, household or leisure
     hue: float  # that the class most often has, in [0, 1)
-    shape: str | list  # font/glyph, or the strokes that `_stroke` draws
+    shape: str | list  # font/glyph of the package ``qtawesome``, or strokes for `_stroke`
 
 
 CLASSES = tuple(
@@ -56,22 +54,32 @@ def draw_stimulus(label: int, seed: int, size: int = 64) -> Image.Image:
     return picture.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def write_stimuli(
+def spread_classes(n_classes: int) -> list[int]:
+    """Which of the `CLASSES` are used where not all are: some that are spread over the list."""
+    return np.linspace(0, len(CLASSES) - 1, n_classes).round().astype(int).tolist()
+
+
+def drawn_stimuli(
     folder: Path, labels: Sequence[int], images_per_class: int, seed: int
 ) -> pandas.DataFrame:
-    """Draw images of some `CLASSES` as ``<wnid>/<wnid>_<n>.png``, on all cores of this process."""
+    """Images of some `CLASSES`, ``<wnid>/<wnid>_<n>.png``, drawn on all cores if not there."""
     import pandas
 
-    rows, drawings = [], []
-    for position, label in enumerate(labels):
-        wnid, name = CLASSES[label][:2]
-        (folder / wnid).mkdir()
-        for number in range(images_per_class):
-            image = f"{wnid}_{number + 1}"
-            rows.append((image, position, name, wnid, f"{wnid}/{image}.png"))
-            drawings.append((folder / wnid / f"{image}.png", label, image_seed(seed, number)))
-    list(each(_save_drawing, drawings, least=100))
-    return pandas.DataFrame(rows, columns=["image", "label", "class_name", "wnid", "file"])
+    if not folder.is_dir():
+        with whole_folder(folder) as partial:
+            rows, drawings = [], []
+            for position, label in enumerate(labels):
+                wnid, name = CLASSES[label][:2]
+                (partial / wnid).mkdir()
+                for number in range(images_per_class):
+                    image, file = f"{wnid}_{number + 1}", f"{wnid}/{wnid}_{number + 1}.png"
+                    rows.append((image, position, name, wnid, file))
+                    drawings.append((partial / file, label, image_seed(seed, number)))
+            list(each(_save_drawing, drawings, least=100))
+            columns = ["image", "label", "class_name", "wnid", "file"]
+            table = pandas.DataFrame(rows, columns=columns)
+            table.to_csv(partial / "stimuli.tsv", sep="\t", index=False, lineterminator="\n")
+    return pandas.read_csv(folder / "stimuli.tsv", sep="\t")
 
 
 def _save_drawing(drawing: tuple[Path, int, int]) -> None:
@@ -173,12 +181,11 @@ def _glyph(font_name: str, glyph: str, canvas: int) -> Image.Image:
     character, font = chr(int(characters[glyph], 16)), ImageFont.truetype(file, int(canvas * 0.8))
     mask = Image.new("L", (canvas, canvas))
     ImageDraw.Draw(mask).text((canvas / 2, canvas / 2), character, font=font, fill=255, anchor="mm")
-    box = mask.getbbox()
-    side = max(box[2] - box[0], box[3] - box[1])
+    cut = mask.crop(mask.getbbox())
+    side = max(cut.size)
     square = Image.new("L", (side, side))
-    square.paste(mask.crop(box), ((side - box[2] + box[0]) // 2, (side - box[3] + box[1]) // 2))
-    fitted = Image.new("L", (canvas, canvas))
-    inner = int(canvas * 0.88)
+    square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
+    fitted, inner = Image.new("L", (canvas, canvas)), int(canvas * 0.88)
     fitted.paste(square.resize((inner, inner)), ((canvas - inner) // 2,) * 2)
     return fitted
 

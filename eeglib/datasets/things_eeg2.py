@@ -1,9 +1,7 @@
 """THINGS-EEG2 of Gifford et al. (2022): 10 subjects, rapid randomised presentation (chapter 1).
 
 Only the part for training is read: that for tests has one image of each concept, and cannot be
-split by image. A file holds one subject as a pickled dict: ``preprocessed_eeg_data`` of shape
-(n_images, n_repetitions, n_chans, n_times), ``ch_names`` and ``times``. The official form has 17
-channels at 100 Hz, that of NICE and ATM 63 channels at 250 Hz.
+split by image. The official form has 17 channels at 100 Hz, that of NICE and ATM 63 at 250 Hz.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ from eeglib.datasets.files import WRONG_KIND, load_numpy, wrong_structure
 from eeglib.datasets.images import find_pictures
 
 LISTS, PICTURES = "image_metadata.npy", "training_images"
-SFREQS = (10.0, 2000.0)  # that can be true, hertz
 
 
 class Options(datasets.Options):
@@ -61,10 +58,8 @@ class Loader(Dataset):
         concepts = list(self._lists["concept"].unique())
         n_concepts = self.options.n_concepts or len(concepts)
         if n_concepts > len(concepts):
-            raise DatasetError(
-                f"{LISTS} has {len(concepts)} concepts. Change dataset.options.n_concepts (now "
-                f"{n_concepts})."
-            )
+            change = f"Change dataset.options.n_concepts (now {n_concepts})"
+            raise DatasetError(f"{LISTS} has {len(concepts)} concepts. {change}.")
         spread = np.linspace(0, len(concepts) - 1, n_concepts).round().astype(int)
         return [concepts[i] for i in spread]
 
@@ -124,10 +119,8 @@ class Loader(Dataset):
         """One row per trial, with ``row``: the image, or the image's presentation."""
         n_images, n_repetitions = self._content(subject)["eeg"].shape[:2]
         if n_images != len(self._lists):
-            raise DatasetError(
-                f"{self._name(subject)} has {n_images} images, {LISTS} lists {len(self._lists)}. "
-                "Use files that belong together."
-            )
+            both = f"has {n_images} images, {LISTS} lists {len(self._lists)}"
+            raise DatasetError(f"{self._name(subject)} {both}. Use files that belong together.")
         table = self._images
         if len(self.stimuli()):
             table = table[table["image"].isin(self.stimuli()["image"])]
@@ -140,9 +133,7 @@ class Loader(Dataset):
         return f"sub-{subject:02d}/preprocessed_eeg_training.npy"
 
     def _path(self, name: str) -> Path:
-        if not (self.folder / name).is_file():
-            raise download.how_to_get("things_eeg2", self.folder, name)
-        return self.folder / name
+        return download.find("things_eeg2", self.folder, name)
 
     def _content(self, subject: int) -> dict[str, Any]:
         return read_things(self._path(self._name(subject)))
@@ -161,13 +152,11 @@ def read_things(path: Path) -> dict[str, Any]:
         if len(ch_names) != eeg.shape[2] or len(set(ch_names)) < len(ch_names):
             raise ValueError(f"{len(set(ch_names))} names for {eeg.shape[2]} channels")
         equal = np.ptp(steps) < 0.1 * steps.mean()
-        if not (equal and SFREQS[0] <= sfreq <= SFREQS[1] and len(times) >= eeg.shape[3]):
+        if not (equal and 10 <= sfreq <= 2000 and len(times) >= eeg.shape[3]):
             raise ValueError(f"{len(times)} times from {times[0]:g} to {times[-1]:g}")
     except WRONG_KIND as error:
-        allowed = (
-            "a dict with preprocessed_eeg_data (floating-point numbers: images, repetitions, "
-            "channels, times), ch_names (each once) and times (seconds in equal steps)"
-        )
+        allowed = "a dict with preprocessed_eeg_data (floats: images, repetitions, channels, times)"
+        allowed += ", ch_names (each once) and times (seconds in equal steps)"
         raise wrong_structure(path, error, allowed) from None
     # The form of NICE and ATM lacks -0.2 to 0 s, but not in ``times``: its last entries hold.
     return {"eeg": eeg, "ch_names": ch_names, "sfreq": sfreq, "tmin": float(times[-eeg.shape[3]])}

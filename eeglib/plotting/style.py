@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDTH = 8.0  # of a figure, inches: the text column of the book
 plt.style.use(Path(__file__).with_suffix(".mplstyle"))
+# Names of classes may be Chinese, Japanese or Korean; where no font has them, boxes are drawn.
+EAST_ASIAN = r"CJK|Source Han|WenQuanYi|YaHei|PingFang|Hiragino|SimHei|Malgun|Arial Unicode"
+further = sorted(name for name in get_font_names() if re.search(EAST_ASIAN, name))
+plt.rcParams["font.family"] = ["sans-serif", *further]
+warnings.filterwarnings("ignore", "Glyph .* missing from (font|current)")
 
 
 def new_figure(
