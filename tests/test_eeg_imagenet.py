@@ -106,7 +106,6 @@ def test_epochs_stay_right_when_trials_are_taken_out(folder):
 def test_counts_by_subject_and_subject_unknown(folder, content):
     dataset = loader(folder)
     dataset.prepare()
-    n_images = len(content["images"])
     (lacking,) = [line for line in dataset.report() if line.startswith("Images of each class")]
     assert lacking.startswith("Images of each class: 6, but ")
     assert lacking.endswith(" 5.")
