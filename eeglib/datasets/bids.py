@@ -210,7 +210,7 @@ class Loader(Dataset):
         stems = pictures or [Path(file).stem for file in files]
         short = len(set(stems)) == len(stems)
         names = {f: Path(f).stem if short else str(Path(f).with_suffix("")) for f in files}
-        events["image"] = events["file"].map(names).fillna("")
+        events["image"] = [names.get(file, "") for file in events["file"]]
         if folder.is_dir() and files:
             usable = usable_pictures({f: folder / f for f in files}, folder, self._note)
             events = events[events["file"].isin(["", *usable])]
