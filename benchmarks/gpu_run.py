@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import cpu_count
 
 from benchmarks import training
 from eeglib.profile import load_profile
-from eeglib.workflow.run import available_cores
 from eeglib.workflow.stages import STAGES, jobs_of
 from eeglib.workflow.status import Result
 
@@ -35,7 +35,7 @@ SMOKE += ["--set", "dataset.options={n_classes: 2, images_per_class: 4, classes_
 def main(arguments: list[str]) -> int:
     """Measure, print the tables and the closing line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks gpu_run", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=max(1, min(8, available_cores() // 2)))
+    parser.add_argument("--jobs", type=int, default=max(1, min(8, cpu_count() // 2)))
     parser.add_argument("--limit", type=float, default=460, help="seconds for everything")
     parser.add_argument("--epochs", type=int, default=50, help="of the student and the methods")
     parser.add_argument("--smoke", action="store_true", help="a tiny variant, on any device")
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         return 0
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "a processor"
-    print(f"{name}, {available_cores()} cores, {options.jobs} jobs, torch {torch.__version__}")
+    print(f"{name}, {cpu_count()} cores, {options.jobs} jobs, torch {torch.__version__}")
     ends = time.monotonic() + options.limit
     figures = {"demo_s": "unfinished", "paper_subject_s": "unfinished"}
     figures |= _student(device, options)

@@ -11,9 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from joblib import cpu_count
+
 from eeglib.profile import Profile, load_profile
 from eeglib.workflow.book import build_book
-from eeglib.workflow.run import Request, available_cores, run
+from eeglib.workflow.run import Request, run
 from eeglib.workflow.stages import STAGES, jobs_of, site_folder
 from eeglib.workflow.status import Result
 
@@ -76,7 +78,7 @@ def report(profile: Profile, run_dir: Path, timings: dict[str, object]) -> int:
         "overhead_s_max": round(max(overheads), 2),
         "chapters": len(done),
         "missing": len(jobs) - len(done),
-        "cores": available_cores(),
+        "cores": cpu_count(),
         **timings,
     }
     print("pipeline " + " ".join(f"{name}={value}" for name, value in figures.items()))

@@ -45,9 +45,9 @@ WORK = {
     ),
     "09_summarize_group": (
         "from eeglib.evaluation import attendance\n"
-        'finished = {"02_filter_signals": chapter.subjects_with("02_filter_signals")}\n'
+        'finished = {"02_filter_signals": list(chapter.results("02_filter_signals"))}\n'
         "display(attendance(chapter.profile.dataset.subjects, finished))\n"
-        'chapter.finish(facts={"subjects": len(chapter.subjects_with("02_filter_signals"))});'
+        'chapter.finish(facts={"subjects": len(chapter.results("02_filter_signals"))});'
     ),
 }
 STAND_IN = """#!/bin/sh

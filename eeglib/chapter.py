@@ -28,7 +28,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from html import escape
@@ -271,10 +270,8 @@ class Chapter:
         probabilities = np.asarray(probabilities, dtype=np.float32)
         expected = (len(metadata), len(class_names))
         if probabilities.shape != expected or not np.isfinite(probabilities).all():
-            raise ValueError(
-                f"probabilities of {method} must be finite and of shape {expected}, got shape "
-                f"{probabilities.shape}."
-            )
+            which = f"probabilities of {method} must be finite and of shape {expected}"
+            raise ValueError(f"{which}, got shape {probabilities.shape}.")
         arrays = {"probabilities": probabilities, "class_names": np.asarray(class_names, str)}
         for name in METADATA:
             kind = str if name in ("image", "class_name") else np.int64
@@ -299,25 +296,17 @@ class Chapter:
             return split_by_image(trials, **how, stimuli=dataset.stimuli())
         parts = dataset.published_split(trials)
         if parts is None:
-            raise SplitError(
-                f"split.published is true, but data set {self.profile.dataset.name!r} has none, or "
-                "its file is missing. Set it to false, or get the file: `eeglib download` says how."
-            )
+            which = f"split.published is true, but data set {self.profile.dataset.name!r} has none"
+            raise SplitError(f"{which}, or its file is missing: `eeglib download` says how.")
         split = Split(**parts)
         check_disjoint(split, trials)
         return split
 
-    def subjects_with(self, chapter: str) -> list[int]:
-        """Subjects of the profile for whom a chapter has finished; the others failed or wait."""
-        folders = {
-            s: chapter_folder(self.run_dir, chapter, s) for s in self.profile.dataset.subjects
-        }
-        return [subject for subject, folder in folders.items() if (folder / METRICS).is_file()]
-
     def results(self, chapter: str) -> dict[int, Metrics]:
         """``metrics.json`` of a chapter, by subject, of those who have finished it."""
-        subjects = self.subjects_with(chapter)
-        return {s: load_metrics(chapter_folder(self.run_dir, chapter, s)) for s in subjects}
+        everybody = self.profile.dataset.subjects
+        folders = {s: chapter_folder(self.run_dir, chapter, s) for s in everybody}
+        return {s: load_metrics(f) for s, f in folders.items() if (f / METRICS).is_file()}
 
     def finish(
         self, scores: pandas.DataFrame | None = None, facts: dict[str, Any] | None = None
@@ -425,8 +414,7 @@ def load_predictions(folder: str | Path) -> dict[str, Predictions]:
     return found
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(NamedTuple):
     """A boxed note that stands out in the book, in Jupyter and as plain text.
 
     Its ``kind`` is the class of the box in the book: ``note``, ``warning`` or ``important``.
@@ -455,22 +443,19 @@ def data_notice(chapter: Chapter) -> Notice:
 
 
 def stop_chapter(chapter: Chapter, reason: str) -> None:
-    """End a chapter here: in a run the cells below are shown but not run.
+    """End a chapter that a data set cannot support: in a run the cells below do not run.
 
-    For chapters that a data set cannot support; ``reason`` is shown to the reader.
-    ``metrics.json`` is written with the fact ``skipped``, so that a run goes on and the group page
-    can say why. In a notebook that somebody works in, the cells below still run when asked to.
+    ``reason`` is shown to the reader, and is the fact ``skipped`` of ``metrics.json``, so that a
+    run goes on. In a notebook that somebody works in, the cells below still run when asked to.
     """
     from IPython import get_ipython
     from IPython.display import display
 
     chapter.finish(facts={"skipped": reason})
     shell = get_ipython()
-    # Papermill begins the cell of the parameters that it puts in with this line. A reader's kernel
-    # goes on: what to run next is for the reader to say.
-    headless = shell is not None and any(
-        source.startswith("# Parameters\n") for source in shell.user_ns.get("In", [])
-    )
+    # Papermill begins the cell of the parameters that it puts in with this line.
+    sources = shell.user_ns.get("In", []) if shell else []
+    headless = any(source.startswith("# Parameters\n") for source in sources)
     below = "The cells below were not run." if headless else "The cells below lack their input."
     display(Notice("This chapter ends here", f"{reason} {below}", "important"))
     if headless:

@@ -18,8 +18,8 @@ app = typer.Typer(
 )
 
 
-def _option(help: str, **settings: Any) -> Any:
-    return typer.Option(help=help, **settings)
+def _option(help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, **settings)
 
 
 ProfileOption = Annotated[str, _option("A shipped profile (see `eeglib profiles`) or a .yml.")]
@@ -30,15 +30,6 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.max_epochs=5."),
 ]
-GpusOption = Annotated[int | None, _option("GPUs to use; all if left out.", min=0)]
-ShareOption = Annotated[
-    int | None, _option("Chapters on a GPU; else what its memory holds.", min=1)
-]
-ExecutorOption = Annotated[Literal["local", "slurm"], _option("Run here, or on a cluster's Slurm.")]
-OnlyOption = Annotated[str | None, _option("Chapters to run, with what they need: 05 or 05,06.")]
-KeepOption = Annotated[bool, typer.Option("--keep-going", help="If one fails, others go on.")]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Run even if nothing has changed.")]
 
 
 @app.command("run")
@@ -47,14 +38,16 @@ def run_command(
     subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
     jobs: JobsOption = 1,
-    gpus: GpusOption = None,
-    jobs_per_gpu: ShareOption = None,
-    executor: ExecutorOption = "local",
+    gpus: Annotated[int | None, _option("GPUs to use; all if left out.", min=0)] = None,
+    jobs_per_gpu: Annotated[int | None, _option("Chapters on a GPU; else as fit.", min=1)] = None,
+    executor: Annotated[
+        Literal["local", "slurm"], _option("Here, or a cluster's Slurm.")
+    ] = "local",
     settings: SetOption = None,
-    only: OnlyOption = None,
-    keep_going: KeepOption = False,
-    dry_run: DryOption = False,
-    force: ForceOption = False,
+    only: Annotated[str | None, _option("Chapters to run, with what they need: 05,06.")] = None,
+    keep_going: Annotated[bool, _option("If one fails, others go on.", "--keep-going")] = False,
+    dry_run: Annotated[bool, _option("Say what would run and why.", "--dry-run")] = False,
+    force: Annotated[bool, _option("Run even if nothing has changed.", "--force")] = False,
 ) -> None:
     """Run the chapters for every subject; what is up to date does not run again.
 

@@ -255,10 +255,9 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
         section[last] = value
     _complete_paths(content, overrides or {}, path.parent.resolve())
     try:
-        profile = Profile(**content)
+        return Profile(**content)
     except ValidationError as error:
         raise ProfileError(_explain(error, path)) from None
-    return profile
 
 
 def _complete_paths(content: dict, overrides: Mapping[str, Any], folder: Path) -> None:

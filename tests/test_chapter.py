@@ -308,8 +308,8 @@ def test_subjects_that_have_finished(tmp_path):
     for subject in (2,):
         open_chapter("06_compare_baselines", tiny_profile(), tmp_path, subject).finish()
     group = open_chapter("09_summarize_group", tiny_profile(), tmp_path)
-    assert group.subjects_with("06_compare_baselines") == [2]
-    assert group.subjects_with("05_distill_student") == []
+    assert list(group.results("06_compare_baselines")) == [2]
+    assert group.results("05_distill_student") == {}
 
 
 def test_the_split_is_the_same_whatever_images_a_subject_lacks(tmp_path, monkeypatch):

@@ -179,7 +179,7 @@ def test_jobs_share_a_gpu_by_memory(monkeypatch, tmp_path, answer, needs, jobs_p
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv(gpus.VISIBLE, "0,1")
-    monkeypatch.setattr("eeglib.workflow.run.available_cores", lambda: 8)
+    monkeypatch.setattr("eeglib.workflow.run.cpu_count", lambda: 8)
     profile = tiny_profile(resources={STUDENT: {"gpu_memory_mb": needs}})
     changes = {"profile": profile, "stages": ON_GPU, "jobs_per_gpu": jobs_per_gpu}
     plan = make_plan(tiny_request(write_notebooks(tmp_path / "nb"), tmp_path / "run", **changes))

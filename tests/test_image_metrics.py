@@ -191,12 +191,9 @@ def test_accuracy_and_controls_give_the_expected_score():
     assert list(shown["chance"]) == ["0.200", ""]
 
 
-def test_too_few_pictures_and_true_ones_among_the_drawn_are_refused(true, sets):
+def test_too_few_pictures_are_refused(true, sets):
     with pytest.raises(ReconstructionError, match="at least 3"):
         with_controls(true[:2], {name: drawn[:2] for name, drawn in sets.items()}, [])
-    mixed = [*sets["random label"][:-1], true[3]]
-    with pytest.raises(ReconstructionError, match="random label are true pictures, pixel for"):
-        with_controls(true, sets | {"random label": mixed}, [])
 
 
 def test_of_an_oblong_picture_the_square_in_its_middle_counts():
@@ -312,7 +309,7 @@ def test_names_and_downloads_that_fail(monkeypatch, tmp_path):
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(ReconstructionError, match=r"no network\. Where there is no network, fetch"):
+    with pytest.raises(ReconstructionError, match=r"no network\. Without a network, fetch"):
         load_network("alexnet", folder=tmp_path)
 
 

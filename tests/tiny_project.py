@@ -34,7 +34,7 @@ WORK = {
     "05_distill_student": (
         'chapter.input("02_filter_signals", "epochs.txt")\nshare = 1 / (subject - profile_seed)'
     ),
-    "09_summarize_group": 'subjects = chapter.subjects_with("05_distill_student")',
+    "09_summarize_group": 'subjects = list(chapter.results("05_distill_student"))',
 }
 FINISH = {
     "05_distill_student": (

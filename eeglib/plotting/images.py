@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eeglib.plotting.style import COLORS, WIDTH, new_figure, wrap
+from eeglib.plotting.style import COLORS, WIDTH, new_figure
 
 
 def plot_reconstructions(
@@ -30,8 +31,8 @@ def plot_reconstructions(
     for index, (image, drawing, true, predicted) in enumerate(cells):
         row, column = 2 * (index // columns), index % columns
         verdict = "right" if true == predicted else "wrong"
-        _show(axes[row, column], image, wrap(f"label: {true}", 15))
-        _show(axes[row + 1, column], drawing, wrap(f"{verdict}: {predicted}", 15))
+        _show(axes[row, column], image, fill(f"label: {true}", 15))
+        _show(axes[row + 1, column], drawing, fill(f"{verdict}: {predicted}", 15))
     return figure
 
 
@@ -43,11 +44,11 @@ def plot_sets(
     side = 0.85 * WIDTH / columns
     figure, axes = new_figure(side * len(sets) + 0.35 * (1 + len(titles or {})), len(sets), columns)
     for row, (name, pictures) in zip(axes, sets.items(), strict=True):
-        row[0].set_ylabel(wrap(name, 16), rotation=0, ha="right", va="center", fontsize=8)
+        row[0].set_ylabel(fill(name, 16), rotation=0, ha="right", va="center", fontsize=8)
         words = (titles or {}).get(name, [""] * columns)
         for ax, picture, text in zip(row, pictures, words, strict=True):
             ax.imshow(picture)
-            ax.set_title(wrap(text, 16), fontsize=7)
+            ax.set_title(fill(text, 16), fontsize=7)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
     return figure
@@ -90,7 +91,7 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
         figure.suptitle(f"the first {len(subjects)} of {len(everybody)} subjects")
     for row, name in zip(axes, classes, strict=True):
         of_class = drawings[drawings["true"] == name]
-        _show(row[0], Image.open(files[of_class["image"].iloc[0]]), wrap(f"label: {name}", 18))
+        _show(row[0], Image.open(files[of_class["image"].iloc[0]]), fill(f"label: {name}", 18))
         for ax, subject in zip(row[1:], subjects, strict=True):
             own = of_class[of_class["subject"] == subject]
             if own.empty:
@@ -99,7 +100,7 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
                 continue
             predicted, file = own.iloc[0][["predicted", "file"]]
             verdict = "right" if predicted == name else "wrong"
-            _show(ax, Image.open(file), wrap(f"subject {subject}, {verdict}: {predicted}", 20))
+            _show(ax, Image.open(file), fill(f"subject {subject}, {verdict}: {predicted}", 20))
     return figure
 
 
@@ -112,7 +113,7 @@ def plot_stimuli(
     for ax in axes.flat[len(pictures) :]:
         ax.axis("off")
     for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
-        _show(ax, picture, wrap(title, 14))
+        _show(ax, picture, fill(title, 14))
     return figure
 
 

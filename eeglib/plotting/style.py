@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import warnings
 from pathlib import Path
 
@@ -34,7 +33,3 @@ def message_figure(text: str) -> Figure:
     axes[0, 0].axis("off")
     axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
     return figure
-
-
-def wrap(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width)) or text

@@ -61,9 +61,9 @@ def open_shown(stimuli: pandas.DataFrame, trials: pandas.DataFrame) -> list[Imag
     if wrong.any():
         row = int(wrong.argmax())
         raise ReconstructionError(
-            f"{wrong.sum()} of {len(trials)} trials have another class than the picture that they "
-            f"showed. The first: {trials['image'].iloc[row]} is {trials['class_name'].iloc[row]!r} "
-            f"in the predictions, {of_trials['class_name'].iloc[row]!r} in the table of pictures. "
+            f"{wrong.sum()} of {len(trials)} trials have another class than their picture. The "
+            f"first: {trials['image'].iloc[row]} is {trials['class_name'].iloc[row]!r} in the "
+            f"predictions, {of_trials['class_name'].iloc[row]!r} in the table of pictures. "
             "Run chapters 1 and 5 again."
         )
     return [Image.open(file).convert("RGB") for file in of_trials["file"]]
@@ -93,20 +93,12 @@ def load_pipeline(
 ) -> DiffusionPipeline:
     """Load a text-to-image pipeline.
 
-    Parameters
-    ----------
-    model : str | Path
-        ``demo`` for the pipeline shipped here, a folder that diffusers has saved, or the id of a
-        repository on the Hugging Face hub such as ``stabilityai/sd-turbo``, which is downloaded
-        once and then taken from the cache. Weights are read from safetensors files only: other
-        formats may run code when opened.
-    device : str | None
-        ``cpu``, ``cuda``, ...; None takes a GPU if there is one.
-    dtype : torch.dtype | None
-        Type of the weights; None is float16 on a GPU and float32 elsewhere.
-    scheduler : str | None
-        Class of diffusers that takes the steps, such as ``DPMSolverMultistepScheduler`` or, for
-        models distilled for few steps, ``LCMScheduler``; None keeps the model's own.
+    `model` is ``demo`` for the one shipped here, a folder that diffusers has saved, or the id of a
+    repository on the Hugging Face hub such as ``stabilityai/sd-turbo``, which is downloaded once.
+    Weights are read from safetensors files only: other formats may run code when opened. The
+    `scheduler` is a class of diffusers, such as ``DPMSolverMultistepScheduler`` or, for models
+    distilled for few steps, ``LCMScheduler``; None keeps the model's own. Without a `device` it is
+    a GPU, if there is one, with weights of float16.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
@@ -133,16 +125,11 @@ def load_pipeline(
                 "It is a single file; where the hub is within reach, make a folder of it, once: "
                 "diffusers.StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)."
             )
-        elif source.is_absolute() or str(model)[:1] in (".", "~"):
-            advice = (
-                "There is no such folder, and it is no id of a repository. A relative one counts "
-                "from the profile's file."
-            )
         else:
             advice = (
-                "Is it the id of a repository (owner/name) and the hub within reach? A licence is "
-                "accepted on its web page, then run `hf auth login`. A folder, relative to the "
-                "profile's file, or 'demo', needs no network."
+                "There is no such folder (a relative one counts from the profile's file). Is it "
+                "the id of a repository (owner/name) and the hub within reach? A licence is "
+                "accepted on its web page, then run `hf auth login`. 'demo' needs no network."
             )
         raise ReconstructionError(
             f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"
@@ -191,12 +178,8 @@ def reconstruct(
     seeds : sequence of int
         One per prompt. A picture depends on its own prompt and seed, not on what else is drawn;
         one that is asked for twice is drawn once.
-    steps : int
-        Denoising steps.
-    guidance_scale : float
-        Strength of the prompt; up to 1 the picture is drawn without guidance.
-    size : int
-        Height and width in pixels, a multiple of 8.
+    steps, guidance_scale, size : int, float, int
+        Denoising steps; strength of the prompt, up to 1 none; height and width, a multiple of 8.
     batch_size : int
         Pictures drawn at a time; halved where the device's memory does not suffice.
     cache_dir : str | Path | None
@@ -214,7 +197,8 @@ def reconstruct(
     if cache_dir is not None:
         model = fingerprint(pipeline)
         files = {job: Path(cache_dir) / _file_name(model, *job, settings) for job in files}
-    drawn = {job: picture for job, file in files.items() if (picture := _read(file)) is not None}
+    kept = {job: file for job, file in files.items() if file and file.is_file()}
+    drawn = {job: Image.open(file).convert("RGB") for job, file in kept.items()}
     todo = [job for job in files if job not in drawn]
     encoded = _encode(pipeline, list(dict.fromkeys(text for text, _ in todo)))
     while todo:
@@ -235,7 +219,8 @@ def reconstruct(
             drawn[job] = picture
             if file := files[job]:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(file)
+                picture.save(part := file.with_suffix(".part"), "png")
+                part.replace(file)  # whole, or not at all
         todo = todo[len(batch) :]
     return [drawn[job] for job in jobs]
 
@@ -305,13 +290,9 @@ def _encode(pipeline, prompts: list[str]) -> dict[str, list[torch.Tensor]]:
     """Embeddings of each prompt and of none; of Stable Diffusion XL the pooled ones, too."""
     if not prompts:
         return {}
+    how = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
     with torch.no_grad():
-        parts = pipeline.encode_prompt(
-            prompt=prompts,
-            device=pipeline.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=True,
-        )
+        parts = pipeline.encode_prompt(prompt=prompts, device=pipeline.device, **how)
     return {text: [part[row] for part in parts] for row, text in enumerate(prompts)}
 
 
@@ -336,13 +317,3 @@ def _file_name(model: str, text: str, seed: int, settings: dict[str, Any]) -> st
     key = hashlib.sha256(json.dumps([model, text, int(seed), settings], sort_keys=True).encode())
     readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
     return f"{readable}_{seed}_{key.hexdigest()[:16]}.png"
-
-
-def _read(file: Path | None) -> Image.Image | None:
-    if file is None or not file.is_file():
-        return None
-    try:
-        with Image.open(file) as picture:
-            return picture.convert("RGB")
-    except (OSError, SyntaxError):
-        return None  # cut off or damaged: the picture is drawn anew and the file replaced

@@ -68,21 +68,15 @@ def identify_within_class(
         Columns `COLUMNS`; rows ``within-class top-1`` (the image's own embedding is the nearest;
         chance: mean of 1 / images in the class) and ``within-class two-way`` (see `two_way`).
         ``n`` counts images of classes that have at least two; without one there are no rows.
-
-    Notes
-    -----
-    p-values come from exchanging images within classes, which keeps their level exactly whatever
-    the predictions are (Phipson and Smyth, 2010). Intervals: Clopper-Pearson for top-1,
-    `eeglib.evaluation.bootstrap_interval` over images for two-way.
+        p-values come from exchanging images within classes, exact whatever the predictions are
+        (Phipson and Smyth, 2010); intervals are Clopper-Pearson's and by bootstrap over images.
     """
-    labels, names = np.asarray(labels), np.asarray(images)
+    labels, names, both = np.asarray(labels), np.asarray(images), (predicted, embeddings)
     rng = np.random.default_rng(seed)
     scores, by_chance, sizes = [], np.zeros((n_permutations, 2)), []
     for label in np.unique(labels):
         own = labels == label
-        pair = [
-            pandas.DataFrame(x[own]).groupby(names[own]).mean() for x in (predicted, embeddings)
-        ]
+        pair = [pandas.DataFrame(x[own]).groupby(names[own]).mean() for x in both]
         n = len(pair[0])
         if n < 2:
             continue
@@ -182,12 +176,10 @@ def predict_deviations(
 ) -> np.ndarray:
     """Ridge regression from trials to how an image's embedding deviates from its class's mean.
 
-    Features and embeddings enter as deviations from the mean of their class. So neither the class
-    nor what goes with it, such as the slow drift between the blocks of a block design, can help
-    or choose the penalty. In cross-validation (an image's trials in one fold) these means come
-    from the folds that train alone: deviations from a mean that includes the fold left out sum to
-    zero with it, so that what was trained on would predict what was left out, whatever the
-    signals are. The penalty with the least squared error over all folds is kept.
+    Features and embeddings enter as deviations from the mean of their class, so that neither the
+    class nor what goes with it, such as drift between blocks, can help or choose the penalty. In
+    cross-validation (an image's trials in one fold) these means come from the folds that train:
+    deviations from a mean that includes the fold left out sum to zero with it and would predict it.
     """
     penalty_errors = np.zeros(len(PENALTIES))
     for train, test in GroupKFold(n_folds).split(X, groups=images):

@@ -9,9 +9,9 @@ drawn from a random class, its floor.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import open_clip
@@ -55,8 +55,7 @@ NETWORKS = ("demo-clip", "clip", "fid-inception", *TORCHVISION)
 """Names of networks; about 3 GB of published weights in all, none for ``demo-clip``."""
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(NamedTuple):
     """A network that describes pictures: for each kind of features the scores they serve.
 
     ``scores`` has an entry for each tensor that ``compute`` gives for a batch of prepared
@@ -100,9 +99,8 @@ def load_network(
         return _demo_clip(class_names, device) if name == "demo-clip" else _clip(folder, device)
     except Exception as error:  # five libraries raise many kinds for files absent or damaged
         raise ReconstructionError(
-            f"{name} cannot be loaded: {error}. Where there is no network, fetch its weights on a "
-            "machine that has one and name their folder in pictures.weights; or measure with "
-            "demo-clip alone, which comes with eeglib."
+            f"{name} cannot be loaded: {error}. Without a network, fetch its weights elsewhere and "
+            "name their folder in pictures.weights; or measure with demo-clip alone."
         ) from error
 
 
@@ -186,28 +184,17 @@ def with_controls(
     Notes
     -----
     - PixCorr and SSIM: correlation of all pixels, and structural similarity of grey-scale
-      pictures (Wang et al., 2004), at 425 x 425 pixels (`SIDE`).
-    - similarity: cosine of features. two-way: `eeglib.reconstruction.identification.two_way`, where
-      similar means correlated. Both as in Ozcelik and VanRullen (2023), *Scientific Reports* 13,
-      15666.
-    - N-way top-1: does a classifier see the true picture's class, its first choice for that
-      picture, in the generated one, rather than any of n_way - 1 other classes? The exact mean
-      over all draws of these (Chen et al., 2023, *CVPR*, draw 50 times).
-    - KID: squared distance of two sets of features (Binkowski et al., 2018), without bias, so that
-      it may be below 0; by torchmetrics on all pictures at once.
-
-    Intervals: `eeglib.evaluation.bootstrap_interval` over pictures; for KID the jackknife error,
-    since pictures that the bootstrap repeats look like a set of too little variety.
+      pictures (Wang et al., 2004), at 425 x 425 pixels.
+    - similarity: cosine of features. two-way: `eeglib.reconstruction.identification.two_way` by
+      correlation. Both as in Ozcelik and VanRullen (2023), *Scientific Reports* 13, 15666.
+    - N-way top-1: does a classifier see the class that it sees in the true picture rather than any
+      of n_way - 1 others? The mean over all draws of these (Chen et al., 2023, *CVPR*, draw 50).
+    - KID: squared distance of two sets of features (Binkowski et al., 2018), unbiased, so that it
+      may be below 0; by torchmetrics. Its interval is by jackknife, since pictures that the
+      bootstrap repeats look like a set of too little variety; the others' by bootstrap.
     """
     if len(true) < 3:
         raise ReconstructionError(f"There are {len(true)} pictures to measure: give at least 3.")
-    shown = {picture.convert("RGB").tobytes() for picture in true}
-    copies = [n for n, drawn in sets.items() if shown & {p.convert("RGB").tobytes() for p in drawn}]
-    if copies:
-        raise ReconstructionError(
-            f"Some pictures of the {', '.join(copies)} are true pictures, pixel for pixel. The "
-            "truth measured against itself says nothing: check which were given as drawn."
-        )
     rows: list[tuple] = []
     pair = partial(_pair_row, n_bootstrap=n_bootstrap, confidence=confidence, seed=seed)
     around = np.random.default_rng(seed).permutation(len(true))
@@ -251,15 +238,9 @@ def expected_from_accuracy(
     """What the controls and the accuracy alone would give for the predicted label.
 
     For each score of pairs of `with_controls`: ``random label, true label, expected, measured,
-    low, high, n``. Accuracies are the shares of the predicted and of the random labels that are
-    right.
-
-    Notes
-    -----
-    A picture of the right class scores on average what the true label's pictures score, ``c``, and
-    one of another class what a wrong class scores. With ``f`` for random labels, of which a share
-    ``r`` is right, the expected score is ``f + (a - r) / (1 - r) (c - f)``, as far as the wrong
-    classes are wrong at random.
+    low, high, n``. A picture of the right class scores on average what the true label's pictures
+    score, ``c``. With ``f`` for random labels, of which a share ``r`` is right, and the accuracy
+    ``a``, it is ``f + (a - r) / (1 - r) (c - f)``, if wrong classes are wrong at random.
     """
     share = (accuracy - random_accuracy) / (1 - random_accuracy)
     sets = {name: of.set_index("metric") for name, of in table.groupby("pictures")}

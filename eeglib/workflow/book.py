@@ -78,13 +78,11 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     shutil.copytree(site / "book", staging / "book")
     shutil.copy(site / "_config.yml", staging)
     # MathJax with its fonts, so that formulas show without a network.
-    mathjax, fonts = (
-        Path(str(files("mathjax"))) / "static" / "mathjax",
-        "output/chtml/fonts/woff-v2",
-    )
-    shutil.copytree(mathjax / "es5" / fonts, staging / "_static" / "mathjax" / fonts)
+    mathjax, target = Path(str(files("mathjax"))) / "static/mathjax", staging / "_static/mathjax"
+    fonts = "output/chtml/fonts/woff-v2"
+    shutil.copytree(mathjax / "es5" / fonts, target / fonts)
     for file in ("es5/tex-chtml-full.js", "LICENSE"):
-        shutil.copy(mathjax / file, staging / "_static" / "mathjax")
+        shutil.copy(mathjax / file, target)
     sources = {s.name: read_notebook(site / "notebooks" / f"{s.name}.ipynb") for s in stages}
     # Each begins with its title.
     titles = {n: s.cells[0].source.partition("\n")[0].strip("# ") for n, s in sources.items()}
@@ -231,9 +229,8 @@ def subject_overview(
         for score in result.metrics.scores if result.metrics else []:
             row = {name: getattr(score, name, "") for name in ("method", *Score.model_fields)}
             scores.append({"chapter": title, **row})
-    form = ":::{{admonition}} {}\n:class: warning\n{}\n:::\n\n"
-    box = form.format(*caution) if caution else ""
-    text = f"# Subject {subject}\n\n{box}## Chapters\n\n{_table(chapters, '.1f')}\n"
+    box = _box("warning", *caution) if caution else ""
+    text = f"# Subject {subject}\n\n{box}\n## Chapters\n\n{_table(chapters, '.1f')}\n"
     return text + (f"\n## Scores\n\n{_table(scores, '.3f')}\n" if scores else "")
 
 

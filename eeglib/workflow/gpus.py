@@ -43,23 +43,24 @@ def visible_gpus() -> list[str]:
         devices = [device.strip() for device in os.environ[VISIBLE].split(",")]
         # CUDA ignores whatever stands behind the first entry that is no device.
         return list(takewhile(lambda device: device not in ("", "-1"), devices))
-    try:
-        command = ["nvidia-smi", "--list-gpus"]
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(i) for i in range(sum(li.startswith("GPU ") for li in listed.stdout.splitlines()))]
+    return [str(i) for i in range(sum(li.startswith("GPU ") for li in _ask_driver("--list-gpus")))]
 
 
 def gpu_memory_mb(devices: Sequence[str]) -> int | None:
     """Memory of the smallest of the devices, MB; None where the driver does not say."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    question = ("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    told = _ask_driver(*question, f"--id={','.join(devices)}")
+    return min(map(int, told)) if told and all(line.isdigit() for line in told) else None
+
+
+def _ask_driver(*question: str) -> list[str]:
+    """Lines that nvidia-smi prints; none where it is not there or fails."""
+    command = ["nvidia-smi", *question]
     try:
-        asked = [*command, "--id=" + ",".join(devices)]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
-        return min(int(line) for line in told.stdout.split())
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.splitlines()
 
 
 def claim_gpus(

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from eeglib.chapter import FAILURE, FIGURES, METRICS, NOTEBOOK, load_provenance, write_text
 from eeglib.workflow.dependencies import PARAMETERS
@@ -24,8 +24,6 @@ from eeglib.workflow.gpus import claim_gpus
 from eeglib.workflow.processes import end_children, end_with
 from eeglib.workflow.stages import Job
 
-LIBRARIES = ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
-"""Numerical libraries that are told how many threads to use."""
 KILLED = "the job was killed from outside, most often for lack of memory"
 SLURM_LOGS = " or time; see .snakemake/slurm_logs in the run's folder"
 KERNEL_DIED = (
@@ -34,8 +32,7 @@ KERNEL_DIED = (
 )
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """Why a chapter stopped, and where: the content of ``failure.json`` in its folder."""
 
     folder: Path
@@ -52,7 +49,7 @@ class Failure:
 
     def write(self) -> None:
         """Write it into the chapter's folder."""
-        write_text(self.folder / FAILURE, json.dumps({**vars(self), "folder": None}, indent=1))
+        write_text(self.folder / FAILURE, json.dumps(self._asdict() | {"folder": None}, indent=1))
 
     def __str__(self) -> str:
         place = f", cell In [{self.cell}]" if self.cell else ""
@@ -64,7 +61,7 @@ def load_failure(folder: Path) -> Failure | None:
     """What a chapter's folder says of a failure; of a job that works now, that it was killed."""
     try:
         content = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
-        return Failure(**{**content, "folder": folder})
+        return Failure(**content)._replace(folder=folder)
     except FileNotFoundError:
         return None
 
@@ -74,7 +71,8 @@ def main() -> int:
     metrics, threads = sys.argv[1:]
     end_with(os.getppid())
     # Before anything loads a numerical library.
-    os.environ.update({f"{name}_NUM_THREADS": threads for name in LIBRARIES})
+    for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
+        os.environ[f"{name}_NUM_THREADS"] = threads
     folder, plan = Path(metrics).parent, json.loads(Path("plan.json").read_text(encoding="utf-8"))
     stage = next(stage for stage in plan["stages"] if stage["name"] == folder.name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from typing import Literal
 
 import psutil
 import yaml
+from joblib import cpu_count
 
 from eeglib.chapter import (
     DATA_CHAPTER,
@@ -43,8 +44,6 @@ from eeglib.workflow.slurm import check_slurm, slurm_options
 from eeglib.workflow.stages import PACKAGE, STAGES, Job, Stage, WorkflowError, jobs_of
 
 LOG = "snakemake.log"
-GRACE = {"local": 0, "slurm": 20}
-"""Seconds that Snakemake has after an interrupt: to cancel its jobs on a cluster, s."""
 
 
 @dataclass(frozen=True)
@@ -218,8 +217,8 @@ def make_plan(request: Request) -> dict:
     profile, names = request.profile, [stage.name for stage in request.stages]
     unknown = sorted(set(profile.resources) - set(names))
     if unknown:
-        text = f"resources of profile {profile.name!r} names {', '.join(unknown)}; chapters: "
-        raise WorkflowError(f"{text}{', '.join(names)}.")
+        text = f"resources of profile {profile.name!r} names {', '.join(unknown)}"
+        raise WorkflowError(f"{text}; chapters: {', '.join(names)}.")
     devices = choose_gpus(request.gpus) if request.executor == "local" else []
     memory = gpu_memory_mb(devices) if devices else None
     own = [stage for stage in request.stages if stage.per_subject]
@@ -238,14 +237,14 @@ def make_plan(request: Request) -> dict:
         "data": _data(request),
         "cluster": profile.cluster.model_dump(),
         "gpus": devices,
-        "slots_per_gpu": request.jobs_per_gpu or available_cores(),
+        "slots_per_gpu": request.jobs_per_gpu or cpu_count(),
         "stages": [_plan_stage(stage, request, len(devices), memory) for stage in request.stages],
     }
 
 
 def _plan_stage(stage: Stage, request: Request, devices: int, memory: int | None) -> dict:
     """Dependencies and needs of a stage."""
-    profile, cores = request.profile, available_cores() // request.jobs
+    profile, cores = request.profile, cpu_count() // request.jobs
     wanted = profile.resources.get(stage.name, ChapterResources())
     gpus = stage.gpus if wanted.gpus is None else wanted.gpus
     if request.executor == "local":
@@ -261,7 +260,7 @@ def _plan_stage(stage: Stage, request: Request, devices: int, memory: int | None
     if devices and request.jobs_per_gpu is None:
         # A share of the memory; all of it where nobody knows how much there is.
         share = (wanted.gpu_memory_mb or stage.gpu_memory_mb) / memory if memory else 1
-        needs["slots"] = math.ceil(min(share, 1) * available_cores())
+        needs["slots"] = math.ceil(min(share, 1) * cpu_count())
     return stage._asdict() | needs | {"memory_mb": wanted.memory_mb or stage.memory_mb}
 
 
@@ -270,12 +269,6 @@ def _data(request: Request) -> dict[str, str]:
     settings = request.profile.dataset
     dataset = open_dataset(settings, data_folder(request.run_dir))
     return data_fingerprints(dataset, [None, *settings.subjects])
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[Failure]:
@@ -313,7 +306,7 @@ def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[
             # Jobs on this machine end with Snakemake, those on a cluster it cancels.
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE[request.executor])
+                process.wait(20 if remote else 0)
             process.kill()
             process.wait()
             raise
