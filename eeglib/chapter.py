@@ -364,21 +364,12 @@ class Chapter:
 def open_chapter(
     chapter: str, profile: str | Path | Profile, run_dir: str | Path, subject: int | None = None
 ) -> Chapter:
-    """Open a chapter of a run; the first call of every notebook.
+    """Open a chapter of a run by the name of its notebook; the first call of every notebook.
 
-    From then on pandas shows the whole text of a cell: a verdict that ends in dots is none.
-
-    Parameters
-    ----------
-    chapter : str
-        Name of the notebook without its extension.
-    profile : str | Path | Profile
-        Name of a shipped profile, path of a YAML file, or a profile.
-    run_dir : str | Path
-        Folder of the run. A relative one counts from the current folder or, for a notebook
-        opened in ``notebooks/``, from the folder above.
-    subject : int | None
-        None in the chapters that run once for all.
+    The profile is the name of a shipped one, the path of a YAML file, or a `Profile`; a relative
+    ``run_dir`` counts from the current folder or, in ``notebooks/``, from the folder above; the
+    subject is None in the chapters that run once for all. From then on pandas shows the whole text
+    of a cell: a verdict that ends in dots is none.
     """
     import pandas
 

@@ -283,7 +283,5 @@ def _load(profile: str, settings: list[str] | None) -> Any:
         except yaml.YAMLError:
             raise ProfileError(f"--set {key}: the value {value!r} is not valid YAML.") from None
         if not key.strip() or "=" not in setting:
-            raise ProfileError(
-                f"--set takes KEY=VALUE, such as training.max_epochs=5, got {setting!r}."
-            )
+            raise ProfileError(f"--set takes KEY=VALUE (training.max_epochs=5), got {setting!r}.")
     return load_profile(profile, overrides)

@@ -170,8 +170,8 @@ class ChapterResources(Settings):
 
     minutes: Positive = 60  # time limit of the whole chapter
     memory_mb: Count | None = None  # MB, that a cluster enforces; empty: as its chapter says
-    gpus: int | None = Field(None, ge=0)  # empty: one for the chapters that train or draw
-    gpu_memory_mb: Count | None = None  # MB of each of them; empty: as its chapter says
+    gpus: Literal[0, 1] | None = None  # empty: one for the chapters that train or draw
+    gpu_memory_mb: Count | None = None  # MB of it; empty: as its chapter says
     cores: Count | None = None  # empty: this machine's divided by --jobs, 2 on a cluster
 
 
@@ -208,10 +208,8 @@ class Profile(Settings):
     @model_validator(mode="after")
     def _audited_method_is_run(self) -> Any:
         if self.audit.decoder not in (None, *self.baselines.methods):
-            raise ValueError(
-                f"audit.decoder is {self.audit.decoder}, which is not in baselines.methods; "
-                "add it there, or leave audit.decoder empty"
-            )
+            text = f"audit.decoder is {self.audit.decoder}, which is not in baselines.methods"
+            raise ValueError(f"{text}; add it there, or leave audit.decoder empty")
         return self
 
 

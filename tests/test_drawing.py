@@ -226,12 +226,13 @@ def test_too_little_memory_halves_the_batch_and_keeps_what_is_drawn(
 
 
 def test_trajectory_goes_from_noise_to_the_picture(pipeline):
-    frames = trajectory(pipeline, PROMPTS[0], 2, **QUICK, n_frames=3)
-    assert [step for step, _ in frames] == [0, 2, 3]
+    frames = trajectory(pipeline, PROMPTS[0], 2, **QUICK)
+    assert [step for step, _ in frames] == [0, 1, 2, 3]
     [picture] = reconstruct(pipeline, PROMPTS[:1], [2], **QUICK)
     assert np.abs(pixels(frames[-1][1]) - pixels(picture)).max() <= 1
     assert np.abs(pixels(frames[0][1]) - pixels(picture)).mean() > 1
-    assert len(trajectory(pipeline, PROMPTS[0], 2, **QUICK, n_frames=99)) == 4
+    long = trajectory(pipeline, PROMPTS[0], 2, **(QUICK | {"steps": 14}))
+    assert [step for step, _ in long] == list(range(0, 15, 2))
 
 
 # --- loading --------------------------------------------------------------------------------

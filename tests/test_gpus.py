@@ -19,8 +19,8 @@ ON_GPU = tuple(s._replace(gpus=1) if s.name == STUDENT else s for s in STAGES)
 CLAIM = """
 import sys, time
 from pathlib import Path
-from eeglib.workflow.gpus import claim_gpus
-print(",".join(claim_gpus(*map(int, sys.argv[1:3]), print, Path(sys.argv[3]))), flush=True)
+from eeglib.workflow.gpus import claim_gpu
+print(claim_gpu(int(sys.argv[1]), print, Path(sys.argv[2])), flush=True)
 time.sleep(60)
 """
 
@@ -30,9 +30,9 @@ def claims(tmp_path):
     """Start processes that take GPUs and hold them; gives the first line of each."""
     running = []
 
-    def claim(count: int, devices: str, slots: int = 1, each: int = 1) -> subprocess.Popen:
+    def claim(devices: str, slots: int = 1, each: int = 1) -> subprocess.Popen:
         environment = {**os.environ, gpus.OFFERED: devices, gpus.SLOTS: str(slots)}
-        command = [sys.executable, "-c", CLAIM, str(count), str(each), str(tmp_path)]
+        command = [sys.executable, "-c", CLAIM, str(each), str(tmp_path)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         running.append(process)
         return process
@@ -73,10 +73,10 @@ def test_more_gpus_than_there_are_is_refused(monkeypatch):
 
 
 def test_two_jobs_never_share_a_gpu(claims):
-    first, second = claims(1, "0,1"), claims(1, "0,1")
+    first, second = claims("0,1"), claims("0,1")
     taken = {first.stdout.readline().strip(), second.stdout.readline().strip()}
     assert taken == {"0", "1"}
-    third = claims(1, "0,1")
+    third = claims("0,1")
     assert "waits for a GPU" in third.stdout.readline()
     # A job that is killed gives its device back.
     first.kill()
@@ -85,44 +85,35 @@ def test_two_jobs_never_share_a_gpu(claims):
 
 
 def test_jobs_share_a_gpu_where_asked_and_spread_first(claims):
-    lines = [claims(1, "0,1", slots=2).stdout.readline().strip() for _ in range(4)]
+    lines = [claims("0,1", slots=2).stdout.readline().strip() for _ in range(4)]
     assert sorted(lines[:2]) == ["0", "1"]
     assert sorted(lines[2:]) == ["0", "1"]
 
 
 def test_a_job_takes_as_many_slots_of_one_gpu_as_its_memory_needs(claims):
-    first = claims(1, "0,1", slots=4, each=3)
+    first = claims("0,1", slots=4, each=3)
     assert first.stdout.readline().strip() == "0"
-    assert claims(1, "0,1", slots=4, each=2).stdout.readline().strip() == "1"
-    assert claims(1, "0,1", slots=4, each=2).stdout.readline().strip() == "1"
-    large = claims(1, "0,1", slots=4, each=2)
+    assert claims("0,1", slots=4, each=2).stdout.readline().strip() == "1"
+    assert claims("0,1", slots=4, each=2).stdout.readline().strip() == "1"
+    large = claims("0,1", slots=4, each=2)
     assert "waits" in large.stdout.readline()
-    assert claims(1, "0,1", slots=4).stdout.readline().strip() == "0"
+    assert claims("0,1", slots=4).stdout.readline().strip() == "0"
     first.kill()
     first.wait()
     assert large.stdout.readline().strip() == "0"
 
 
-def test_one_job_may_take_two(claims):
-    holder = claims(1, "0,1")
-    assert holder.stdout.readline().strip() == "0"
-    both = claims(2, "0,1")
-    assert "waits" in both.stdout.readline()
-    # While it waits it holds nothing.
-    assert claims(1, "0,1").stdout.readline().strip() == "1"
-
-
 def test_a_job_that_needs_none_sees_none(monkeypatch, tmp_path):
     monkeypatch.setenv(gpus.OFFERED, "0")
     monkeypatch.setenv(gpus.VISIBLE, "0")
-    assert gpus.claim_gpus(0, 1, print, tmp_path) == []
+    assert gpus.claim_gpu(0, print, tmp_path) is None
     assert os.environ[gpus.VISIBLE] == ""
 
 
 def test_the_choice_of_a_cluster_stands(monkeypatch, tmp_path):
     monkeypatch.delenv(gpus.OFFERED, raising=False)
     monkeypatch.setenv(gpus.VISIBLE, "3")
-    assert gpus.claim_gpus(1, 1, print, tmp_path) == ["3"]
+    assert gpus.claim_gpu(1, print, tmp_path) == "3"
     assert os.environ[gpus.VISIBLE] == "3"
 
 
@@ -190,7 +181,7 @@ def test_jobs_share_a_gpu_by_memory(monkeypatch, tmp_path, answer, needs, jobs_p
 def test_the_profile_may_say_how_many(monkeypatch, tmp_path):
     monkeypatch.setenv(gpus.VISIBLE, "0,1,2")
     notebooks = write_notebooks(tmp_path / "notebooks")
-    profile = tiny_profile(resources={STUDENT: {"gpus": 2, "memory_mb": 7, "minutes": 1.5}})
+    profile = tiny_profile(resources={STUDENT: {"gpus": 1, "memory_mb": 7, "minutes": 1.5}})
     plan = make_plan(tiny_request(notebooks, tmp_path / "run", profile=profile))
     stage = next(s for s in plan["stages"] if s["name"] == STUDENT)
-    assert (stage["memory_mb"], stage["gpus"], stage["minutes"]) == (7, 2, 1.5)
+    assert (stage["memory_mb"], stage["gpus"], stage["minutes"]) == (7, 1, 1.5)

@@ -220,7 +220,8 @@ def test_demo_clip_names_the_drawings_whatever_the_batch(clip):
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """A small network of torchvision with random weights, saved under its published name."""
-    entry = ("IMAGENET1K_V1", {"avgpool": "Small"}, "two-way", {})
+    entry = {"weights": "IMAGENET1K_V1", "layers": {"avgpool": "Small"}, "score": "two-way"}
+    entry |= {"options": {}}
     monkeypatch.setitem(image_metrics.TORCHVISION, SMALL, entry)
     monkeypatch.setattr(image_metrics, "NETWORKS", (*image_metrics.NETWORKS, SMALL))
     torch.manual_seed(0)
@@ -292,13 +293,12 @@ def test_the_inception_of_kid_is_read_from_a_file(tmp_path, monkeypatch, true, s
 
 @pytest.mark.parametrize("name", ["alexnet", "vit-h-14"])
 def test_layers_that_papers_name_are_there(name):
-    weights, layers, _, options = image_metrics.TORCHVISION[name]
-    model = name.replace("-", "_")
-    assert models.get_model_weights(model)[weights].url.startswith("https://")
+    entry, model = image_metrics.TORCHVISION[name], name.replace("-", "_")
+    assert models.get_model_weights(model)[entry["weights"]].url.startswith("https://")
     with torch.device("meta"):
-        network = models.get_model(model, weights=None, **options)
+        network = models.get_model(model, weights=None, **entry["options"])
     modules = dict(network.named_modules())
-    assert set(layers) <= set(modules)
+    assert set(entry["layers"]) <= set(modules)
 
 
 def test_names_and_downloads_that_fail(monkeypatch, tmp_path):

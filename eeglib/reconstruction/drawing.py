@@ -75,9 +75,7 @@ def prompt(class_name: str, template: str = "an image of a {class}") -> str:
     Underscores in the name become spaces. The sentence is that of the paper's section 3.3.
     """
     if "{class}" not in template:
-        raise ReconstructionError(
-            f"reconstruction.prompt must contain {{class}}, got {template!r}."
-        )
+        raise ReconstructionError(f"The prompt must contain {{class}}, got {template!r}.")
     name = " ".join(re.sub(r"[\x00-\x1f\x7f_]+", " ", str(class_name)).split())
     if not re.search(r"\w", name):
         raise ReconstructionError(f"A class name needs a letter or digit, got {class_name!r}.")
@@ -121,39 +119,33 @@ def load_pipeline(
         if is_folder:
             advice = "Copy the whole folder, model_index.json and weights as .safetensors."
         elif source.is_file():
-            advice = (
-                "It is a single file; where the hub is within reach, make a folder of it, once: "
-                "diffusers.StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)."
-            )
+            how = "StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)"
+            advice = f"It is a single file; with a network, make a folder of it: diffusers.{how}."
         else:
             advice = (
                 "There is no such folder (a relative one counts from the profile's file). Is it "
                 "the id of a repository (owner/name) and the hub within reach? A licence is "
                 "accepted on its web page, then run `hf auth login`. 'demo' needs no network."
             )
-        raise ReconstructionError(
-            f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"
-        ) from error
+        text = f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"
+        raise ReconstructionError(text) from error
     pipeline.set_progress_bar_config(disable=True)
     if scheduler:
         own = pipeline.scheduler
         names = {kind.__name__ for kind in own.compatibles} | {type(own).__name__, "LCMScheduler"}
         if scheduler not in names or not hasattr(diffusers, scheduler):
-            raise ReconstructionError(
-                f"reconstruction.scheduler is {scheduler!r}; with this model go "
-                f"{', '.join(sorted(names))}."
-            )
+            text = f"reconstruction.scheduler is {scheduler!r}; with this model go"
+            raise ReconstructionError(f"{text} {', '.join(sorted(names))}.")
         pipeline.scheduler = getattr(diffusers, scheduler).from_config(own.config)
     return pipeline.to(device)
 
 
 def _variant(folder: Path) -> str | None:
-    """What a part of a pipeline has in the names of all its weights, such as fp16."""
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        pattern = r"[\w-]+?(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors"
-        found = [re.fullmatch(pattern, path.name) for path in sorted(part.glob("*.safetensors"))]
-        if found and all(match and match[1] for match in found):
-            return found[0][1]
+    """The variant fp16, where a part of a pipeline has its weights in no other."""
+    for part in folder.iterdir():
+        names = [path.name for path in part.glob("*.safetensors")]
+        if names and all(".fp16" in name for name in names):
+            return "fp16"
     return None
 
 
@@ -207,10 +199,8 @@ def reconstruct(
             pictures = _draw(pipeline, encoded, batch, **settings)
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
-                raise ReconstructionError(
-                    "There is too little memory for a single picture. Draw smaller pictures "
-                    "(reconstruction.size) or choose a smaller model. Those drawn are kept."
-                ) from error
+                text = "There is too little memory for a single picture; see reconstruction.size."
+                raise ReconstructionError(f"{text} Those drawn are kept.") from error
             batch_size = len(batch) // 2
             torch.cuda.empty_cache()
             print(f"Too little memory for {len(batch)} pictures; going on with {batch_size}.")
@@ -232,9 +222,8 @@ def trajectory(
     steps: int = 25,
     guidance_scale: float = 4.0,
     size: int = 64,
-    n_frames: int = 8,
 ) -> list[tuple[int, Image.Image]]:
-    """Watch one picture come out of noise, at `n_frames` moments or all ``steps + 1``.
+    """Watch one picture come out of noise, at up to 8 moments.
 
     Takes what `reconstruct` takes. Gives, for each moment, the denoising steps done so far and the
     latents, decoded: the first is noise, the last is the picture that `reconstruct` draws.
@@ -258,7 +247,7 @@ def trajectory(
         callback_on_step_end=keep,
         output_type="latent",
     )
-    chosen = np.unique(np.linspace(0, len(states) - 1, n_frames).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(states) - 1, 8).round().astype(int))
     latents = torch.cat([states[step] for step in chosen]) / pipeline.vae.config.scaling_factor
     with torch.no_grad():
         pixels = pipeline.vae.decode(latents).sample
@@ -272,8 +261,8 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
     for name, part in sorted(pipeline.components.items()):
         if name == "scheduler":
             public = {k: v for k, v in part.config.items() if not k.startswith("_")}
-            settings = [type(part).__name__, public]
-            digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+            text = json.dumps([type(part).__name__, public], sort_keys=True, default=str)
+            digest.update(text.encode())
         elif hasattr(part, "state_dict"):
             for key, weights in part.state_dict().items():
                 digest.update(f"{name}.{key}{tuple(weights.shape)}{weights.dtype}".encode())
@@ -282,7 +271,7 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
 
 
 def _generator(seed: int) -> torch.Generator:
-    # Noise from the CPU: a GPU would draw another one from the same seed.
+    """Noise from the CPU: a GPU would draw another one from the same seed."""
     return torch.Generator("cpu").manual_seed(int(seed))
 
 

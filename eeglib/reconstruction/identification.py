@@ -55,12 +55,8 @@ def identify_within_class(
     predicted, embeddings : array, shape (n_trials, n_dims)
         Predicted for *test* trials, and true for their images; both may be deviations from
         something that depends on the class alone. Near means a large cosine.
-    labels : array of int, shape (n_trials,)
-        True classes.
-    images : sequence of str
-        Names of the images; predictions for one image are averaged.
-    n_permutations, confidence, seed
-        Of the test and of the intervals.
+    labels, images : sequence of int, of str
+        Classes, and names of the images; predictions for one image are averaged.
 
     Returns
     -------
@@ -137,8 +133,7 @@ def find_images(
 def noise_whitener(trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mixture of channels, (n_chans, n_chans), in which trials of a class differ by white noise.
 
-    Ongoing activity is shared by many channels, far larger than what one image adds, and its
-    inverse covariance cancels it (Guggenmos et al., 2018, *NeuroImage* 173, 434).
+    It cancels what channels share (Guggenmos et al., 2018, *NeuroImage* 173, 434).
     """
     # Samples that follow each other are alike; 20,000 of them give the same covariance.
     step = max(1, len(trials) * trials.shape[-1] // 20_000)
@@ -152,11 +147,7 @@ def noise_whitener(trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def trial_features(trials: np.ndarray, sfreq: float, window: float = 0.04) -> np.ndarray:
-    """Means over windows, which hold evoked responses, and log powers, which hold rhythms.
-
-    Takes (n_trials, n_chans, n_times), sfreq in Hz and the windows' length in s; gives float32
-    (n_trials, 2 * n_chans * n_windows).
-    """
+    """Means over windows (s), which hold evoked responses, and log powers, which hold rhythms."""
     n_trials, n_chans, n_times = trials.shape
     length = round(window * sfreq)
     n_windows = n_times // length

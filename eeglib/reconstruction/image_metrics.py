@@ -17,6 +17,7 @@ import numpy as np
 import open_clip
 import pandas
 import torch
+import yaml
 from PIL.Image import Image, Resampling
 from scipy import stats
 from skimage.color import rgb2gray
@@ -28,6 +29,7 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 from torchmetrics.image.kid import poly_mmd
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.transforms import Compose
 from torchvision.transforms.functional import center_crop, pil_to_tensor
 
 from eeglib.evaluation import format_score, mean_with_interval
@@ -40,16 +42,8 @@ CONTROLS = ("true label", "predicted label", "random label")
 SIDE = 425
 """Height and width at which pixels are compared, as in the papers that introduced the scores."""
 
-TORCHVISION: dict[str, tuple[str, dict, str, dict]] = {
-    "alexnet": (
-        "IMAGENET1K_V1", {"features.4": "AlexNet(2)", "features.11": "AlexNet(5)"}, "two-way", {}
-    ),
-    "vit-h-14": ("IMAGENET1K_SWAG_E2E_V1", {"heads": "ViT"}, "n-way", {"image_size": 518}),
-}  # fmt: skip
-"""Networks of torchvision: weights, titles of the layers that are used, what for, options.
-
-As in Ozcelik and VanRullen (2023) and, the classifier of N-way accuracy, Chen et al. (2023).
-"""
+TORCHVISION = yaml.safe_load(Path(__file__).with_name("torchvision.yml").read_text())
+"""Networks of torchvision, by the name that papers use."""
 
 NETWORKS = ("demo-clip", "clip", "fid-inception", *TORCHVISION)
 """Names of networks; about 3 GB of published weights in all, none for ``demo-clip``."""
@@ -105,15 +99,14 @@ def load_network(
 
 
 def _torchvision(name: str, folder: Path, device: str) -> Network:
-    weights, layers, score, options = TORCHVISION[name]
-    model = name.replace("-", "_")
-    published = models.get_model_weights(model)[weights]
-    network = models.get_model(model, weights=None, **options).eval()
-    network.load_state_dict(
-        published.get_state_dict(str(folder), progress=False, check_hash=True, weights_only=True)
-    )
+    model, entry, how = name.replace("-", "_"), TORCHVISION[name], {"progress": False}
+    how |= {"check_hash": True, "weights_only": True}
+    published = models.get_model_weights(model)[entry["weights"]]
+    network = models.get_model(model, weights=None, **entry["options"]).eval()
+    network.load_state_dict(published.get_state_dict(str(folder), **how))
+    layers = entry["layers"]
     parts = create_feature_extractor(network, list(layers), suppress_diff_warning=True).to(device)
-    scores = dict.fromkeys(layers.values(), (score,))
+    scores = dict.fromkeys(layers.values(), (entry["score"],))
     return Network(name, scores, published.transforms(), lambda x: parts(x).values(), device)
 
 
@@ -124,10 +117,7 @@ def _fid_inception(folder: Path, device: str) -> Network:
     )
     file = str(folder / URL_INCEPTION_V3.rsplit("/", 1)[-1])
     network = NoTrainInceptionV3("inception-v3-compat", ["2048"], file).to(device)
-
-    def prepare(picture: Image) -> torch.Tensor:
-        return pil_to_tensor(square(picture, 299))
-
+    prepare = Compose([partial(square, side=299), pil_to_tensor])
     scores = {"Inception": ("KID",)}
     return Network("fid-inception", scores, prepare, lambda x: [network(x)], device)
 

@@ -34,16 +34,14 @@ def dependencies(notebook: Path, profile: Profile) -> list[str]:
     try:
         tree = ast.parse(code)
     except SyntaxError as error:
-        raise WorkflowError(
-            f"{notebook}: a code cell is not plain Python (no % or ! lines): {error}"
-        ) from None
+        text = f"{notebook}: a code cell is not plain Python (no % or ! lines): {error}"
+        raise WorkflowError(text) from None
     sections = {*re.findall(r"\bprofile\.(\w+)", code), *re.findall(r"\bchapter\.(split)\b", code)}
     values = profile.model_dump(mode="json", include={"seed", "dataset", *sections})
     # Who and where change no result.
     values["dataset"] = {k: values["dataset"][k] for k in ("name", "options")}
-    modules = _modules(
-        {*_imports(tree), "eeglib.chapter", f"eeglib.datasets.{profile.dataset.name}"}
-    )
+    always = {"eeglib.chapter", f"eeglib.datasets.{profile.dataset.name}"}
+    modules = _modules(_imports(tree) | always)
     drawn = {*re.findall(r"\bplotting\.(\w+)", code)}
     for path in sorted((PACKAGE / "plotting").glob("[!_]*.py")) if drawn else []:
         checksum, _, functions = _read_module(path, path.stat().st_mtime_ns)
@@ -68,10 +66,8 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         raise WorkflowError(f"{path} has {len(cells)} code cells tagged 'parameters', not one.")
     missing = [p for p in PARAMETERS if not re.search(rf"^{p} = ", cells[0].source, re.MULTILINE)]
     if missing:
-        raise WorkflowError(
-            f"{path} has no parameter {', '.join(missing)} in its cell tagged 'parameters'. Add "
-            "it there, with a literal: `subject = 1`."
-        )
+        text = f"{path} has no parameter {', '.join(missing)} in its cell tagged 'parameters'"
+        raise WorkflowError(f"{text}. Add it there, with a literal: `subject = 1`.")
     return notebook
 
 

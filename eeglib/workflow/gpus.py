@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import product, takewhile
 from pathlib import Path
 from typing import IO
@@ -30,10 +31,8 @@ def choose_gpus(wanted: int | None) -> list[str]:
     """Devices for a run on this machine: all that it shows, or as many as wanted."""
     devices = visible_gpus() if wanted != 0 else []
     if wanted is not None and wanted > len(devices):
-        raise WorkflowError(
-            f"--gpus {wanted}, but this machine shows {len(devices)} GPUs. Leave --gpus out to use "
-            f"what there is, or set {VISIBLE}=0,1,... if they are there."
-        )
+        text = f"--gpus {wanted}, but this machine shows {len(devices)}; leave --gpus out, or"
+        raise WorkflowError(f"{text} set {VISIBLE}=0,1,... if they are there.")
     return devices[:wanted]
 
 
@@ -63,44 +62,36 @@ def _ask_driver(*question: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def claim_gpus(
-    count: int, slots: int, say: Callable[[str], None], folder: Path | None = None
-) -> list[str]:
-    """Take slots of some GPUs until this process ends, and make only these visible to it.
+def claim_gpu(slots: int, say: Callable[[str], None], folder: Path | None = None) -> str | None:
+    """Take slots of a GPU until this process ends, and make only that one visible to it.
 
-    Waits for what other jobs hold. A job that needs none sees none. Where no run has offered
-    devices, such as on a node of a cluster whose scheduler has chosen them, the choice stands. The
+    Waits for what other jobs hold. A job that needs no slot sees no GPU. Where no run has offered
+    devices, such as on a node of a cluster whose scheduler has chosen one, the choice stands. The
     locks lie in ``folder``, or in one of the user in the system's temporary folder.
     """
-    if count and OFFERED not in os.environ:
-        return [d for d in os.environ.get(VISIBLE, "").split(",") if d]
+    if slots and OFFERED not in os.environ:
+        return os.environ.get(VISIBLE)
     folder = folder or Path(tempfile.gettempdir()) / f"eeglib-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     waited = False
-    while len(held := _lock_some(count, slots, folder)) < count:
+    while slots and not (device := _lock_one(slots, folder)):
         if not waited:
             say("waits for a GPU that another run uses")
         waited = True
         time.sleep(1)
-    _HELD.extend(file for files in held.values() for file in files)
-    os.environ[VISIBLE] = ",".join(held)
-    return list(held)
+    os.environ[VISIBLE] = device if slots else ""
+    return os.environ[VISIBLE] or None
 
 
-def _lock_some(count: int, slots: int, folder: Path) -> dict[str, list[IO]]:
-    """Lock slots of up to so many devices; an empty one is taken before one that is shared."""
-    held: dict[str, list[IO]] = {device: [] for device in os.environ.get(OFFERED, "").split(",")}
-    taken: dict[str, list[IO]] = {}
+def _lock_one(slots: int, folder: Path) -> str | None:
+    """Lock slots of one device, where they are free; an empty one before one that is shared."""
+    held: dict[str, list[IO]] = {device: [] for device in os.environ[OFFERED].split(",")}
     for slot, device in product(range(int(os.environ.get(SLOTS, "1"))), held):
-        if len(taken) == count or device in taken:
-            continue
         file = open(folder / f"{device.replace('/', '_')}.{slot}", "a")
-        try:
+        with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held[device].append(file)
-        except BlockingIOError:
-            file.close()
         if len(held[device]) == slots:
-            taken[device] = held.pop(device)
-    # Half of what is needed would keep another job from the other half.
-    return taken if len(taken) == count else {}
+            _HELD.extend(held[device])
+            return device
+    return None  # what was locked is let go with its files

@@ -20,16 +20,13 @@ from typing import NamedTuple
 
 from eeglib.chapter import FAILURE, FIGURES, METRICS, NOTEBOOK, load_provenance, write_text
 from eeglib.workflow.dependencies import PARAMETERS
-from eeglib.workflow.gpus import claim_gpus
+from eeglib.workflow.gpus import claim_gpu
 from eeglib.workflow.processes import end_children, end_with
 from eeglib.workflow.stages import Job
 
 KILLED = "the job was killed from outside, most often for lack of memory"
 SLURM_LOGS = " or time; see .snakemake/slurm_logs in the run's folder"
-KERNEL_DIED = (
-    "the kernel was killed, most often for lack of memory; run fewer jobs at once, or make the "
-    "profile's data smaller"
-)
+KERNEL_DIED = "the kernel was killed, most often for lack of memory; run fewer jobs at once"
 
 
 class Failure(NamedTuple):
@@ -81,12 +78,12 @@ def main() -> int:
         if path.is_file():
             path.unlink()
     shutil.rmtree(folder / FIGURES, ignore_errors=True)
-    devices = claim_gpus(stage["gpus"], stage["slots"], lambda text: _say(folder, text))
+    device = claim_gpu(stage["gpus"] * stage["slots"], lambda text: _say(folder, text))
     # Written first and removed last: whatever ends the job from outside leaves it behind.
     message = KILLED + (SLURM_LOGS if "SLURM_JOB_ID" in os.environ else "")
     Failure(folder, "Killed", message).write()
     started = time.perf_counter()
-    _say(folder, "started" + (f" on GPU {', '.join(devices)}" if devices else ""))
+    _say(folder, f"started on GPU {device}" if device else "started")
     try:
         failure = _execute(folder, plan, stage["minutes"])
     finally:

@@ -30,9 +30,8 @@ def only_run_in(run_dir: Path) -> Iterator[int]:
         until = time.monotonic() + 3
         while (held := _try(lock)) is False:
             if time.monotonic() > until:
-                raise WorkflowError(
-                    f"Another eeglib run works in {run_dir}. Wait, or choose another --run-dir."
-                )
+                text = f"Another eeglib run works in {run_dir}"
+                raise WorkflowError(f"{text}. Wait, or choose another --run-dir.")
             time.sleep(0.2)
         if held:
             shutil.rmtree(run_dir / ".snakemake" / "locks", ignore_errors=True)

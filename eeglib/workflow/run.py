@@ -331,19 +331,11 @@ def _environment(request: Request, plan: dict | None = None) -> dict[str, str]:
     """Environment of Snakemake and the jobs: this eeglib, this kernel, nothing from the home."""
     path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     jupyter = request.run_dir / ".jupyter"
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        # Nobody watches progress bars here, and pages should not show what is left of them.
-        "TQDM_DISABLE": "1",
-        "PYTHONWARNINGS": "ignore:IProgress not found",
-        # The kernel of this Python, not one of the same name that another has installed.
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "JUPYTER_RUNTIME_DIR": str(jupyter / "runtime"),
-        "IPYTHONDIR": str(jupyter / "ipython"),
-    }
+    always = (PACKAGE / "workflow" / "environment.yml").read_text(encoding="utf-8")
+    environment = os.environ | yaml.safe_load(always)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    environment["JUPYTER_RUNTIME_DIR"] = str(jupyter / "runtime")
+    environment["IPYTHONDIR"] = str(jupyter / "ipython")
     if request.executor == "local" and plan:
         environment |= {OFFERED: ",".join(plan["gpus"]), SLOTS: str(plan["slots_per_gpu"])}
     elif request.gpus == 0:

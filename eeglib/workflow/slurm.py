@@ -15,19 +15,17 @@ def check_slurm(run_dir: Path) -> None:
     try:
         queue = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except FileNotFoundError:
-        raise WorkflowError(
-            "--executor slurm needs Slurm's commands (sbatch, squeue), and this machine has none. "
-            "Start the run on a login node of the cluster, or leave the option out."
-        ) from None
+        text = (
+            "--executor slurm needs Slurm's commands: start the run on a login node of a cluster."
+        )
+        raise WorkflowError(text) from None
     except subprocess.SubprocessError as error:
         raise WorkflowError(f"Slurm does not answer: {error}") from None
     queued = [line.split() for line in queue.stdout.splitlines()]
     left = [number for number, name in queued if name.startswith(job_prefix(run_dir))]
     if left:
-        raise WorkflowError(
-            f"Slurm still has jobs of an earlier run in {run_dir}. Wait for them or cancel them: "
-            f"scancel {' '.join(left)}"
-        )
+        text = f"Slurm still has jobs of an earlier run in {run_dir}. Wait for them or cancel them"
+        raise WorkflowError(f"{text}: scancel {' '.join(left)}")
 
 
 def slurm_options(run_dir: Path, jobs: int, account: str | None) -> list[str]:

@@ -90,10 +90,8 @@ def parse_subjects(text: str, allowed: Iterable[int]) -> list[int]:
         raise WorkflowError(f"--subjects takes all, 3, 1-4 or 1,3,7-9, got {text!r}.")
     unknown = sorted(found.difference(allowed))
     if unknown:
-        raise WorkflowError(
-            f"The profile has the subjects {', '.join(map(str, allowed))}; {unknown[0]} is not one "
-            "of them. Choose among these, or change dataset.subjects in the profile."
-        )
+        text = f"The profile has the subjects {', '.join(map(str, allowed))}"
+        raise WorkflowError(f"{text}; {unknown[0]} is not one of them: see dataset.subjects.")
     return sorted(found)
 
 

@@ -31,9 +31,8 @@ def write_student_notebooks(notebooks: Path, folder: Path) -> list[Path]:
     copies = {folder / path.name: without_solutions(read_notebook(path)) for path in paths}
     edited = [p.name for p, copied in copies.items() if p.is_file() and read_notebook(p) != copied]
     if edited:
-        raise WorkflowError(
-            f"{folder} already holds {', '.join(edited)}, with changes. Choose another folder."
-        )
+        text = f"{folder} already holds {', '.join(edited)}, with changes"
+        raise WorkflowError(f"{text}. Choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     for path, copied in copies.items():
         with replacing(path) as temporary:
