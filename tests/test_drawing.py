@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 
 from eeglib.reconstruction.drawing import (
@@ -99,7 +100,7 @@ def test_what_was_shown_is_opened_in_the_order_of_the_trials_and_checked(tmp_pat
     shown = open_shown(stimuli, trials)
     assert [picture.getpixel((0, 0)) for picture in shown] == [(2, 2, 2), (0, 0, 0)]
     swapped = trials.assign(class_name=["banana", "pizza"])
-    with pytest.raises(ReconstructionError, match=r"2 of 2 .*first: c is 'banana' .*'pizza' in"):
+    with pytest.raises(ReconstructionError, match=r"2 of 2 .*first c\."):
         open_shown(stimuli, swapped)
 
 
@@ -199,9 +200,8 @@ def test_other_weights_or_scheduler_are_another_model(pipeline, folder):
     with torch.no_grad():
         other.unet.conv_out.bias[0] += 1e-3
     assert fingerprint(other) != fingerprint(pipeline)
-    fast = load_pipeline(folder, scheduler="DPMSolverMultistepScheduler")
-    assert type(fast.scheduler).__name__ == "DPMSolverMultistepScheduler"
-    assert fast.scheduler.config.prediction_type == "v_prediction"  # of the model, kept
+    fast = load_pipeline(folder)
+    fast.scheduler = DPMSolverMultistepScheduler.from_config(fast.scheduler.config)
     assert fingerprint(fast) != fingerprint(pipeline)
 
 
@@ -293,12 +293,6 @@ def test_weights_that_may_run_code_are_not_opened(folder, tmp_path):
     torch.save({}, broken / "unet/diffusion_pytorch_model.bin")
     with pytest.raises(ReconstructionError, match="safetensors"):
         load_pipeline(broken)
-
-
-@pytest.mark.parametrize("name", ["NoScheduler", "StableDiffusionPipeline"])
-def test_a_scheduler_that_does_not_go_with_the_model(folder, name):
-    with pytest.raises(ReconstructionError, match=f"{name}.*DDIMScheduler"):
-        load_pipeline(folder, scheduler=name)
 
 
 @pytest.fixture

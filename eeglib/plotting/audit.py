@@ -40,9 +40,8 @@ def plot_card(card: AuditCard) -> Figure:
         y, (value, low, high, chance, *null) = np.arange(len(controls)), table
         reach = np.nan_to_num(np.maximum(0, [value - low, high - value]))
         ax.hlines(y, *null, COLORS[1], linewidth=5, alpha=0.4, label="95% range by chance")
-        ax.errorbar(
-            value, y, xerr=reach, fmt="o", capsize=3, ms=4, label="estimate and 95% interval"
-        )
+        style = {"fmt": "o", "capsize": 3, "ms": 4}
+        ax.errorbar(value, y, xerr=reach, label="estimate and 95% interval", **style)
         ax.vlines(chance, y - 0.35, y + 0.35, COLORS[1], linewidth=2, label="chance")
         ax.set_yticks(y, names, fontsize=8)
         ax.set(xlabel=label, ylim=(max(1, len(controls)) - 0.4, -0.6))

@@ -130,11 +130,10 @@ def plot_recall(table: pandas.DataFrame) -> Figure:
 def plot_attribution(
     attribution: Any, info: mne.Info, frequencies: np.ndarray, times: np.ndarray
 ) -> Figure:
-    """What channels and time-frequency cells added to the logit of the true class.
+    """What channels and cells added to the logit of the true class: an `Attribution`.
 
-    `attribution` is `eeglib.decoding.attribution.Attribution`; `info` describes the channels of the
-    spectrograms, which are bars without positions; `frequencies` (hertz) and `times` (seconds after
-    the onset of the image) are those of the cells.
+    Channels without positions in `info` are bars; `frequencies` are in hertz, `times` in seconds
+    after the onset of the image.
     """
     figure, axes = new_figure(3.2, 1, 2)
     head, map_ = axes[0]
@@ -167,9 +166,8 @@ def plot_soft_targets(
     """Pictures and, below, the teacher's five largest probabilities; the true class in orange."""
     figure, axes = new_figure(4.4, 2, len(pictures), height_ratios=[1, 1.2])
     box = {"facecolor": "white", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"}
-    for (above, ax), picture, shares, label in zip(
-        axes.T, pictures, probabilities, labels, strict=True
-    ):
+    trials = zip(axes.T, pictures, probabilities, labels, strict=True)
+    for (above, ax), picture, shares, label in trials:
         above.imshow(picture)
         above.axis("off")
         order = np.argsort(shares)[:-6:-1]  # the five largest

@@ -65,9 +65,8 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
         name = "" if len(sessions) > 5 and session != sessions[0] else "session "
         ax.set_title(f"{name}{session}" if session >= 0 else "session unknown")
         ax.grid(axis="y", color="0.92")
-    figure.supxlabel(
-        "time (s)" if axis == "onset" else "presentation order (trials)", fontsize="medium"
-    )
+    label = "time (s)" if axis == "onset" else "presentation order (trials)"
+    figure.supxlabel(label, fontsize="medium")
     axes[0, 0].set_yticks(range(len(class_names)), class_names)
     axes[0, 0].set_ylabel("class")
     axes[0, 0].invert_yaxis()
@@ -168,8 +167,7 @@ def plot_spectrograms(
 ) -> Figure:
     """Spectrograms, shape (n_freqs, n_windows), side by side, by the title above them.
 
-    `grids` holds the frequencies (hertz) and times (seconds) of each; frequencies up to `fmax` are
-    drawn; `label` says what the colour shows, with its unit.
+    `grids` holds the frequencies (hertz) and times (seconds) of each; `label` names the colour.
     """
     figure, axes = new_figure(3.0, 1, len(spectrograms))
     for ax, title, (frequencies, times) in zip(axes[0], spectrograms, grids, strict=True):

@@ -59,13 +59,11 @@ def open_shown(stimuli: pandas.DataFrame, trials: pandas.DataFrame) -> list[Imag
     of_trials = stimuli.set_index("image").loc[trials["image"]]
     wrong = of_trials["class_name"].to_numpy() != trials["class_name"].to_numpy()
     if wrong.any():
-        row = int(wrong.argmax())
-        raise ReconstructionError(
-            f"{wrong.sum()} of {len(trials)} trials have another class than their picture. The "
-            f"first: {trials['image'].iloc[row]} is {trials['class_name'].iloc[row]!r} in the "
-            f"predictions, {of_trials['class_name'].iloc[row]!r} in the table of pictures. "
-            "Run chapters 1 and 5 again."
+        text = (
+            f"{wrong.sum()} of {len(trials)} trials have another class than their picture, first "
         )
+        text += str(trials["image"].iloc[int(wrong.argmax())])
+        raise ReconstructionError(f"{text}. Run chapters 1 and 5 again.")
     return [Image.open(file).convert("RGB") for file in of_trials["file"]]
 
 
@@ -84,19 +82,14 @@ def prompt(class_name: str, template: str = "an image of a {class}") -> str:
 
 
 def load_pipeline(
-    model: str | Path,
-    device: str | None = None,
-    dtype: torch.dtype | None = None,
-    scheduler: str | None = None,
+    model: str | Path, device: str | None = None, dtype: torch.dtype | None = None
 ) -> DiffusionPipeline:
     """Load a text-to-image pipeline.
 
     `model` is ``demo`` for the one shipped here, a folder that diffusers has saved, or the id of a
     repository on the Hugging Face hub such as ``stabilityai/sd-turbo``, which is downloaded once.
-    Weights are read from safetensors files only: other formats may run code when opened. The
-    `scheduler` is a class of diffusers, such as ``DPMSolverMultistepScheduler`` or, for models
-    distilled for few steps, ``LCMScheduler``; None keeps the model's own. Without a `device` it is
-    a GPU, if there is one, with weights of float16.
+    Weights are read from safetensors files only: other formats may run code when opened. Without a
+    `device` it is a GPU, if there is one, with weights of float16.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
@@ -130,13 +123,6 @@ def load_pipeline(
         text = f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"
         raise ReconstructionError(text) from error
     pipeline.set_progress_bar_config(disable=True)
-    if scheduler:
-        own = pipeline.scheduler
-        names = {kind.__name__ for kind in own.compatibles} | {type(own).__name__, "LCMScheduler"}
-        if scheduler not in names or not hasattr(diffusers, scheduler):
-            text = f"reconstruction.scheduler is {scheduler!r}; with this model go"
-            raise ReconstructionError(f"{text} {', '.join(sorted(names))}.")
-        pipeline.scheduler = getattr(diffusers, scheduler).from_config(own.config)
     return pipeline.to(device)
 
 

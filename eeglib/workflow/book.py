@@ -125,8 +125,7 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     toc["parts"].insert(1, {"caption": "This run", "chapters": chapters})
     _write(staging / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
     if faults := _output_faults(staging):
-        text = "Cells show warnings or errors. Mend the causes and run the chapters again."
-        raise BookError("\n".join([text, *faults]))
+        raise BookError("\n".join(["Cells show warnings or errors; run them again:", *faults]))
     return staging
 
 
@@ -174,9 +173,8 @@ def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
         # The note at the top tells the failure; the page itself stays free of error output.
         broken = {"error", "stderr"} if result.failure else set()
         for target, cell in zip(targets, executed, strict=True):
-            target.execution_count = cell.execution_count
-            outputs = [o for o in cell.outputs if not broken & {o.output_type, o.get("name")}]
-            target.outputs = outputs
+            kept = [o for o in cell.outputs if not broken & {o.output_type, o.get("name")}]
+            target.execution_count, target.outputs = cell.execution_count, kept
     if note:
         page.cells.insert(1, new_markdown_cell(note))
     return page
@@ -185,10 +183,8 @@ def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
 def subject_page(source: NotebookNode, result: Result, titles: dict[str, str]) -> NotebookNode:
     """Make a subject's page of a chapter: headings and outputs; the text stands in the chapter."""
     chapter, page = result.job.chapter, chapter_page(source, result)
-    intro = (
-        f"# {titles[chapter]}: subject {result.job.subject}\n\n"
-        f"What was done and how to read it: {{doc}}`/notebooks/{chapter}`.\n\n{_note(result)}"
-    )
+    intro = f"# {titles[chapter]}: subject {result.job.subject}\n\n"
+    intro += f"What was done and how to read it: {{doc}}`/notebooks/{chapter}`.\n\n{_note(result)}"
     cells, heading = [new_markdown_cell(intro)], None
     for cell in page.cells:
         if cell.cell_type == "markdown":
@@ -242,12 +238,9 @@ def execution_times(results: Sequence[Result], titles: dict[str, str]) -> str:
             row = {"chapter": title, "n": len(costs), "device": costs[0]["device"]}
             row |= {"median, s": median(seconds), "longest, s": max(seconds)}
             rows.append(row | {"most memory, MB": memory})
-    return (
-        "# Execution times\n\n"
-        f"All chapters together took {total:.0f} s, one after the other, each from its first call "
-        "to its last. How long each subject took stands on the subject's own page.\n\n"
-        f"{_table(rows, '.1f')}\n"
-    )
+    text = f"All chapters together took {total:.0f} s, one after the other. "
+    text += "How long each subject took stands on the subject's own page."
+    return f"# Execution times\n\n{text}\n\n{_table(rows, '.1f')}\n"
 
 
 def _table(rows: list[dict], form: str) -> str:

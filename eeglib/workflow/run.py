@@ -103,10 +103,8 @@ def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise WorkflowError(
-            f"No space is left on the disk that holds {run_dir}. Free some and run the same "
-            "command again: finished chapters are kept."
-        ) from None
+        text = f"No space is left on the disk that holds {run_dir}. Free some and run the same"
+        raise WorkflowError(f"{text} command again: finished chapters are kept.") from None
 
 
 def _run(request: Request, lock: int, say: Callable) -> list[Failure]:
