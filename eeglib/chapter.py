@@ -169,8 +169,7 @@ def data_folder(run_dir: Path) -> Path:
 def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[str, str]:
     """Checksums of the files that each subject's trials depend on; for None, of those all share.
 
-    Text files (events, channels, stimuli) count by content; signals and pictures, which may be
-    many gigabytes, by size and time of change.
+    Text counts by content; signals and pictures, often gigabytes, by size and time of change.
     """
     found = {}
     for subject in subjects:
@@ -216,10 +215,9 @@ class Chapter:
         return open_dataset(self.profile.dataset, data_folder(self.run_dir))
 
     def input(self, chapter: str, name: str, subject: int | None = None) -> Path:
-        """Path of something that an earlier chapter made, checked to be there and undamaged.
+        """Path of something that an earlier chapter made, of the own subject or of another.
 
-        It is the own subject's where no other is named. Raises ResultsError if it is not there, or
-        is not what that chapter wrote.
+        Raises ResultsError if it is not there, or is not what that chapter wrote.
         """
         subject = self.subject if subject is None else subject
         folders = [chapter_folder(self.run_dir, chapter, s) for s in {subject, None}]
@@ -245,8 +243,7 @@ class Chapter:
     def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> matplotlib.figure.Figure:
         """Write a figure to ``figures/<name>.png`` and return it, closed.
 
-        As the last line of a cell it shows the figure, once: Jupyter shows open figures by itself.
-        Elsewhere in a cell: ``display(chapter.save_figure(...))``.
+        As the last line of a cell it shows the figure; elsewhere, put it into ``display``.
         """
         import matplotlib.pyplot as plt
 
@@ -263,10 +260,7 @@ class Chapter:
         metadata: pandas.DataFrame,
         class_names: list[str],
     ) -> Path:
-        """Write what a method said about the test trials, for chapters 6 to 9.
-
-        The probabilities have shape (n_trials, n_classes), ``metadata`` the columns `METADATA`.
-        """
+        """Write the `Predictions` of a method for chapters 6 to 9."""
         probabilities = np.asarray(probabilities, dtype=np.float32)
         expected = (len(metadata), len(class_names))
         if probabilities.shape != expected or not np.isfinite(probabilities).all():

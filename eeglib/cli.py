@@ -40,9 +40,7 @@ def run_command(
     jobs: JobsOption = 1,
     gpus: Annotated[int | None, _option("GPUs to use; all if left out.", min=0)] = None,
     jobs_per_gpu: Annotated[int | None, _option("Chapters on a GPU; else as fit.", min=1)] = None,
-    executor: Annotated[
-        Literal["local", "slurm"], _option("Here, or a cluster's Slurm.")
-    ] = "local",
+    executor: Annotated[Literal["local", "slurm"], _option("Run here, or on Slurm.")] = "local",
     settings: SetOption = None,
     only: Annotated[str | None, _option("Chapters to run, with what they need: 05,06.")] = None,
     keep_going: Annotated[bool, _option("If one fails, others go on.", "--keep-going")] = False,

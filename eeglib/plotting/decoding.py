@@ -17,8 +17,7 @@ from eeglib.plotting.style import COLORS, WIDTH, new_figure
 def plot_training(histories: Mapping[str, pandas.DataFrame]) -> Figure:
     """Training and validation loss against the epoch, one panel per network.
 
-    The histories hold ``epoch``, ``training_loss``, ``validation_loss``; the epoch with the lowest
-    validation loss, whose weights are kept, is marked.
+    The epoch with the lowest validation loss, whose weights are kept, is marked.
     """
     figure, axes = new_figure(2.8, 1, len(histories), sharex=True)
     for ax, (name, history) in zip(axes[0], histories.items(), strict=True):

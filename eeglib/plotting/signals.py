@@ -30,10 +30,7 @@ def _has_position(channel: Mapping) -> bool:
 
 
 def plot_channels(info: mne.Info) -> Figure:
-    """Positions of the channels on the head, seen from above, with their names.
-
-    Of more than 64 channels only those of the coarser rows are named: there is no room for all.
-    """
+    """Positions of the channels on the head, with names: of more than 64, of the coarser rows."""
     picks = [p for p in mne.pick_types(info, eeg=True) if _has_position(info["chs"][p])]
     if not picks:
         return message_figure(f"{len(info['ch_names'])} channels, positions unknown")

@@ -52,18 +52,15 @@ def picture_seeds(trials: pandas.DataFrame) -> list[int]:
 def open_shown(stimuli: pandas.DataFrame, trials: pandas.DataFrame) -> list[Image.Image]:
     """Open the picture that each trial showed, in colour and in the order of the trials.
 
-    Both tables have columns ``image, class_name``, that of the stimuli also ``file``. They must
-    name the same class for an image: otherwise drawings would be laid beside pictures that they
-    do not belong to, and a `ReconstructionError` says so.
+    Both tables have columns ``image, class_name``, that of the stimuli also ``file``. A
+    `ReconstructionError` says where they name another class for an image.
     """
     of_trials = stimuli.set_index("image").loc[trials["image"]]
     wrong = of_trials["class_name"].to_numpy() != trials["class_name"].to_numpy()
     if wrong.any():
-        text = (
-            f"{wrong.sum()} of {len(trials)} trials have another class than their picture, first "
-        )
-        text += str(trials["image"].iloc[int(wrong.argmax())])
-        raise ReconstructionError(f"{text}. Run chapters 1 and 5 again.")
+        text = f"{wrong.sum()} of {len(trials)} trials have another class than their picture"
+        first = trials["image"].iloc[int(wrong.argmax())]
+        raise ReconstructionError(f"{text}, first {first}. Run chapters 1 and 5 again.")
     return [Image.open(file).convert("RGB") for file in of_trials["file"]]
 
 

@@ -112,10 +112,9 @@ def find_images(
     """Predict where within its class an image lies, and test the prediction.
 
     What is predicted from, and how: `noise_whitener`, `trial_features`, `predict_deviations`.
-    Takes trials of shape (n_trials, n_chans, n_times) in any unit, `sfreq` in Hz, and of each trial
-    the label, the image's name and its embedding, (n_trials, n_dims); `train` and `test` are rows,
-    no image in both. Gives the table of `identify_within_class`, the class of each test trial
-    taken as known.
+    Takes trials of shape (n_trials, n_chans, n_times) in any unit, `sfreq` in Hz, embeddings of
+    shape (n_trials, n_dims); `train` and `test` are rows, no image in both. Gives the table of
+    `identify_within_class`, the class of each test trial taken as known.
     """
     labels, names = np.asarray(labels), np.asarray(images)
     if common := set(names[train]) & set(names[test]):

@@ -45,6 +45,8 @@ SIDE = 425
 TORCHVISION = yaml.safe_load(Path(__file__).with_name("torchvision.yml").read_text())
 """Networks of torchvision, by the name that papers use."""
 
+SAFELY = {"progress": False, "check_hash": True, "weights_only": True}
+
 NETWORKS = ("demo-clip", "clip", "fid-inception", *TORCHVISION)
 """Names of networks; about 3 GB of published weights in all, none for ``demo-clip``."""
 
@@ -99,11 +101,10 @@ def load_network(
 
 
 def _torchvision(name: str, folder: Path, device: str) -> Network:
-    model, entry, how = name.replace("-", "_"), TORCHVISION[name], {"progress": False}
-    how |= {"check_hash": True, "weights_only": True}
+    model, entry = name.replace("-", "_"), TORCHVISION[name]
     published = models.get_model_weights(model)[entry["weights"]]
     network = models.get_model(model, weights=None, **entry["options"]).eval()
-    network.load_state_dict(published.get_state_dict(str(folder), **how))
+    network.load_state_dict(published.get_state_dict(str(folder), **SAFELY))
     layers = entry["layers"]
     parts = create_feature_extractor(network, list(layers), suppress_diff_warning=True).to(device)
     scores = dict.fromkeys(layers.values(), (entry["score"],))
@@ -112,9 +113,7 @@ def _torchvision(name: str, folder: Path, device: str) -> Network:
 
 def _fid_inception(folder: Path, device: str) -> Network:
     # torch-fidelity would unpickle whatever the file holds: first see that it holds tensors.
-    torch.hub.load_state_dict_from_url(
-        URL_INCEPTION_V3, str(folder), progress=False, check_hash=True, weights_only=True
-    )
+    torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, str(folder), **SAFELY)
     file = str(folder / URL_INCEPTION_V3.rsplit("/", 1)[-1])
     network = NoTrainInceptionV3("inception-v3-compat", ["2048"], file).to(device)
     prepare = Compose([partial(square, side=299), pil_to_tensor])
@@ -125,9 +124,8 @@ def _fid_inception(folder: Path, device: str) -> Network:
 def _clip(folder: Path, device: str) -> Network:
     """OpenAI's ViT-L/14."""
     file = folder / "open_clip_model.safetensors"
-    clip, _, prepare = open_clip.create_model_and_transforms(
-        "ViT-L-14-quickgelu", str(file) if file.is_file() else "openai", device=device
-    )
+    source, model = str(file) if file.is_file() else "openai", "ViT-L-14-quickgelu"
+    clip, _, prepare = open_clip.create_model_and_transforms(model, source, device=device)
     scores = {"CLIP": ("similarity", "two-way")}
     return Network("clip", scores, prepare, lambda x: [clip.eval().encode_image(x)], device)
 

@@ -66,8 +66,7 @@ def claim_gpu(slots: int, say: Callable[[str], None], folder: Path | None = None
     """Take slots of a GPU until this process ends, and make only that one visible to it.
 
     Waits for what other jobs hold. A job that needs no slot sees no GPU. Where no run has offered
-    devices, such as on a node of a cluster whose scheduler has chosen one, the choice stands. The
-    locks lie in ``folder``, or in one of the user in the system's temporary folder.
+    devices, such as on a node of a cluster, the choice of its scheduler stands.
     """
     if slots and OFFERED not in os.environ:
         return os.environ.get(VISIBLE)

@@ -51,9 +51,7 @@ class Request:
     """What to run: the chapters ``only`` with what they need, or all; for which subjects; and how.
 
     So many ``jobs`` run at the same time, or wait in the queue of a cluster. ``gpus`` None takes
-    all that the machine shows, ``jobs_per_gpu`` None as many on each as its memory holds. With
-    ``keep_going`` the other subjects go on when a chapter fails; with ``force`` chapters run even
-    if nothing has changed.
+    all that the machine shows, ``jobs_per_gpu`` None as many on each as its memory holds.
     """
 
     profile: Profile

@@ -15,9 +15,7 @@ def check_slurm(run_dir: Path) -> None:
     try:
         queue = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except FileNotFoundError:
-        text = (
-            "--executor slurm needs Slurm's commands: start the run on a login node of a cluster."
-        )
+        text = "--executor slurm needs Slurm's commands: start on a login node of the cluster."
         raise WorkflowError(text) from None
     except subprocess.SubprocessError as error:
         raise WorkflowError(f"Slurm does not answer: {error}") from None
