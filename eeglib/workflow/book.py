@@ -177,6 +177,10 @@ def chapter_page(source: NotebookNode, result: Result) -> NotebookNode:
             target.execution_count, target.outputs = cell.execution_count, kept
     if note:
         page.cells.insert(1, new_markdown_cell(note))
+    page.metadata = NotebookNode(
+        kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},
+        language_info={"name": "python"},
+    )
     return page
 
 
