@@ -58,7 +58,7 @@ def load_failure(folder: Path) -> Failure | None:
     """What a chapter's folder says of a failure; of a job that works now, that it was killed."""
     try:
         content = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
-        return Failure(**content)._replace(folder=folder)
+        return Failure(**{**content, "folder": folder})
     except FileNotFoundError:
         return None
 
