@@ -159,7 +159,7 @@ def _real_table(folder: Path, subject: int) -> pandas.DataFrame:
             name="eegmmidb",
             subjects=(subject,),
             root=folder,
-            options={"n_classes": n_classes, "images_per_class": round(seconds / 0.5)},
+            options={"n_classes": n_classes, "block_seconds": seconds},
         )
         dataset = open_dataset(settings, folder)
         epochs = preprocess(dataset, subject, notch=(59.0, 61.0), band=BAND).epochs

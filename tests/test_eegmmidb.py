@@ -14,7 +14,7 @@ from eeglib.datasets import METADATA, DatasetError, DatasetWarning, eegmmidb, op
 from eeglib.profile import DatasetSettings, load_profile
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/real/eegmmidb"
-SMALL = {"n_classes": 3, "images_per_class": 4}
+SMALL = {"n_classes": 3, "block_seconds": 2.0}
 
 
 def load(folder, subjects=(1,), root=None, **options):
@@ -194,9 +194,10 @@ def test_checksums_are_those_that_mne_knows():
     [
         ((110,), {}, "no subject 110; the subjects of EEGMMIDB are 1 to 109"),
         ((1, 2), {"extract": True}, "no subject 2; the subjects of the extract are 1 to 1"),
-        ((1,), {"images_per_class": 0}, "images_per_class: .*greater than or equal to 1"),
+        ((1,), {"trial_seconds": 0.3}, "trial_seconds: .*25 is no multiple of it, got 0.3"),
+        ((1,), {"trial_seconds": 26.0}, "25 is no multiple of it"),
         ((1,), {"n_classes": 41}, "n_classes"),
-        ((1,), {"blocks": 3}, "Allowed: n_classes, images_per_class, trial_seconds, extract, seed"),
+        ((1,), {"blocks": 3}, "Allowed: n_classes, block_seconds, trial_seconds, extract, seed"),
     ],
 )
 def test_wrong_settings_are_refused_at_once(tmp_path, subjects, options, match):
@@ -205,12 +206,12 @@ def test_wrong_settings_are_refused_at_once(tmp_path, subjects, options, match):
 
 
 @pytest.mark.parametrize(
-    ("options", "fit"), [({"n_classes": 11}, 10), ({"images_per_class": 260}, 0)]
+    ("options", "fit"), [({"n_classes": 11}, 10), ({"block_seconds": 130.0}, 0)]
 )
 def test_blocks_that_do_not_fit(tmp_path, options, fit):
     with pytest.raises(DatasetError, match=f"^{fit} blocks of .* fit into the recordings") as error:
         load(tmp_path, extract=True, **options).recordings(1)
-    assert "n_classes or images_per_class" in str(error.value)
+    assert "n_classes or block_seconds" in str(error.value)
 
 
 def test_pages_say_that_nobody_saw_the_pictures(tmp_path):
@@ -229,7 +230,7 @@ def test_profile_takes_all_people_and_the_design_of_eeg_imagenet(tmp_path):
     assert profile.dataset.subjects == tuple(range(1, 110))
     dataset = open_dataset(profile.dataset, tmp_path)
     assert len(dataset.class_names) == 40
-    assert dataset.options.images_per_class == 50
+    assert dataset.options.n_images == 50
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the full recordings are not at hand")

@@ -16,7 +16,7 @@ import mne
 import numpy as np
 import pandas as pd
 import pooch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, Recording, download
@@ -35,14 +35,22 @@ class Options(datasets.Options):
     """Blocks to invent; the defaults are the design of EEG-ImageNet."""
 
     n_classes: int = Field(40, ge=2, le=40)  # blocks: each class has one
-    images_per_class: int = Field(50, ge=1)  # trials of a block
-    trial_seconds: float = Field(0.5, gt=0)
+    block_seconds: float = Field(25.0, gt=0)
+    trial_seconds: float = Field(0.5, gt=0, validate_default=True)  # an "image"
     extract: bool = False  # the 10 blocks, 32 channels, of subject 1 that come with the package
     seed: int = Field(0, ge=0)  # of the classes' order and of the drawings
 
+    @field_validator("trial_seconds")
+    @classmethod
+    def _divides_a_block(cls, seconds: float, info: ValidationInfo) -> float:
+        n = (whole := info.data.get("block_seconds", seconds)) / seconds
+        if n < 0.5 or abs(n - round(n)) > 1e-6:
+            raise ValueError(f"block_seconds={whole:g} is no multiple of it")
+        return seconds
+
     @property
-    def block_seconds(self) -> float:
-        return self.images_per_class * self.trial_seconds
+    def n_images(self) -> int:
+        return round(self.block_seconds / self.trial_seconds)
 
 
 class Loader(Dataset):
@@ -87,14 +95,14 @@ class Loader(Dataset):
         for run, raw in self._extract() if o.extract else self._runs(subject):
             seconds = raw.n_times / raw.info["sfreq"]
             fit = int(seconds / o.block_seconds + 1e-6)
-            block = np.arange(n_found, min(n_found + fit, o.n_classes)).repeat(o.images_per_class)
+            block = np.arange(n_found, min(n_found + fit, o.n_classes)).repeat(o.n_images)
             if len(block):
-                number, label = np.arange(len(block)) % o.images_per_class, labels[block]
+                number, label = np.arange(len(block)) % o.n_images, labels[block]
                 period = seconds / fit  # of a block and a pause
                 start = (block - n_found + 0.5) * period - o.block_seconds / 2
                 trials = pd.DataFrame({"onset": start + number * o.trial_seconds, "label": label})
                 trials = trials.assign(subject=subject, session=run, block=block)
-                trials["order"] = block * o.images_per_class + number
+                trials["order"] = block * o.n_images + number
                 trials["image"] = [f"{k:02d}_{n:02d}" for k, n in zip(label, number, strict=True)]
                 trials["class_name"] = np.array(self.class_names)[label]
                 found.append(Recording(raw, trials[["onset", *METADATA]]))
@@ -103,14 +111,14 @@ class Loader(Dataset):
                 return found
         text = f"{n_found} blocks of {o.block_seconds:g} s fit into the recordings of subject"
         text += f" {subject}, not {o.n_classes}"
-        raise DatasetError(f"{text}. Change dataset.options: n_classes or images_per_class.")
+        raise DatasetError(f"{text}. Change dataset.options: n_classes or block_seconds.")
 
     @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
         """The drawings that were invented to have been shown, in the run's own folder."""
         o = self.options
-        folder = self.run_folder / f"stimuli_{o.n_classes}x{o.images_per_class}_seed{o.seed}"
-        table = drawn_stimuli(folder, spread_classes(o.n_classes), o.images_per_class, o.seed)
+        folder = self.run_folder / f"stimuli_{o.n_classes}x{o.n_images}_seed{o.seed}"
+        table = drawn_stimuli(folder, spread_classes(o.n_classes), o.n_images, o.seed)
         numbers = table.groupby("label").cumcount()
         table["image"] = [f"{k:02d}_{n:02d}" for k, n in zip(table["label"], numbers, strict=True)]
         return table.assign(file=[folder / file for file in table["file"]])[COLUMNS]
@@ -121,7 +129,7 @@ class Loader(Dataset):
 
     def card(self) -> dict[str, str]:
         o = self.options
-        blocks = f"{o.n_classes} of {o.block_seconds:g} s, {o.images_per_class} trials each"
+        blocks = f"{o.n_classes} of {o.block_seconds:g} s, {o.n_images} trials each"
         return download.CARDS["eegmmidb"] | {
             "INVENTED": f"images, classes and blocks ({blocks}); nobody looked at pictures",
             "channels": f"{'32 of the 64' if o.extract else '64'}, 160 Hz, volts",
