@@ -137,6 +137,7 @@ class ReconstructionSettings(Settings):
     size: Count = 64  # height and width, pixels
     n_images: Count = Field(8, ge=3)  # test trials to draw and measure per subject
     batch_size: Count = 4  # pictures drawn at a time
+    scheduler: str | None = None  # of diffusers; empty: the model's own
 
 
 class PictureSettings(Settings):

@@ -9,7 +9,6 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 
 from eeglib.reconstruction.drawing import (
@@ -200,8 +199,9 @@ def test_other_weights_or_scheduler_are_another_model(pipeline, folder):
     with torch.no_grad():
         other.unet.conv_out.bias[0] += 1e-3
     assert fingerprint(other) != fingerprint(pipeline)
-    fast = load_pipeline(folder)
-    fast.scheduler = DPMSolverMultistepScheduler.from_config(fast.scheduler.config)
+    fast = load_pipeline(folder, scheduler="DPMSolverMultistepScheduler")
+    assert type(fast.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    assert fast.scheduler.config.prediction_type == "v_prediction"  # of the model, kept
     assert fingerprint(fast) != fingerprint(pipeline)
 
 
@@ -339,3 +339,9 @@ def test_a_repository_that_cannot_be_had_says_what_to_do(hub, answer):
 def test_name_that_is_neither_folder_nor_repository(model):
     with pytest.raises(ReconstructionError, match=r"cannot be loaded.*repository"):
         load_pipeline(model)
+
+
+@pytest.mark.parametrize("name", ["NoScheduler", "StableDiffusionPipeline"])
+def test_a_scheduler_that_does_not_go_with_the_model(folder, name):
+    with pytest.raises(ReconstructionError, match=f"{name}.*DDIMScheduler"):
+        load_pipeline(folder, scheduler=name)

@@ -313,8 +313,8 @@ def test_chapters_depend_on_the_modules_and_sections_that_they_read():
     assert not depends_on("eeglib.plotting")
     assert depends_on("eeglib.plotting.signals") == {"01", "02", "03"}
     filtering = depends_on("section filtering of the profile")
-    assert "02" in filtering
-    assert not filtering & {"01", "03", "04"}
+    assert filtering >= {"02", "03"}
+    assert not filtering & {"01", "04"}
     assert depends_on("section training of the profile") >= {"05", "06"}
     assert "04" in depends_on("section split of the profile")
     assert depends_on("eeglib.datasets.simulated") == {f"0{n}" for n in range(1, 10)}

@@ -79,14 +79,19 @@ def prompt(class_name: str, template: str = "an image of a {class}") -> str:
 
 
 def load_pipeline(
-    model: str | Path, device: str | None = None, dtype: torch.dtype | None = None
+    model: str | Path,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    scheduler: str | None = None,
 ) -> DiffusionPipeline:
     """Load a text-to-image pipeline.
 
     `model` is ``demo`` for the one shipped here, a folder that diffusers has saved, or the id of a
     repository on the Hugging Face hub such as ``stabilityai/sd-turbo``, which is downloaded once.
     Weights are read from safetensors files only: other formats may run code when opened. Without a
-    `device` it is a GPU, if there is one, with weights of float16.
+    `device` it is a GPU, if there is one, with weights of float16. The `scheduler` is a class of
+    diffusers that takes the steps, such as ``DPMSolverMultistepScheduler`` or, for models distilled
+    for few steps, ``LCMScheduler``; None keeps the model's own.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
@@ -120,6 +125,13 @@ def load_pipeline(
         text = f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"
         raise ReconstructionError(text) from error
     pipeline.set_progress_bar_config(disable=True)
+    if scheduler:
+        own = pipeline.scheduler
+        names = {kind.__name__ for kind in own.compatibles} | {type(own).__name__, "LCMScheduler"}
+        if scheduler not in names or not hasattr(diffusers, scheduler):
+            text = f"reconstruction.scheduler is {scheduler!r}; with this model go "
+            raise ReconstructionError(f"{text}{', '.join(sorted(names))}.")
+        pipeline.scheduler = getattr(diffusers, scheduler).from_config(own.config)
     return pipeline.to(device)
 
 
