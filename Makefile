@@ -17,7 +17,7 @@ book: environment
 	$(VENV)/bin/eeglib book --profile $(PROFILE)
 
 test: environment
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 environment: $(VENV)/.installed
 

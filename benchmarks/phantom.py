@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas
 
-from eeglib.audit.card import AuditCard
+from eeglib.audit.card import AuditCard, conclude
 from eeglib.chapter import Metrics, chapter_folder, load_metrics
 from eeglib.decoding.methods import METHODS
 from eeglib.evaluation import TABLE_1
@@ -66,5 +66,9 @@ def method_table(metrics: Metrics) -> pandas.DataFrame:
 
 
 def audit_table(metrics: Metrics) -> pandas.DataFrame:
-    """What each control said."""
-    return AuditCard.from_facts(metrics.facts["audit"]).table()
+    """What each control that ran said, and the conclusion."""
+    card = AuditCard.from_facts(metrics.facts["audit"])
+    table = card.table()[["value", "chance", "p"]].join(card.verdicts()).reset_index()
+    table.columns = ["Control", "Value", "Chance", "p", "What was seen"]
+    last = {"Control": "Conclusion", "What was seen": conclude(card).sentence}
+    return pandas.concat([table, pandas.DataFrame([last])]).fillna("")
