@@ -32,13 +32,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas
 from scipy import stats
 
 from eeglib.decoding.kernel_decoder import KernelDecoder
 from eeglib.decoding.methods import METHODS, fit_predict
 from eeglib.decoding.splits import Split, split_by_image
-from eeglib.evaluation import interval_of_mean, paired_difference, score
+from eeglib.evaluation import bootstrap_interval, paired_difference, score
 from eeglib.profile import DatasetSettings, FilteringSettings, Profile, load_profile
 
 PARTS = ("phantom", "uci", "simulated")
@@ -495,12 +494,18 @@ def _for_peers(data, subjects, sfreq) -> tuple[np.ndarray, float]:
 
 
 def _balanced(labels, subjects, hits: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean over subjects of the mean recall of hits, or of a difference; Student's interval, p."""
-    table = pandas.DataFrame({"subject": subjects, "label": labels, "hit": hits})
-    recall = table.groupby(["subject", "label"])["hit"].mean()
-    of_subject = recall.groupby("subject").mean()
-    p_value = stats.ttest_1samp(of_subject, 0).pvalue
-    return float(of_subject.mean()), *interval_of_mean(of_subject), float(p_value)
+    """Mean recall of hits, or of a difference of hits; its interval draws subjects; t-test's p."""
+    one_hot = np.eye(labels.max() + 1)[labels]
+    of_subject = (np.arange(subjects.max() + 1)[:, np.newaxis] == subjects).astype(float)
+    n_trials, n_hits = of_subject @ one_hot, of_subject @ (one_hot * hits[:, np.newaxis])
+
+    def recall(rows: np.ndarray, axis: int = -1) -> np.ndarray:
+        return (n_hits[rows].sum(axis=-2) / n_trials[rows].sum(axis=-2)).mean(axis=-1)
+
+    with np.errstate(invalid="ignore"):  # who has no trial of a class says nothing of it
+        own = np.nanmean(n_hits / n_trials, axis=1)
+    p_value = np.nan_to_num(stats.ttest_1samp(own, 0).pvalue, nan=1.0)  # no difference at all
+    return *map(float, bootstrap_interval(recall, len(of_subject))), float(p_value)
 
 
 def _learning_curve(decoder: KernelDecoder, labels, subjects, results: Results) -> None:

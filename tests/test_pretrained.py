@@ -127,7 +127,7 @@ def test_clip_training_is_seeded_and_makes_a_model_that_open_clip_loads(
     first, again, other = made
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
-    monkeypatch.setattr(evaluate, "DEMO_CLIP", lambda: tmp_path / "one")
+    monkeypatch.setattr(evaluate, "DEMO_CLIP", tmp_path / "one")
     assert len(evaluate.name_pictures([draw_stimulus(0, 0)])) == 1
 
 
