@@ -51,12 +51,12 @@ def method_table(metrics: Metrics) -> pandas.DataFrame:
     rows = []
     for method in order:
         own = scores[scores["method"] == method].set_index("metric")
-        row = {"Method": METHODS[method].title}
+        row = {"Method": METHODS[method].title.removesuffix(" (not in the paper)")}
         for metric in ("top-1", "top-5"):
             value, low, high = own.loc[metric, ["value", "low", "high"]]
             row[f"Phantom, {metric}"] = f"{value:.3f} [{low:.3f}, {high:.3f}]"
         for metric in ("top-1", "top-5"):
-            row[f"Paper, {metric}"] = TABLE_1[metric].get(method, "not in the paper")
+            row[f"Paper, {metric}"] = TABLE_1[metric].get(method, "")
         rows.append(row)
     chance = own["chance"]
     last = {"Method": f"Chance (n {own['n'].iloc[0]})"}
