@@ -53,6 +53,14 @@ def test_dealt_labels_give_chance():
     assert 0.15 < np.mean(right) < 0.5
 
 
+def test_a_rare_class_is_named_as_rarely_as_it_comes():
+    labels = (np.random.default_rng(1).random(N_TRIALS) < 0.16).astype(int)
+    noise = np.random.default_rng(2).standard_normal((N_TRIALS, 5, 100))
+    probabilities = KernelDecoder(noise, SFREQ).fit_predict(labels, SPLIT, 2)
+    assert probabilities[:, 1].mean() < 0.3
+    assert (probabilities.argmax(axis=1) == 1).mean() < 0.25
+
+
 def test_a_subjects_gains_are_removed_where_subjects_are_told_apart():
     data = trials("power")
     groups = np.repeat(np.arange(5), 30)
@@ -91,7 +99,7 @@ def test_ridge_regression_by_hand():
     scores = kernel_decoder._ridge(inputs @ inputs.T, labels, train, test, 2, (0.5,))[0.5]
     targets = np.eye(2)[labels[train]] - 0.5
     weights = np.linalg.solve(inputs[train].T @ inputs[train] + 0.5 * np.eye(3), inputs[train].T)
-    np.testing.assert_allclose(scores, np.sqrt(2) * inputs[test] @ weights @ targets)
+    np.testing.assert_allclose(scores, np.sqrt(2) * (0.5 + inputs[test] @ weights @ targets))
 
 
 def test_whitened_channels_are_uncorrelated_on_average_over_the_training_trials():

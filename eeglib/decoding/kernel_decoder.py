@@ -108,10 +108,11 @@ def _ridge(kernel, labels, train, test, n_classes, penalties=PENALTIES) -> dict[
     """Scores of the tested trials for each penalty, by one eigendecomposition."""
     targets = np.eye(n_classes)[labels[train]]
     values, vectors = linalg.eigh(kernel[np.ix_(train, train)])
-    turned = vectors.T @ (targets - targets.mean(axis=0))
+    shares = targets.mean(axis=0)  # what is said of a trial that resembles none
+    turned = vectors.T @ (targets - shares)
     across = kernel[np.ix_(test, train)] @ vectors
     size = np.sqrt(n_classes)  # so that one sharpness means the same for any number of classes
-    return {p: size * across @ (turned / (values + p)[:, np.newaxis]) for p in penalties}
+    return {p: size * (shares + across @ (turned / (values + p)[:, np.newaxis])) for p in penalties}
 
 
 def _covariances(trials: np.ndarray, shrinkage: float = 0.0) -> np.ndarray:
