@@ -354,3 +354,12 @@ def test_modules_are_followed_through_imports_and_only_code_counts(package, old,
     after = dependencies._modules({"eeglib.top"})
     changed = {name for name in names if before[name] != after[name]}
     assert changed == (set() if same else {"eeglib.sub.low"})
+
+
+def test_the_data_beside_a_module_count_as_its_code(package):
+    before = dependencies._modules({"eeglib.top"})
+    (package / "middle.json").write_text("{}")
+    after = dependencies._modules({"eeglib.top"})
+    assert {name for name in before if before[name] != after[name]} == {"eeglib.middle"}
+    (package / "middle.json").write_text("[]")
+    assert dependencies._modules({"eeglib.top"})["eeglib.middle"] != after["eeglib.middle"]

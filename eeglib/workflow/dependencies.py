@@ -21,6 +21,8 @@ from eeglib.workflow.stages import PACKAGE, WorkflowError
 PARAMETERS = ("subject", "profile", "run_dir")
 """Parameters that the run passes to every notebook; a group's chapter gets the first subject."""
 
+DATA = {".csv", ".json", ".npz", ".yml"}  # that a module may have beside it, by its name
+
 
 def dependencies(notebook: Path, profile: Profile) -> list[str]:
     """Describe what a chapter's results depend on, one text each: ``what: checksum``.
@@ -93,7 +95,10 @@ def _modules(names: set[str]) -> dict[str, str]:
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         ours = f"{name}.".startswith("eeglib.") and not name.startswith("eeglib.plotting")
         if ours and name not in found and path.is_file():
-            found[name], imported, _ = _read_module(path, path.stat().st_mtime_ns)
+            checksum, imported, _ = _read_module(path, path.stat().st_mtime_ns)
+            tables = sorted(p for p in path.parent.glob(f"{path.stem}.*") if p.suffix in DATA)
+            checksums = [checksum, *(hashlib.sha256(p.read_bytes()).hexdigest() for p in tables)]
+            found[name] = _short("".join(checksums)) if tables else checksum
             waiting |= {name.rpartition(".")[0], *imported}
     return found
 
