@@ -1,7 +1,8 @@
 """The table without pictures: ``python -m benchmarks phantom`` writes it for the book.
 
 Takes the results of ``eeglib run --profile phantom --subjects 1`` from the run's folder, sets every
-method beside the paper's Table 1 and lists what the audit found; nothing is computed again.
+method beside the paper's Table 1, lists what the audit found and shows some of the drawn pictures;
+nothing is computed again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import pandas
+from PIL import Image
 
 from eeglib.audit.card import AuditCard, conclude
 from eeglib.chapter import Metrics, chapter_folder, load_metrics
@@ -38,6 +40,10 @@ def main(arguments: list[str]) -> int:
     for name, table in tables.items():
         print(f"\n{table.to_string(index=False)}")
         table.to_csv(options.folder / f"{name}.csv", index=False, lineterminator="\n")
+    drawn = chapter_folder(options.run_dir, "07_reconstruct_images", options.subject)
+    with Image.open(drawn / "figures" / "reconstructions.png") as figure:
+        part = figure.convert("RGB").crop((0, 0, figure.width, figure.height * 2 // 5))
+    part.quantize(128).save(options.folder / "pictures.png")
     top1 = tables["methods"].set_index("Method")["Phantom, top-1"]
     print(f"phantom best={top1.index[0]!r} top1={top1.iloc[0]}")
     return 0
