@@ -76,5 +76,8 @@ def audit_table(metrics: Metrics) -> pandas.DataFrame:
     card = AuditCard.from_facts(metrics.facts["audit"])
     table = card.table()[["value", "chance", "p"]].join(card.verdicts()).reset_index()
     table.columns = ["Control", "Value", "Chance", "p", "What was seen"]
+    # A number and a full stop would begin a list.
+    names = table["Control"].str.replace(r"^(\d+)\. ", r"\1: ", regex=True)
+    table["Control"] = names.str.replace(" (not in the paper)", "", regex=False)
     last = {"Control": "Conclusion", "What was seen": conclude(card).sentence}
     return pandas.concat([table, pandas.DataFrame([last])]).fillna("")
