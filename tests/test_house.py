@@ -72,7 +72,7 @@ def test_no_circle_of_imports():
 
 
 def test_package_stays_small():
-    assert len(MAY_IMPORT) <= 12
+    assert len(MAY_IMPORT) <= 13
     n_lines = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in PACKAGE.rglob("*.py"))
     assert n_lines <= 11_000
 
