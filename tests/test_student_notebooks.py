@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from eeglib.workflow.stages import WorkflowError, site_folder
-from eeglib.workflow.student_notebooks import without_solutions, write_student_notebooks
+from eeglib.workflow.student_notebooks import GAP, without_solutions, write_student_notebooks
 
 NOTEBOOKS = sorted((site_folder() / "notebooks").glob("*.ipynb"))
 
@@ -34,10 +34,22 @@ def test_a_copy_differs_from_its_source_only_in_the_solutions(source, copies):
     assert changed == solutions
     for b, a in zip(before, after, strict=True):
         if b in solutions:
-            assert {**b, "source": None} == {**a, "source": None}
-            assert "".join(a["source"]) == "*Your answer:*"
+            assert {**b, "source": None, "metadata": None} == {
+                **a,
+                "source": None,
+                "metadata": None,
+            }
+            assert "SOLUTION" not in "".join(a["source"])
+            assert "hide-cell" not in a["metadata"]["tags"]
+            assert b["cell_type"] == "code" or "".join(a["source"]) == "*Your answer:*"
     whole = [json.loads(p.read_text(encoding="utf-8")) for p in (source, copies / source.name)]
     assert {**whole[0], "cells": None} == {**whole[1], "cells": None}
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_code_fits_the_page(source):
+    lines = [li for c in cells(source) if c["cell_type"] == "code" for li in c["source"]]
+    assert [li for li in lines if len(li.rstrip("\n")) > 76] == []
 
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
@@ -50,13 +62,33 @@ def test_every_solution_is_tagged(source):
             assert text.startswith((":::", "```")), text[:200]
 
 
-def test_a_solution_in_code_goes_with_its_outputs():
-    solution = new_code_cell("answer = 42", metadata={"tags": ["solution"]}, execution_count=3)
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_check_of_an_exercise_fails_on_the_gap(source, copies):
+    """That it passes on the solution is seen whenever the chapter runs: both cells are in it."""
+    own = [c for c in cells(source) if c["cell_type"] == "code"]
+    copied = [c for c in cells(copies / source.name) if c["cell_type"] == "code"]
+    for number, cell in enumerate(own):
+        if "solution" not in cell["metadata"].get("tags", []):
+            continue
+        assert len(GAP.findall("".join(cell["source"]))) == 1, cell["id"]
+        assert "check" in own[number + 1]["metadata"].get("tags", []), cell["id"]
+        gap, check = ("".join(c["source"]) for c in copied[number : number + 2])
+        names: dict = {}
+        exec(gap, names)
+        with pytest.raises(AssertionError, match=r"\w+ \w+"):
+            exec(check, names)
+
+
+def test_a_gap_keeps_what_stands_around_the_solution():
+    source = "def add(a, b):\n    total = None\n    # BEGIN SOLUTION\n    total = a + b\n"
+    source += "    # END SOLUTION\n    return total"
+    tags = {"tags": ["solution", "hide-cell"]}
+    solution = new_code_cell(source, metadata=tags, execution_count=3)
     notebook = new_notebook(cells=[new_markdown_cell("Why?"), solution])
-    copied = without_solutions(notebook)
-    assert [cell.source for cell in copied.cells] == ["Why?", "# Your answer:"]
-    assert copied.cells[1].execution_count is None
-    assert notebook.cells[1].source == "answer = 42"
+    copied = without_solutions(notebook).cells[1]
+    gap = "def add(a, b):\n    total = None\n    ...  # your lines here\n    return total"
+    assert (copied.source, copied.execution_count) == (gap, None)
+    assert notebook.cells[1].source == source
 
 
 def test_answers_are_never_overwritten(copies):

@@ -193,6 +193,8 @@ def subject_page(source: NotebookNode, result: Result, titles: dict[str, str]) -
     for cell in page.cells:
         if cell.cell_type == "markdown":
             heading = (_headings(cell.source) or [heading])[-1]
+        elif {"solution", "check"} & set(cell.metadata.get("tags", [])):
+            continue
         elif cell.cell_type == "code" and cell.outputs:
             if heading:
                 cells.append(new_markdown_cell(f"## {heading}"))

@@ -1,8 +1,15 @@
-"""Copies of the notebooks for a class: the same, without the solutions."""
+"""Copies of the notebooks for a class: the same, without the solutions.
+
+An exercise in code is two cells. The first, tagged ``solution``, gives each name that is asked for
+the value ``None`` (or a function that returns it); the lines between ``# BEGIN SOLUTION`` and
+``# END SOLUTION`` then do the work. A copy has a gap in their place. The second, tagged ``check``,
+asserts what a solution must fulfil. The book executes both and folds the first.
+"""
 
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import nbformat
@@ -11,15 +18,22 @@ from eeglib.chapter import replacing
 from eeglib.workflow.dependencies import read_notebook
 from eeglib.workflow.stages import WorkflowError
 
+GAP = re.compile(r"^( *)# BEGIN SOLUTION\n.*?^ *# END SOLUTION$", re.DOTALL | re.MULTILINE)
+
 
 def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Copy of a notebook with an empty cell in the place of every cell tagged ``solution``."""
+    """Copy of a notebook with a gap in the place of every solution, in words or in code."""
     found = copy.deepcopy(notebook)
     for cell in found.cells:
-        if "solution" in cell.metadata.get("tags", []):
-            cell.source = "*Your answer:*" if cell.cell_type == "markdown" else "# Your answer:"
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
+        if "solution" not in cell.metadata.get("tags", []):
+            continue
+        if cell.cell_type == "markdown":
+            cell.source = "*Your answer:*"
+            continue
+        cell.source = GAP.sub(r"\1...  # your lines here", cell.source)
+        cell.outputs, cell.execution_count = [], None
+        # In Jupyter as on the page this tag would fold the cell away.
+        cell.metadata["tags"] = [t for t in cell.metadata["tags"] if t != "hide-cell"]
     return found
 
 
