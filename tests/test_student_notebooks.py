@@ -29,7 +29,8 @@ def copies(tmp_path_factory):
 def test_a_copy_differs_from_its_source_only_in_the_solutions(source, copies):
     before, after = cells(source), cells(copies / source.name)
     assert len(before) == len(after)
-    solutions = [c for c in before if "solution" in c["metadata"].get("tags", [])]
+    exercises = {"solution", "check"}
+    solutions = [c for c in before if exercises & set(c["metadata"].get("tags", []))]
     changed = [b for b, a in zip(before, after, strict=True) if b != a]
     assert changed == solutions
     for b, a in zip(before, after, strict=True):
@@ -39,9 +40,9 @@ def test_a_copy_differs_from_its_source_only_in_the_solutions(source, copies):
                 "source": None,
                 "metadata": None,
             }
-            assert "SOLUTION" not in "".join(a["source"])
             assert "hide-cell" not in a["metadata"]["tags"]
-            assert b["cell_type"] == "code" or "".join(a["source"]) == "*Your answer:*"
+            assert "SOLUTION" not in "".join(a["source"])
+            assert ("".join(a["source"]) == "*Your answer:*") == (b["cell_type"] == "markdown")
     whole = [json.loads(p.read_text(encoding="utf-8")) for p in (source, copies / source.name)]
     assert {**whole[0], "cells": None} == {**whole[1], "cells": None}
 

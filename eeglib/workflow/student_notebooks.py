@@ -25,15 +25,15 @@ def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Copy of a notebook with a gap in the place of every solution, in words or in code."""
     found = copy.deepcopy(notebook)
     for cell in found.cells:
-        if "solution" not in cell.metadata.get("tags", []):
-            continue
-        if cell.cell_type == "markdown":
+        tags = cell.metadata.get("tags", [])
+        if {"solution", "check"} & set(tags):
+            # In Jupyter as on the page this tag would fold the cell away.
+            cell.metadata["tags"] = [tag for tag in tags if tag != "hide-cell"]
+        if "solution" in tags and cell.cell_type == "markdown":
             cell.source = "*Your answer:*"
-            continue
-        cell.source = GAP.sub(r"\1...  # your lines here", cell.source)
-        cell.outputs, cell.execution_count = [], None
-        # In Jupyter as on the page this tag would fold the cell away.
-        cell.metadata["tags"] = [t for t in cell.metadata["tags"] if t != "hide-cell"]
+        elif "solution" in tags:
+            cell.source = GAP.sub(r"\1...  # your lines here", cell.source)
+            cell.outputs, cell.execution_count = [], None
     return found
 
 
