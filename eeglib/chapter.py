@@ -98,12 +98,9 @@ class Metrics(BaseModel):
 
 
 class Predictions(NamedTuple):
-    """What one method said about the test trials, whose `METADATA` stand beside it.
+    """What one method said about the test trials, whose `METADATA` stand beside it."""
 
-    The probabilities are float32 of shape (n_trials, n_classes), one column per class name.
-    """
-
-    probabilities: np.ndarray
+    probabilities: np.ndarray  # float32, (n_trials, n_classes)
     metadata: pandas.DataFrame
     class_names: list[str]
 
@@ -167,10 +164,7 @@ def data_folder(run_dir: Path) -> Path:
 
 
 def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[str, str]:
-    """Checksums of the files that each subject's trials depend on; for None, of those all share.
-
-    Text counts by content; signals and pictures, often gigabytes, by size and time of change.
-    """
+    """Checksums of the files that each subject's trials depend on; for None, of those all share."""
     found = {}
     for subject in subjects:
         digest = hashlib.sha256()
@@ -178,6 +172,7 @@ def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[
             for path in dataset.files(subject):
                 inside, state = path.relative_to(dataset.folder).as_posix(), path.stat()
                 if not inside.startswith(("README", "CHANGES")):
+                    # Signals and pictures, often gigabytes, count by size and time of change.
                     text = path.suffix.lower() in TEXT_FILES and state.st_size < 1e8
                     content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
                     digest.update(f"{inside}\0{content}\0".encode())
@@ -215,10 +210,7 @@ class Chapter:
         return open_dataset(self.profile.dataset, data_folder(self.run_dir))
 
     def input(self, chapter: str, name: str, subject: int | None = None) -> Path:
-        """Path of something that an earlier chapter made, of the own subject or of another.
-
-        Raises ResultsError if it is not there, or is not what that chapter wrote.
-        """
+        """Path of something that an earlier chapter made; ResultsError if it is not there whole."""
         subject = self.subject if subject is None else subject
         folders = [chapter_folder(self.run_dir, chapter, s) for s in {subject, None}]
         path = next((f / name for f in folders if (f / name).exists()), None)
@@ -241,10 +233,7 @@ class Chapter:
         return path
 
     def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> matplotlib.figure.Figure:
-        """Write a figure to ``figures/<name>.png`` and return it, closed.
-
-        As the last line of a cell it shows the figure; elsewhere, put it into ``display``.
-        """
+        """Write ``figures/<name>.png`` and return the figure, closed: a cell's last line shows it."""
         import matplotlib.pyplot as plt
 
         with replacing(self.output(f"{FIGURES}/{name}.png")) as temporary:
@@ -262,10 +251,9 @@ class Chapter:
     ) -> Path:
         """Write the `Predictions` of a method for chapters 6 to 9."""
         probabilities = np.asarray(probabilities, dtype=np.float32)
-        expected = (len(metadata), len(class_names))
-        if probabilities.shape != expected or not np.isfinite(probabilities).all():
-            which = f"probabilities of {method} must be finite and of shape {expected}"
-            raise ValueError(f"{which}, got shape {probabilities.shape}.")
+        shape = len(metadata), len(class_names)
+        if probabilities.shape != shape or not np.isfinite(probabilities).all():
+            raise ValueError(f"Probabilities of {method} must be finite and of shape {shape}.")
         arrays = {"probabilities": probabilities, "class_names": np.asarray(class_names, str)}
         for name in METADATA:
             kind = str if name in ("image", "class_name") else np.int64
@@ -278,8 +266,7 @@ class Chapter:
     def split(self, trials: pandas.DataFrame) -> Split:
         """Training, validation and test trials: the same images for all subjects and the teacher.
 
-        The table ``trials`` has one row per trial or picture, with ``image`` and ``label``. Raises
-        SplitError if they cannot be split as the profile asks.
+        The table ``trials`` has one row per trial or picture, with ``image`` and ``label``.
         """
         settings, dataset = self.profile.split, self.dataset
         if not settings.published:
@@ -362,8 +349,7 @@ def open_chapter(
 
     The profile is the name of a shipped one, the path of a YAML file, or a `Profile`; a relative
     ``run_dir`` counts from the current folder or, in ``notebooks/``, from the folder above; the
-    subject is None in the chapters that run once for all. From then on pandas shows the whole text
-    of a cell: a verdict that ends in dots is none.
+    subject is None in the chapters that run once for all.
     """
     import pandas
 
@@ -375,7 +361,7 @@ def open_chapter(
     run_dir = Path(run_dir)
     if not run_dir.is_absolute() and Path.cwd().name == "notebooks":
         run_dir = Path.cwd().parent / run_dir
-    pandas.set_option("display.max_colwidth", None)
+    pandas.set_option("display.max_colwidth", None)  # a verdict that ends in dots is none
     return Chapter(chapter, profile, run_dir.resolve(), subject)
 
 
@@ -400,14 +386,11 @@ def load_predictions(folder: str | Path) -> dict[str, Predictions]:
 
 
 class Notice(NamedTuple):
-    """A boxed note that stands out in the book, in Jupyter and as plain text.
-
-    Its ``kind`` is the class of the box in the book: ``note``, ``warning`` or ``important``.
-    """
+    """A boxed note that stands out in the book, in Jupyter and as plain text."""
 
     title: str
     text: str
-    kind: str = "note"
+    kind: str = "note"  # or warning, important: the class of the box in the book
 
     def _repr_html_(self) -> str:
         title = f'<p class="admonition-title">{escape(self.title)}</p>'

@@ -1,8 +1,4 @@
-"""Scores with chance, n, an interval and a test, and the tables of chapters 5, 6 and 9.
-
-The scores are those of the paper (section 4.1): top-1, top-3 and top-5 accuracy, macro F1, and
-Cohen's kappa.
-"""
+"""Scores with chance, n, an interval and a test, and the tables of chapters 5, 6 and 9."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import numpy as np
 import pandas
 from scipy import stats
 from sklearn.metrics import confusion_matrix
+from sklearn.utils.class_weight import compute_sample_weight
 
 CHUNK = 2**22  # numbers that bootstrap and permutations draw at a time
 
@@ -27,14 +24,13 @@ def score(
     seed: int = 0,
     images: Sequence[str] | None = None,
 ) -> pandas.DataFrame:
-    """Score the predictions for one subject's test trials.
+    """Score the predictions for one subject's test trials, as in the paper's section 4.1.
 
     Parameters
     ----------
     probabilities : array, shape (n_trials, n_classes)
         Rows sum to 1.
     labels : array of int, shape (n_trials,)
-        True classes.
     n_bootstrap, confidence, seed
         Of the intervals; so many draws and this seed for the permutation tests, too.
     images : sequence of str, length n_trials | None
@@ -89,7 +85,7 @@ def score(
         true = labels[..., unit]
         return np.moveaxis(_agreement(chances, probabilities, true, np.ones(true.shape)), 0, -1)
 
-    how = {"n_bootstrap": n_bootstrap, "seed": seed, "batch": max(1, CHUNK // n_trials)}
+    how = {"n_bootstrap": n_bootstrap, "seed": seed}
     floor = np.where([name == "kappa" for name in chances], -1, 0)
     found = bootstrap_interval(resampled, n_units, confidence=confidence, floor=floor, **how)
     p_values = permutation_test(of_unit, permuted, "pairings", **how)
@@ -109,37 +105,30 @@ def paired_difference(
     probabilities_a: np.ndarray,
     probabilities_b: np.ndarray,
     labels: np.ndarray,
-    n_bootstrap: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
     images: Sequence[str] | None = None,
     balanced: bool = False,
+    **bootstrap: Any,
 ) -> dict[str, float]:
     """Compare two methods on the same trials, as ``difference`` of top-1 accuracy (a - b).
 
-    Arguments as in `score`; with ``balanced`` of balanced accuracy. The interval is a bootstrap
-    that keeps the pairs together. The two-sided p-value is that of a permutation test which swaps
-    the two methods at random, trial by trial.
+    Arguments as in `score`; with ``balanced`` of balanced accuracy. The bootstrap keeps the pairs
+    together; the two-sided permutation test swaps the methods at random, trial by trial.
     """
     hits = [_hits(_checked(p, labels), labels)["top-1"] for p in (probabilities_a, probabilities_b)]
-    weights, unit = np.ones(len(labels)), _units(images, len(labels))
-    if balanced:
-        counts = np.bincount(labels)
-        weights = len(labels) / np.count_nonzero(counts) / counts[labels]
+    weights = compute_sample_weight("balanced" if balanced else None, labels)
+    unit = _units(images, len(labels))
     gains = np.bincount(unit, weights * (hits[0].astype(float) - hits[1]))
     sizes = np.bincount(unit, weights)
-    how = {"n_bootstrap": n_bootstrap, "seed": seed}
 
     def mean(rows, axis=-1):
         return gains[rows].sum(axis) / sizes[rows].sum(axis)
 
-    difference, low, high = bootstrap_interval(mean, len(gains), confidence=confidence, **how)
-    p_value = permutation_test(gains, lambda x, axis=-1: np.abs(x.sum(axis)), "samples", **how)
+    def size(x, axis=-1):
+        return np.abs(x.sum(axis))
+
+    difference, low, high = bootstrap_interval(mean, len(gains), **bootstrap)
     found = {"difference": difference, "n": len(labels), "low": low, "high": high}
-    return found | {"p_value": float(p_value)}
-
-
-# --- intervals and p-values, the same in every chapter ----------------------------------------
+    return found | {"p_value": float(permutation_test(gains, size, "samples", **bootstrap))}
 
 
 def proportion_interval(n_right: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -164,21 +153,19 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
     floor: Any = -1,
-    batch: int | None = None,
 ) -> tuple[Any, Any, Any]:
-    """Value and BCa bootstrap interval of scores that lie between ``floor`` and 1.
+    """Value and BCa interval (Efron, 1987, *JASA* 82, 171) of scores between ``floor`` and 1.
 
     ``statistic`` takes rows drawn from each of ``sizes``, shape (..., n) each, and ``axis``; it
-    gives the scores in shape (...) or, of several, (n_scores, ...). BCa is bias-corrected and
-    accelerated (Efron, 1987, *JASA* 82, 171). Where resamples do not differ, as when every trial
-    is right, the interval reaches as far as Wilson's of none among as many.
+    gives the scores in shape (...) or, of several, (n_scores, ...). Where resamples do not differ,
+    the interval reaches as far as Wilson's of none among as many.
     """
     rows = [np.arange(n) for n in sizes]
     value = np.asarray(statistic(*rows))
     low = high = np.full(value.shape, np.nan)
     if min(sizes) > 1:
         options = {"n_resamples": n_bootstrap, "confidence_level": confidence}
-        options |= {"batch": batch or max(1, CHUNK // np.prod(sizes)), "vectorized": True}
+        options |= {"batch": max(1, CHUNK // np.prod(sizes)), "vectorized": True}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             found = stats.bootstrap(rows, statistic, rng=np.random.default_rng(seed), **options)
@@ -189,12 +176,12 @@ def bootstrap_interval(
     return value[()], low[()], high[()]
 
 
-def permutation_test(data, statistic: Callable, kind: str, n_bootstrap: int, seed: int, batch=None):
+def permutation_test(data, statistic: Callable, kind: str, n_bootstrap=2000, seed=0, **_):
     """One-sided p-value of `scipy.stats.permutation_test`; exact where draws are few."""
     if len(data) < 2:
         return np.ones_like(statistic(data))
     options = {"permutation_type": kind, "n_resamples": n_bootstrap, "alternative": "greater"}
-    options |= {"batch": batch or max(1, CHUNK // len(data)), "rng": np.random.default_rng(seed)}
+    options |= {"batch": max(1, CHUNK // len(data)), "rng": np.random.default_rng(seed)}
     return stats.permutation_test((data,), statistic, vectorized=True, **options).pvalue
 
 
@@ -239,17 +226,13 @@ def describe_group(n_subjects: int) -> str:
     return f"{people}: the interval rests on few" if n_subjects < 5 else ""
 
 
-# --- tables ---------------------------------------------------------------------------------
-
-
 def recall_by_class(
     labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
 ) -> pandas.DataFrame:
     """Share of each class's trials that were named rightly.
 
-    Takes labels and predicted classes, int of shape (n_trials,); gives a row per class: ``class,
-    recall, chance, n, low, high``; NaN where a class has no trial. Chance is the share of all
-    trials that were named so: a class that is always named has recall 1. Intervals are Wilson's.
+    A row per class: ``class, recall, chance, n, low, high``; NaN where it has no trial. Chance is
+    the share of all trials that were named so: a class that is always named has recall 1.
     """
     counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
     right, n = counts.diagonal(), counts.sum(axis=1)
@@ -264,10 +247,9 @@ def score_table(
 ) -> pandas.DataFrame:
     """Scores of one subject in the layout of the paper's Table 1.
 
-    Takes for each method its table of `score`, for the same trials, and the names to print. Gives
-    a row per method and a last row for chance; each cell reads ``value [low, high]``. The column
-    ``n`` counts the trials, ``p`` is the exact test of top-1 accuracy against chance; balanced
-    accuracy and AUC have their own.
+    Takes for each method its table of `score`, for the same trials, and the names to print. Each
+    cell reads ``value [low, high]``; ``p`` is the exact test of top-1 accuracy against chance;
+    balanced accuracy and AUC have their own.
     """
     rows = {}
     for method, table in scores.items():
@@ -289,11 +271,9 @@ def pair_table(
 ) -> pandas.DataFrame:
     """Difference in top-1 accuracy of each method from a reference, on the same trials.
 
-    Takes for each method its probabilities, shape (n_trials, n_classes); the reference is
+    Takes the probabilities of each, shape (n_trials, n_classes); the reference is
     ``distillation_stft`` or, without it, the last. Other arguments as in `paired_difference` and
-    `score_table`. Where classes are `unequal`, balanced accuracies are compared. The last column
-    corrects the p-values for their number, see `holm`. The table is empty if there is nothing to
-    compare.
+    `score_table`. Where classes are `unequal`, balanced accuracies are compared.
     """
     ours = "distillation_stft"
     reference = ours if ours in predictions else list(predictions)[-1]
@@ -318,12 +298,10 @@ def attendance(subjects: Sequence[int], finished: Mapping[str, Sequence[int]]) -
     A row per subject, a column per chapter; of more than 40 subjects the complete share one row.
     """
     index = pandas.Index(subjects, name="subject")
-    table = pandas.DataFrame(
-        {name: np.where(index.isin(own), "finished", "missing") for name, own in finished.items()},
-        index=index,
-    )
+    table = pandas.DataFrame({name: index.isin(own) for name, own in finished.items()}, index)
+    complete = table.all(axis=1)
+    table = table.replace({True: "finished", False: "missing"})
     if len(table) > 40:
-        complete = (table == "finished").all(axis=1)
         together = pandas.DataFrame("finished", [f"{complete.sum()} subjects"], table.columns)
         table = pandas.concat([together, table[~complete]]).rename_axis("subject")
     return table
@@ -340,9 +318,8 @@ def summarize_methods(scores: pandas.DataFrame, confidence: float = 0.95) -> pan
     """Mean and standard deviation over subjects for every method, as in the paper's Table 1.
 
     Takes `subject_scores`. Gives, per method and metric that all its subjects have, ``method,
-    metric, value`` (the mean)``, sd, chance, n_subjects, n`` (trials in all)``, low, high``. ``sd``
-    divides by n_subjects - 1 and is NaN for one subject. Intervals: `interval_of_mean`, no lower
-    than the score can be and no higher.
+    metric, value`` (the mean)``, sd, chance, n_subjects, n`` (trials in all)``, low, high``, by
+    `interval_of_mean` within the limits of the score; ``sd`` divides by n_subjects - 1.
     """
     if scores.empty:
         raise ValueError("There are no subjects to summarise. Run the chapters before first.")
@@ -377,17 +354,11 @@ TABLE_1 = pandas.read_csv(Path(__file__).with_name("table_1.csv"), index_col="me
 
 
 def published_beside(summary: pandas.DataFrame, titles: Mapping[str, str]) -> pandas.DataFrame:
-    """Our means of `summarize_methods` with the paper's beside them; for the paper's own data only.
-
-    A row per method of `TABLE_1`; columns (metric, ours or paper).
-    """
+    """Our means of `summarize_methods` beside those of `TABLE_1`; for the paper's own data only."""
     both = {"ours": _means(summary), "paper": TABLE_1}
     table = pandas.concat(both, axis=1, join="inner").swaplevel(axis=1)
     columns = pandas.MultiIndex.from_product([TABLE_1.columns, both])
     return table.reindex(columns=columns).fillna("").rename(index=titles)
-
-
-# --- pieces ---------------------------------------------------------------------------------
 
 
 def _means(summary: pandas.DataFrame) -> pandas.DataFrame:

@@ -1,9 +1,9 @@
 """A strong decoder without a network: kernel ridge regression on covariances of a trial.
 
-Made for few trials of many channels, where a network has too little to learn from. It sees a trial
-in two ways: *moments*, the covariance of all channels with each other now and one sample (4 to 6
-ms) later; and *waves*, covariances within bands and with waves like the classes' averages (xDAWN).
-The share of either way, penalty and sharpness are chosen on the validation trials.
+Made for few trials of many channels. It sees a trial in two ways: *moments*, the covariance of all
+channels with each other now and one sample (4 to 6 ms) later; and *waves*, covariances within bands
+and with waves like the classes' averages (xDAWN). The share of either way, penalty and sharpness
+are chosen on the validation trials.
 """
 
 from __future__ import annotations
@@ -28,14 +28,9 @@ class KernelDecoder:
 
     `groups` are the trials' subjects, where several are mixed: means and scales are then taken
     within each subject, from unlabelled trials, test subjects included; else from the training and
-    validation trials.
-
-    Notes
-    -----
-    A covariance with the next sample holds the spectrum of every source, not only its power.
-    Covariances are compared by their matrix logarithms after whitening by the mean of their group
-    (Barachant et al. 2013; He & Wu 2020). xDAWN: Rivet et al. 2009. Kernel of a view: inner
-    products of its features, scaled to a mean of 1 on the diagonal. Everything is in closed form.
+    validation trials. A covariance with the next sample holds the spectrum of every source, not
+    only its power. Covariances are compared by their matrix logarithms after whitening by the mean
+    of their group (Barachant et al. 2013; He & Wu 2020). xDAWN: Rivet et al. 2009.
     """
 
     def __init__(self, trials: np.ndarray, sfreq: float, groups=None):
@@ -97,7 +92,7 @@ def _whitened(trials: np.ndarray, groups) -> np.ndarray:
 
 
 def _kernel(features: np.ndarray, groups) -> np.ndarray:
-    """Inner products of features that are centred within groups."""
+    """Inner products of features centred within groups, scaled to a mean of 1 on the diagonal."""
     for own, reference in groups:
         features[own] -= features[reference].mean(axis=0)
     kernel = features @ features.T

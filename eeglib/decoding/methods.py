@@ -30,15 +30,9 @@ from eeglib.decoding.splits import Split
 from eeglib.decoding.training import fit, predict
 from eeglib.timefrequency import spectrograms, wavelet_magnitudes
 
-ENOUGH_RATE = 200.0
-"""Times a second, at least, that describe signals filtered below 70 Hz."""
-
-WINDOW = 0.08
-"""Seconds over which windowed signals are averaged: 80 points at the paper's 1,000 Hz."""
-
-PENALTIES = (0.001, 0.01, 0.1, 1.0)
-"""Inverse strengths of the penalty that logistic regression may have."""
-
+ENOUGH_RATE = 200.0  # times a second, at least, that describe signals filtered below 70 Hz
+WINDOW = 0.08  # s over which windowed signals are averaged: 80 points at the paper's 1,000 Hz
+PENALTIES = (0.001, 0.01, 0.1, 1.0)  # inverse strengths that logistic regression may choose from
 NEIGHBOURS = (1, 3, 7, 15, 31)
 CEBRA_DIMENSIONS = 32
 
@@ -70,12 +64,10 @@ def fit_predict(
     wavelet: str = "db4",
     band: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Fit a method on training trials, choose on validation trials, predict the test trials.
+    """Fit one of `METHODS` on training trials, choose on validation trials, predict the test trials.
 
     Parameters
     ----------
-    name : str
-        Of `METHODS`.
     trials : array, shape (n_trials, n_chans, n_times)
         Filtered, standardised signals at `sfreq`, Hz.
     labels : array of int, shape (n_trials,)
@@ -102,10 +94,8 @@ def fit_predict(
     options |= {"teacher_features": teacher_features, "band": band}
     options |= {"window": window, "step": step, "wavelet": wavelet}
     if method.needs_teacher and (teacher_logits is None or teacher_features is None):
-        raise ValueError(
-            f"{method.title} needs the teacher's logits and features of each trial's image. Run "
-            "chapter 4, or leave the method out of baselines.methods where there are no images."
-        )
+        text = f"{method.title} needs the teacher's logits and features of each trial's image"
+        raise ValueError(f"{text}: run chapter 4, or leave it out of baselines.methods.")
     predictions = [
         method.decode(trials, labels, split, seed=seed, **options)
         for seed in (seeds if method.seeded else (0,))
@@ -144,9 +134,12 @@ def window_features(trials: np.ndarray, sfreq: float) -> np.ndarray:
     return means.reshape(n_trials, -1).astype(np.float32)
 
 
-def _logistic_regression(features, labels, split: Split, n_classes: int, *steps) -> np.ndarray:
-    """Standardise, transform by `steps`, classify; the penalty that validation likes best."""
-    train = split.training
+def _logistic_regression(
+    describe, trials, labels, split: Split, *, sfreq, n_classes, variance=None, **_
+):
+    """Standardise features, or components that hold their variance, and classify these."""
+    train, features = split.training, describe(trials, sfreq)
+    steps = [] if variance is None else [PCA(variance, svd_solver="full")]
     features = make_pipeline(StandardScaler(), *steps).fit(features[train]).transform(features)
     models = [LogisticRegression(C=penalty, max_iter=500) for penalty in PENALTIES]
     with warnings.catch_warnings():  # a nearly converged fit is judged by validation anyway
@@ -155,19 +148,6 @@ def _logistic_regression(features, labels, split: Split, n_classes: int, *steps)
             model.fit(features[train], labels[train])
     candidates = [lambda part, m=m: _probabilities(m, features[part], n_classes) for m in models]
     return _chosen(candidates, labels, split, n_classes)
-
-
-def lr_power(trials, labels, split, *, n_classes, **_):
-    return _logistic_regression(power_features(trials), labels, split, n_classes)
-
-
-def lr_windowed(trials, labels, split, *, sfreq, n_classes, **_):
-    return _logistic_regression(window_features(trials, sfreq), labels, split, n_classes)
-
-
-def lr_windowed_pca(trials, labels, split, *, sfreq, n_classes, **_):
-    features, components = window_features(trials, sfreq), PCA(0.95, svd_solver="full")
-    return _logistic_regression(features, labels, split, n_classes, components)
 
 
 def cebra_knn(trials, labels, split, *, n_classes, teacher_features, seed, training, **options):
@@ -278,6 +258,9 @@ def channel_mixing(trials, labels, split, *, sfreq, **options):
     return _network(networks.ChannelMixing, _thinned(trials, sfreq), labels, split, **options)
 
 
+lr_power = partial(_logistic_regression, lambda trials, sfreq: power_features(trials))
+lr_windowed = partial(_logistic_regression, window_features)
+lr_windowed_pca = partial(lr_windowed, variance=0.95)
 lstm = partial(_over_spectrograms, networks.LSTMClassifier)
 cnn_stft = partial(_over_spectrograms, networks.ResidualCNN)
 conv1d = partial(_over_time, networks.Conv1dClassifier)

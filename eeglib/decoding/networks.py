@@ -16,17 +16,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import Permute
 
-N_PARAMETERS = 1_150_000
-"""Size that the networks aim at."""
-
+N_PARAMETERS = 1_150_000  # that the networks aim at
 DROPOUT = 0.25
-
-MAP_SIZE = 32
-"""Longest side of the map that the residual network works on; larger inputs are cut in patches."""
-
-KERNEL, POOL, STRIDE = 0.08, 0.1, 0.05
-"""Length of a filter over time, and of the windows of its power and the step between them, s."""
+MAP_SIZE = 32  # longest side of the residual network's map; larger inputs are cut in patches
+KERNEL, POOL, STRIDE = 0.08, 0.1, 0.05  # s: filters over time, windows of their power and the step
 
 # Share of each batch in the running means of batch normalisation. With PyTorch's 0.1, a small data
 # set's first epochs are too few steps, and the validation loss says nothing.
@@ -114,8 +109,8 @@ class Whitening(nn.Module):
 class LogPower(nn.Module):
     """Logarithm of the mean square over windows of the last axis.
 
-    An oscillation's own mean is zero: what a trial has of it is its power. A network of sums and
-    thresholds does not find that in a few hundred trials.
+    An oscillation's own mean is zero: a network of sums and thresholds does not find its power in
+    a few hundred trials.
     """
 
     def __init__(self, length: int, step: int):
@@ -135,13 +130,10 @@ class ResidualCNN(Network):
     residual blocks follow, each halving the map and all but the first doubling the number of
     filters; then the average over the map, dropout and a linear layer (section 3.3 of the paper).
 
-    Notes
-    -----
-    Most parameters stand where the map is small, so that a trial of 128 x 4 x 21 takes 3 million
-    multiply-adds. Sides longer than 32 are divided into patches by the first convolution, whose
-    kernel then equals its stride. The paper says no more of the network than the first paragraph.
-    Residual blocks: with activations first (He et al. 2016, "Identity mappings"), averaging
-    shortcuts (He et al. 2019, "Bag of tricks") and a last scale of zero (Goyal et al. 2017).
+    The paper says no more of it. Most parameters stand where the map is small, so that a trial of
+    128 x 4 x 21 takes 3 million multiply-adds. Blocks have their activations first (He et al. 2016,
+    "Identity mappings"), averaging shortcuts (He et al. 2019, "Bag of tricks") and a last scale of
+    zero (Goyal et al. 2017).
     """
 
     def __init__(self, n_chans: int, n_freqs: int, n_times: int, n_outputs: int):
@@ -165,8 +157,7 @@ def _residual_layers(n_chans: int, n_freqs: int, n_times: int, n_outputs: int) -
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut; halves both sides of the map.
 
-    Activations stand before the convolutions, the shortcut averages and mixes, and the block
-    starts as its shortcut alone. So a new network is linear in the averages of its input, which is
+    It starts as its shortcut alone: a new network is linear in the averages of its input, which is
     what few trials can teach, and grows its non-linear parts from there.
     """
 
@@ -201,18 +192,11 @@ class ImageCNN(Network):
     def __init__(self, n_chans: int, n_times: int, n_outputs: int, sfreq: float):
         kernel, *windows = _lengths(sfreq, n_times, KERNEL, POOL, STRIDE)
         layers = [nn.Unflatten(1, (1, n_chans)), nn.Conv2d(1, 8, (1, kernel), bias=False)]
-        layers += [Norm2d(8), LogPower(*windows), SwapAxes(), nn.Flatten(1, 2)]
+        layers += [Norm2d(8), LogPower(*windows), Permute([0, 2, 1, 3]), nn.Flatten(1, 2)]
         layers += [Norm1d(8 * n_chans), nn.Unflatten(1, (n_chans, 8))]
         n_windows = _n_windows(n_times - kernel + 1, *windows)
         layers += _residual_layers(n_chans, 8, n_windows, n_outputs)
         super().__init__(CellNorm(n_chans), nn.Sequential(*layers))
-
-
-class SwapAxes(nn.Module):
-    """Filters x channels to channels x filters."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps.transpose(1, 2)
 
 
 class LSTMClassifier(Network):
@@ -288,9 +272,8 @@ class TimesThenChannels(nn.Module):
 class ChannelMixing(Network):
     """What we would do today: mix the channels *before* the square, and take the mixtures' power.
 
-    Whitened channels are mixed to 1,024 virtual ones, each with a temporal filter of its own, and
-    their log power goes to a network with one hidden layer. Magnitudes of each channel by itself
-    have lost what lies between channels: how they covary.
+    Whitened channels are mixed to 1,024 virtual ones, whose log power goes to a network with one
+    hidden layer. Magnitudes of each channel by itself have lost how channels covary.
     """
 
     def __init__(self, n_chans: int, n_times: int, n_outputs: int):
