@@ -74,10 +74,10 @@ def method_table(metrics: Metrics) -> pandas.DataFrame:
 def audit_table(metrics: Metrics) -> pandas.DataFrame:
     """What each control that ran said, and the conclusion."""
     card = AuditCard.from_facts(metrics.facts["audit"])
-    table = card.table()[["value", "chance", "p"]].join(card.verdicts()).reset_index()
+    table = (
+        card.table()[["value", "chance", "p"]].join(card.verdicts()["what was seen"]).reset_index()
+    )
     table.columns = ["Control", "Value", "Chance", "p", "What was seen"]
-    # A number and a full stop would begin a list.
-    names = table["Control"].str.replace(r"^(\d+)\. ", r"\1: ", regex=True)
-    table["Control"] = names.str.replace(" (not in the paper)", "", regex=False)
+    table["Control"] = table["Control"].str.replace(" (not in the paper)", "", regex=False)
     last = {"Control": "Conclusion", "What was seen": conclude(card).sentence}
     return pandas.concat([table, pandas.DataFrame([last])]).fillna("")

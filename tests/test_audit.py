@@ -444,9 +444,20 @@ def test_a_row_and_the_conclusion_never_contradict_each_other(full_card):
             for name in ("pseudo_class", "temporal_distance", "claim_errors")
         ]
         rest = [card.control("accuracy"), card.control("label_from_clock")]
-        return conclude(replace(card, controls=[errors, *quiet, *rest]))
+        of_p = replace(card, controls=[errors, *quiet, *rest])
+        steps.append(of_p.verdicts()["a clock?"].to_dict())
+        return conclude(of_p)
 
+    steps = []
     seen, sign, none = with_p(0.001), with_p(0.005), with_p(0.06)
+    errors, quiet = "5: errors and time, refitted decoder", "3: first or second half of a block"
+    assert [of_p[errors] for of_p in steps] == [
+        "a clock, p 0.001",
+        "a sign, p 0.005",
+        "no sign, p 0.060",
+    ]
+    assert {of_p[quiet] for of_p in steps} == {"no sign, p 0.500"}
+    assert {of_p["accuracy of the refitted decoder"] for of_p in steps} == {""}
     assert (seen.kind, seen.flagged) == ("confounded", True)
     assert (sign.kind, sign.flagged) == ("possibly confounded", False)
     assert (none.kind, none.flagged) == ("confounded by design", False)

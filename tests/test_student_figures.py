@@ -12,6 +12,7 @@ from eeglib.plotting.decoding import (
     plot_attribution,
     plot_confusion_by_group,
     plot_gains,
+    plot_group_scores,
     plot_recall,
     plot_sweep,
 )
@@ -68,3 +69,26 @@ def test_attribution_with_and_without_positions():
     assert len(plot_attribution(found, info, *axes).axes[0].patches) == 6  # bars
     info.set_montage("biosemi64", on_missing="ignore")
     assert len(plot_attribution(found, info, *axes).axes[0].images) == 1  # a head
+
+
+@pytest.mark.parametrize("n_subjects", [1, 2, 3])
+def test_the_mean_over_people_has_a_spread_only_where_there_is_a_group(n_subjects):
+    rows = [
+        (subject, method, metric, 0.2 * subject, 0.1)
+        for subject in range(n_subjects)
+        for method in ("cnn_stft", "distillation_stft", "lstm")
+        for metric in ("top-1", "F1")
+    ]
+    scores = pandas.DataFrame(rows, columns=["subject", "method", "metric", "value", "chance"])
+    titles = {"distillation_stft": "ours", "cnn_stft": "plain"}
+    ax = plot_group_scores(scores, titles).axes[0]
+    names = [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert names == ["ours", "plain", "chance"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["top-1", "F1"]
+    height = 0.1 * (n_subjects - 1)
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], 4 * [height] + 2 * [0.1])
+    points = [line for line in ax.lines if line.get_marker() == "o"]
+    assert len(points) == (2 * n_subjects if n_subjects < 3 else 0)
+    spreads = [line for c in ax.collections for line in c.get_segments()]
+    lengths = [np.ptp(line[:, 1]) for line in spreads if len(line) == 2]
+    np.testing.assert_allclose(lengths, [0.4] * 4 if n_subjects == 3 else [])

@@ -82,13 +82,23 @@ def control_table(controls: Sequence[Control]) -> pandas.DataFrame:
 
 
 def verdict_table(controls: Sequence[Control]) -> pandas.DataFrame:
-    """What was seen, control by control."""
-    rows = {_numbered(c): c.verdict for c in controls}
-    return pandas.DataFrame({"what was seen": rows}).rename_axis("control")
+    """What was seen, control by control, and where it looks for a clock the step of `conclude`."""
+    clocks, limit = _clocks(controls)
+    rows = {_numbered(c): {"a clock?": "", "what was seen": c.verdict} for c in controls}
+    for c in clocks:
+        step = "a clock" if c.p_value < limit else "a sign" if c.p_value < SIGN else "no sign"
+        rows[_numbered(c)]["a clock?"] = f"{step}, p {format_p(c.p_value)}"
+    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("control")
+
+
+def _clocks(controls: Sequence[Control]) -> tuple[list[Control], float]:
+    """Controls that could look for a clock, and the p-value below which it counts as seen."""
+    clocks = [c for c in controls if c.name in CLOCK_CONTROLS and c.available]
+    return clocks, ALPHA / max(1, len(clocks))
 
 
 def _numbered(control: Control) -> str:
-    return f"{control.number}. {control.title}" if control.number else control.title
+    return f"{control.number}: {control.title}" if control.number else control.title
 
 
 def run_audit(
@@ -173,9 +183,8 @@ def conclude(card: AuditCard) -> Conclusion:
     have it; a clock counts as seen where the smallest, times their number (Bonferroni), is below
     `ALPHA`. Only a design in which the time does not tell the class is called independent of it.
     """
-    clocks = [c for c in map(card.control, CLOCK_CONTROLS) if c.available]
+    clocks, limit = _clocks(card.controls)
     least = min(clocks, key=lambda c: c.p_value, default=Control())
-    limit = ALPHA / max(1, len(clocks))
     evidence = WORDS["evidence" if clocks else "no evidence"].format(
         n=len(clocks), p_value=format_p(least.p_value), title=least.title, sign=SIGN, limit=limit
     )

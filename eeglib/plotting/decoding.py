@@ -45,6 +45,28 @@ def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figu
     return figure
 
 
+def plot_group_scores(scores: pandas.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Figure 5 of the paper: mean over subjects of the methods in `titles`, and chance, by metric.
+
+    Takes `eeglib.evaluation.subject_scores`. Of three and more subjects a line is the standard
+    deviation between them; of fewer, each is a point.
+    """
+    table = scores.pivot_table("value", ["metric", "subject"], "method", sort=False)
+    table = table[list(titles)].rename(columns=titles)
+    table["chance"] = scores.groupby(["metric", "subject"])["chance"].first()
+    by_metric, n = table.groupby("metric", sort=False), scores["subject"].nunique()
+    style = {"color": [COLORS[0], COLORS[5], COLORS[1]][-len(table.T) :], "width": 0.8, "rot": 0}
+    style["yerr"] = by_metric.std().assign(chance=np.nan) if n > 2 else None
+    figure, axes = new_figure(3.2)
+    ax = by_metric.mean().plot.bar(ax=axes[0, 0], capsize=3, legend=False, **style)
+    for k, name in enumerate(titles.values() if n < 3 else ()):
+        places = np.arange(len(by_metric)) + 0.8 * ((k + 0.5) / len(table.T) - 0.5)
+        ax.plot(places, table[name].unstack(sort=False), "o", color="0.2", markersize=4)
+    ax.set(xlabel="", ylabel=f"mean over subjects (n = {n})")
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
 def plot_gains(table: pandas.DataFrame) -> Figure:
     """Gain over the labels alone under each teacher: `eeglib.decoding.teacher_study.gains`."""
     figure, axes = new_figure(1.1 + 0.4 * len(table))
