@@ -40,8 +40,8 @@ class AuditCard:
 
     def table(self) -> pandas.DataFrame:
         """`control_table` of all that the data support, in the order of their numbers."""
-        rows = sorted(self.controls, key=lambda c: c.number)
-        return control_table([c for c in rows if c.available])
+        known = [c for c in self.controls if c.available]
+        return control_table(sorted(known, key=lambda c: c.number))
 
     def verdicts(self) -> pandas.DataFrame:
         """What was seen, control by control, or why the data do not support it."""
@@ -49,10 +49,9 @@ class AuditCard:
 
     def scores(self) -> pandas.DataFrame:
         """The available controls, as `eeglib.chapter.Chapter.finish` takes them."""
-        names = {"name": "metric", "estimate": "value"}
-        columns = ["metric", "value", "chance", "low", "high", "n", "p_value"]
-        known = [c for c in self.controls if c.available]
-        return pandas.DataFrame(known).rename(columns=names)[columns].assign(method="audit")
+        known = pandas.DataFrame(c for c in self.controls if c.available).assign(method="audit")
+        table = known.rename(columns={"name": "metric", "estimate": "value"})
+        return table[["metric", "value", "chance", "low", "high", "n", "p_value", "method"]]
 
     def facts(self) -> dict[str, Any]:
         """Everything, for ``metrics.json``; `from_facts` reads it."""
@@ -118,15 +117,12 @@ def run_audit(
 
     Parameters
     ----------
-    trials : AuditTrials
-    subject, seed : int
     controls : sequence of str
         Which of `GROUPS`.
     image_features : array, shape (n_trials, n_image_features) | None
         What each trial's image looks like, such as the teacher's features.
     claim : tuple of arrays, shapes (n_test,) and (n_test, n_classes) | None
-        Rows of the test trials of the audited method, whose title is ``method``, and its
-        probabilities.
+        Test trials of the audited method, whose title is ``method``, and its probabilities.
     """
     _, probabilities = control.predict(trials, seed=seed)
     accuracy = control.accuracy(trials, probabilities)
@@ -134,16 +130,15 @@ def run_audit(
     answers, rows = probabilities.argmax(axis=1), np.arange(len(trials.labels))
     if claim is not None:
         rows, answers = claim[0], claim[1].argmax(axis=1)
-        errors = control.confusion_distance(trials, claim[1], seed, rows, name="claim_errors")
-        results += [
-            replace(c, title=c.title.replace("audited method", method))
-            for c in (control.accuracy(trials, claim[1], rows, name="claim"), errors)
+        claimed = [
+            control.accuracy(trials, claim[1], rows, name="claim"),
+            control.confusion_distance(trials, claim[1], seed, rows, name="claim_errors"),
         ]
+        results += [replace(c, title=c.title.replace("audited method", method)) for c in claimed]
     if "comparisons" in controls:
         results += [control.across_subjects({subject: ()}, subject)]
-        results += [
-            f(trials, seed) for f in (control.phantom_blocks, control.permutation_within_blocks)
-        ]
+        results += [control.phantom_blocks(trials, seed)]
+        results += [control.permutation_within_blocks(trials, seed)]
     if "clock" in controls:
         results += [control.pseudo_class(trials), control.temporal_distance(trials, seed)]
         results += [control.leave_block_out(trials)]

@@ -62,10 +62,8 @@ class Control:
 
 
 def control(function: Callable[..., Control]) -> Callable[..., Control]:
-    """Put name and words on what a function finds; an `AuditError` becomes the reason.
-
-    ``designs`` in the words of a control are those of the trials that it is for.
-    """
+    """Put name and words on what a function finds; an `AuditError`, or a design that the words do
+    not list, becomes the reason why not."""
 
     @wraps(function)
     @one_thread
@@ -84,9 +82,7 @@ def control(function: Callable[..., Control]) -> Callable[..., Control]:
     return named
 
 
-def accuracy_of(
-    predicted: np.ndarray, labels: np.ndarray, chance: float | None = None, rows: Sequence = ()
-) -> Control:
+def accuracy_of(predicted: np.ndarray, labels: np.ndarray, chance: float | None = None) -> Control:
     """Share of right answers, exact binomial test (one-sided) and interval of Wilson (1927).
 
     Chance, where it is not given, is the share of the commonest class among ``labels``; of unequal
@@ -94,16 +90,15 @@ def accuracy_of(
     """
     if chance is None and unequal(labels):
         one_hot = np.eye(max(*labels, *predicted) + 1)[predicted]
-        row = score(one_hot, labels).set_index("metric").loc["balanced accuracy"]
-        *figures, p_value = row[["value", "chance", "low", "high", "p_value"]].astype(float)
-        about = {"rows": list(rows), "title": "balanced accuracy"}
-        return Control(*figures, n=len(labels), p_value=p_value, **about)
+        table = score(one_hot, labels).set_index("metric").rename(columns={"value": "estimate"})
+        figures = table.loc["balanced accuracy"].to_dict() | {"n": len(labels)}
+        return Control(**figures, title="balanced accuracy")
     if chance is None:
         chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
     n, n_right = len(labels), int((predicted == labels).sum())
     p_value = stats.binomtest(n_right, n, min(chance, 1), alternative="greater").pvalue
     interval = proportion_interval(n_right, n)
-    return Control(n_right / n, chance, *interval, n=n, p_value=float(p_value), rows=list(rows))
+    return Control(n_right / n, chance, *interval, n=n, p_value=float(p_value))
 
 
 def difference_of(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Control:
@@ -155,13 +150,10 @@ def pseudo_class(trials: AuditTrials) -> Control:
     Each half is cut into four stretches, of which one of each half is tested at a time, without the
     two trials next to it; nearest mean in the space of the class means, where the decoder looks.
     """
-    position = trials.position
+    position, blocks, groups = trials.position, trials.blocks, trials.blocks
     if trials.design == "randomized":  # blocks mean nothing for the classes: runs of trials instead
-        blocks = position // min(50, max(16, len(position) // 4))
-    else:
-        blocks = trials.blocks
+        blocks, groups = position // min(50, max(16, len(position) // 4)), trials.labels
     white = (trials.features - trials.features.mean(axis=0)) @ whitener(trials.features, blocks)
-    groups = blocks if trials.design in ("block", "repeated blocks") else trials.labels
     means = np.stack([white[groups == g].mean(axis=0) for g in np.unique(groups)])
     _, size, axes = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
     space = white @ axes[size > 1e-9 * size.max()].T
@@ -303,9 +295,9 @@ def across_subjects(
     """Control 1: train on the other subjects, test on this one; always read beside `accuracy`.
 
     ``subjects`` holds of each the features that mean the same in all (`AuditTrials.common`), the
-    labels, and the positions of the trials where the design ties classes to time. If the classes
-    came in much the same order, a clock carries over as well, and nothing can be concluded: rank
-    correlation of this order of classes with the mean of the others', classes permuted.
+    labels, and the positions of the trials where the design ties classes to time. Where the classes
+    came in much the same order (rank correlation with the mean of the others', classes permuted), a
+    clock carries over as well, and nothing can be concluded.
     """
     if len(subjects) < 2:
         raise AuditError("only one subject is at hand; the group page has it for several.")
@@ -348,11 +340,7 @@ def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
 
 @control
 def permutation_within_blocks(trials: AuditTrials, seed: int = 0) -> Control:
-    """Control 10: permute the labels within blocks, train and test again; two folds, for speed.
-
-    The estimate is the accuracy minus the mean of the permuted ones. With 40 refits the smallest
-    p-value is 1 / 41.
-    """
+    """Control 10: the accuracy minus the mean after permuting labels within blocks (two folds)."""
     if (blocks := trials.blocks) is None:
         raise AuditError("neither blocks nor order are known.")
     if len(np.unique(blocks)) > len(blocks) / 3:
@@ -366,10 +354,9 @@ def permutation_within_blocks(trials: AuditTrials, seed: int = 0) -> Control:
         labels = trials.labels.copy()
         for block in np.unique(blocks):
             labels[blocks == block] = rng.permutation(labels[blocks == block])
-    unpermuted, permuted = draws[0], np.array(draws[1:])
-    value, null = float(unpermuted - permuted.mean()), _null_range(permuted - permuted.mean())
-    p_value = float((1 + np.sum(permuted >= unpermuted)) / (1 + N_REFITS))
-    return Control(value, 0.0, n=len(hits), p_value=p_value, **null)
+    value, *null = np.array(draws) - np.mean(draws[1:])
+    p_value = float((1 + np.sum(null >= value)) / (1 + N_REFITS))  # at least 1 / 41
+    return Control(float(value), 0.0, n=len(hits), p_value=p_value, **_null_range(null))
 
 
 @control
@@ -453,7 +440,7 @@ def _by_features(
         answers[name] = predict(trials, None, decoder, values, seed)[1].argmax(axis=1)
         right = float(np.mean(trials.weights * (answers[name] == trials.labels)))
         rows.append({column: name, "accuracy": right, "n": len(trials.labels)})
-    return accuracy_of(answers[audited], trials.labels, rows=rows), answers[audited]
+    return replace(accuracy_of(answers[audited], trials.labels), rows=rows), answers[audited]
 
 
 def _distance_row(trials: AuditTrials, split: str, hits: np.ndarray, folds: Folds) -> dict:

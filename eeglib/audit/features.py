@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas
+from pyriemann.geometry.tangentspace import tangent_space, upper
 from sklearn.decomposition import PCA
 
 BANDS = {
@@ -129,14 +130,10 @@ def audit_trials(
     ----------
     data, broadband : array, shape (n_trials, n_chans, n_times)
         As the decoder sees them, and without the band-pass, for the table by band and the mean.
-    sfreq : float
-        Hertz.
+    sfreq, band, tmin : float, tuple of float | None, float
+        Of ``data``: Hz, Hz, and when the trials begin, s after the image (``epochs.tmin``).
     metadata : pandas.DataFrame
         One row per trial.
-    band : tuple of float | None
-        Band of ``data``, Hz.
-    tmin : float
-        When the trials begin, s after the image (``epochs.tmin``).
     kind : "covariance" | "amplitude" | None
         What the refitted decoder sees: the covariance of the channels, as the first 60 principal
         components of its logarithm in tangent space (Barachant et al. 2013; without labels); or the
@@ -161,15 +158,14 @@ def audit_trials(
         logarithms = log_covariances(data)
         pca = PCA(min(N_COMPONENTS, *logarithms.shape), random_state=seed)
         features = pca.fit_transform(logarithms)
-        gain = 2 * pca.components_ @ _upper(np.eye(data.shape[1]))
+        gain = 2 * pca.components_ @ upper(np.eye(data.shape[1]))
     order = np.random.default_rng(seed).random((len(data), data.shape[2])).argsort(axis=1)
     shuffled = comparable(np.take_along_axis(data, order[:, None, :], axis=2))
     spectra = {"power": _log(np.mean(data**2, axis=2)), "mean": broadband.mean(axis=2)}
     bands = bands_within(sfreq)
     spectra |= zip(bands, np.moveaxis(log_power(broadband, sfreq, bands), 2, 0), strict=True)
     windows = _windows(data, sfreq, tmin, kind) | {SHUFFLED: shuffled}
-    metadata = metadata.reset_index(drop=True)
-    return AuditTrials(features, metadata, spectra, windows, common, gain)
+    return AuditTrials(features, metadata.reset_index(drop=True), spectra, windows, common, gain)
 
 
 def log_covariances(data: np.ndarray) -> np.ndarray:
@@ -180,16 +176,10 @@ def log_covariances(data: np.ndarray) -> np.ndarray:
     unit = np.eye(data.shape[1])
     covariances = np.stack([x @ x.T for x in data.astype(float)]) / data.shape[2]
     sizes = np.trace(covariances, axis1=1, axis2=2) / len(unit)
-    covariances = 0.9 * covariances + 0.1 * sizes[:, None, None] * unit
-    values, vectors = np.linalg.eigh(covariances.mean(axis=0))
     if not sizes.min() > 0:
         raise AuditError("A trial has no signal in any channel. Leave it out of the events.")
-    white = (vectors / np.sqrt(values)) @ vectors.T
-    logarithms = []
-    for covariance in covariances:
-        values, vectors = np.linalg.eigh(white @ covariance @ white)
-        logarithms.append(_upper((vectors * np.log(values)) @ vectors.T))
-    return np.stack(logarithms)
+    covariances = 0.9 * covariances + 0.1 * sizes[:, None, None] * unit
+    return tangent_space(covariances, covariances.mean(axis=0))
 
 
 def bands_within(sfreq: float, band: tuple[float, float] | None = None) -> dict[str, tuple]:
@@ -239,12 +229,6 @@ def _windows(data: np.ndarray, sfreq: float, tmin: float, kind: str) -> dict[str
             values = part.mean(axis=2) if kind == "amplitude" else _log(np.mean(part**2, axis=2))
             parts[f"{1000 * max(k * WINDOW, tmin):.0f}"] = values
     return parts
-
-
-def _upper(matrix: np.ndarray) -> np.ndarray:
-    """A symmetric matrix as a vector of the same length (norm)."""
-    a, b = np.triu_indices(len(matrix))
-    return matrix[a, b] * np.where(a == b, 1, np.sqrt(2))
 
 
 def _log(power: np.ndarray) -> np.ndarray:

@@ -41,9 +41,8 @@ def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) 
     edges = np.r_[np.linspace(0, longest * (1 + 1e-9), N_LAGS + 1), np.inf]
     count, total = pair_sums(trials, edges)
     n, rng = len(sizes), np.random.default_rng(seed)
-    equal_lag, separation = _separation(
-        count, total, rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
-    )
+    drawn = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+    equal_lag, separation = _separation(count, total, drawn)
     if not np.isfinite(equal_lag).any():
         raise AuditError("no pair within a block is as far apart in time as a pair across blocks.")
     rows = []
@@ -103,6 +102,5 @@ def _separation(count: np.ndarray, total: np.ndarray, weights: np.ndarray) -> tu
         weight = within[0] * across[0] / (within[0] + across[0])
         weight[~np.isfinite(gap)] = 0
         equal_lag = np.nansum(weight * gap, axis=1) / weight.sum(axis=1)
-        everything = within[1].sum(axis=1) / within[0].sum(axis=1)
-        everything = everything - across[1].sum(axis=1) / across[0].sum(axis=1)
-        return equal_lag, everything
+        own, other = (total.sum(axis=1) / count.sum(axis=1) for count, total in (within, across))
+        return equal_lag, own - other

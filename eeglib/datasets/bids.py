@@ -116,15 +116,13 @@ class Loader(Dataset):
             if len(trials):
                 raw = self._open(path).pick("eeg", exclude=())
                 self._check_recording(path, raw, trials["onset"])
-                first = recordings[0].raw if recordings else raw
-                here, before = (({*r.ch_names}, f"{r.info['sfreq']:g}") for r in (raw, first))
+                pair = raw, (recordings[0].raw if recordings else raw)
+                here, before = (f"{r.info['sfreq']:g} Hz, {sorted(r.ch_names)}" for r in pair)
                 if here != before:
-                    here, before = (f"{r.info['sfreq']:g} Hz, {r.ch_names}" for r in (raw, first))
-                    raise DatasetError(
-                        f"{path.basename} has EEG of {here}, the subject's first recording of "
-                        f"{before}. Choose by dataset.options, or mend channels.tsv."
-                    )
-                raw.reorder_channels(first.ch_names)
+                    text = f"{path.basename} has EEG of {here}, the subject's first recording of"
+                    how = "Choose by dataset.options, or mend channels.tsv."
+                    raise DatasetError(f"{text} {before}. {how}")
+                raw.reorder_channels(pair[1].ch_names)
                 recordings.append(Recording(raw, trials.reset_index(drop=True)))
         return recordings
 
@@ -175,10 +173,9 @@ class Loader(Dataset):
         """One subject's recordings and trials, before the signals are looked at."""
         (paths, events), names = self._events(subject), self.class_names
         if stray := sorted(set(events["class_name"]) - set(names)):
-            raise DatasetError(
-                f"Subject {subject} has classes that the first lacks: {', '.join(stray)}. Name "
-                f"all, such as dataset.options.trial_types={sorted({*names, *stray})}."
-            )
+            text = f"Subject {subject} has classes that the first lacks: {', '.join(stray)}."
+            how = f"Name all, such as dataset.options.trial_types={sorted({*names, *stray})}."
+            raise DatasetError(f"{text} {how}")
         return paths, events.assign(label=events["class_name"].map(names.index).astype(int))
 
     @cache  # noqa: B019
@@ -197,10 +194,8 @@ class Loader(Dataset):
         who = f"sub-{self.labels[subject]}"
         if events.empty:
             text = f"No event of {who} names a class in column {self.reading.label_column!r}. Set"
-            options = (
-                f"dataset.options.label_column and trial_types (now {self.reading.trial_types})"
-            )
-            raise DatasetError(f"{text} {options} to what events.tsv holds: {found or 'nothing'}.")
+            how = f"dataset.options.label_column and trial_types (now {self.reading.trial_types})"
+            raise DatasetError(f"{text} {how} to what events.tsv holds: {found or 'nothing'}.")
         if lacking := sorted(set(self.reading.trial_types or ()) - set(events["class_name"])):
             self._note(f"{who} has no event of {', '.join(lacking)}; there are: {found}.")
         events["order"] = range(len(events))
@@ -222,10 +217,9 @@ class Loader(Dataset):
 
         labels, reading = self.labels, self.reading
         if subject not in labels:
-            raise DatasetError(
-                f"No subject {subject} in {self.folder}; there are: {self._who_is_who() or 'none'}."
-                " Change dataset.subjects, or set dataset.root to a folder of a BIDS data set."
-            )
+            there, how = self._who_is_who() or "none", "dataset.root to a folder of a BIDS data set"
+            text = f"No subject {subject} in {self.folder}; there are: {there}. Change"
+            raise DatasetError(f"{text} dataset.subjects, or set {how}.")
         # `mne_bids.find_matching_paths` would look into all subjects' folders.
         top, name = self.folder / f"sub-{labels[subject]}", "eeg/[!.]*_eeg.*"
         files = sorted([*top.glob(name), *top.glob(f"ses-*/{name}")])
@@ -243,11 +237,9 @@ class Loader(Dataset):
                 paths.append(path)
         if len({path.task for path in paths}) != 1:
             now = ", ".join(f"{key} (now {getattr(reading, key)})" for key in CHOICES.values())
-            raise DatasetError(
-                f"sub-{labels[subject]} needs EEG recordings ({', '.join(EXTENSIONS)}) of one "
-                f"task; found: {', '.join(file.name for file in files) or 'none'}. Choose by "
-                f"dataset.options: {now}."
-            )
+            text = f"sub-{labels[subject]} needs EEG recordings ({', '.join(EXTENSIONS)}) of one"
+            found = ", ".join(file.name for file in files) or "none"
+            raise DatasetError(f"{text} task; found: {found}. Choose by dataset.options: {now}.")
         self._refuse_copies(paths)
         return sorted(paths, key=lambda path: (sort_key(path.session), sort_key(path.run)))
 
@@ -259,10 +251,9 @@ class Loader(Dataset):
         for same in (group for group in alike.values() if len(group) > 1):
             labels = {n: [getattr(path, n) or "''" for path in same] for n in ENTITIES}
             differ = [f"{n}: {v[0]}" for n, v in labels.items() if len(set(v)) > 1]
-            raise DatasetError(
-                f"By their names these are one recording: {', '.join(p.fpath.name for p in same)}. "
-                f"Choose by dataset.options (such as {', '.join(differ) or 'sessions'})."
-            )
+            names = ", ".join(path.fpath.name for path in same)
+            how = f"Choose by dataset.options (such as {', '.join(differ) or 'sessions'})."
+            raise DatasetError(f"By their names these are one recording: {names}. {how}")
 
     def _table(self, path: mne_bids.BIDSPath) -> pd.DataFrame:
         """Trials of one recording; MNE-BIDS knows no other label column than ``trial_type``."""
@@ -296,10 +287,9 @@ class Loader(Dataset):
                 first = table[again].iloc[0]
                 raise ValueError(f"several events that differ stand at onset {first['onset']:g} s")
         except ValueError as error:
-            raise DatasetError(
-                f"events.tsv of {path.basename}: {error}. It must be a table with the columns "
-                f"{' and '.join(needed)}, onset in seconds; dataset.options names other columns."
-            ) from None
+            text = f"events.tsv of {path.basename}: {error}. It must be a table with the columns"
+            how = "onset in seconds; dataset.options names other columns."
+            raise DatasetError(f"{text} {' and '.join(needed)}, {how}") from None
         if n_untimed := table["onset"].isna().sum():
             self._note(f"{file.name}: {n_untimed} events without an onset are left out.", warn=True)
         if again.any():
@@ -325,9 +315,8 @@ class Loader(Dataset):
         raise DatasetError(f"{what}. They must be seconds after the start of the file{hint}.")
 
     def _who_is_who(self) -> str:
-        return ", ".join(
-            str(n) if label.isdigit() else f"{n} = sub-{label}" for n, label in self.labels.items()
-        )
+        people = self.labels.items()
+        return ", ".join(str(n) if name.isdigit() else f"{n} = sub-{name}" for n, name in people)
 
     def _open(self, path: mne_bids.BIDSPath) -> mne.io.BaseRaw:
         """Open a recording, and make sure that no other of this data set holds its signals."""
@@ -344,10 +333,8 @@ class Loader(Dataset):
 
 
 def numbers_of(labels: list[str]) -> list[int]:
-    """Number each label: numbers above 0 keep their own where all differ, others come after them.
-
-    Without such numbers they are 1, 2, ... in the order of the labels.
-    """
+    """Number each label: numbers above 0 keep their own where all differ, others come after them;
+    without such numbers they are 1, 2, ... in the order of the labels."""
     own = [int(label) for label in labels if label.isdecimal()]
     if len(set(own) - {0}) < len(own):
         return list(range(1, len(labels) + 1))

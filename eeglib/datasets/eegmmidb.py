@@ -110,8 +110,8 @@ class Loader(Dataset):
             if n_found == o.n_classes:
                 return found
         text = f"{n_found} blocks of {o.block_seconds:g} s fit into the recordings of subject"
-        text += f" {subject}, not {o.n_classes}"
-        raise DatasetError(f"{text}. Change dataset.options: n_classes or block_seconds.")
+        how = "Change dataset.options: n_classes or block_seconds."
+        raise DatasetError(f"{text} {subject}, not {o.n_classes}. {how}")
 
     @cache  # noqa: B019
     def stimuli(self) -> pd.DataFrame:
@@ -163,11 +163,10 @@ class Loader(Dataset):
                 mne.datasets.eegbci.load_data(subject, run, path=self.folder, update_path=False)
             except Exception as error:  # of requests, pooch or the file system
                 how = f'load_data({subject}, range(3, 15), path="{self.folder}")'
-                raise DatasetError(
-                    f"{path} is missing and cannot be downloaded ({str(error)[:120]}). Run where "
-                    f"there is a network: python -c 'import mne; mne.datasets.eegbci.{how}'. The "
-                    "files are at https://physionet.org/content/eegmmidb/1.0.0/."
-                ) from None
+                text = f"{path} is missing and cannot be downloaded ({str(error)[:120]}). Run where"
+                text += f" there is a network: python -c 'import mne; mne.datasets.eegbci.{how}'."
+                page = "https://physionet.org/content/eegmmidb/1.0.0/"
+                raise DatasetError(f"{text} The files are at {page}.") from None
         if pooch.file_hash(str(path)) != published_checksums()[name]:
             text = f"{path} is not the published file: its sha256 is not that of MNE's list"
             raise DatasetError(f"{text}. Delete it and run this again, which downloads it.")
@@ -178,7 +177,7 @@ class Loader(Dataset):
 def published_checksums() -> dict[str, str]:
     """SHA-256 of every file, by name, from the list that comes with MNE."""
     text = files("mne").joinpath("data", "eegbci_checksums.txt").read_text(encoding="utf-8")
-    return dict(line.split() for line in text.splitlines() if line.strip())
+    return dict(line.split() for line in text.splitlines())
 
 
 def _name(subject: int, run: int) -> str:

@@ -26,10 +26,7 @@ def usable_epochs(
     """
     subject = f"Subject {metadata['subject'].iloc[0]}"
     trials = map(read, metadata["row"])
-    bad = [
-        ~np.isfinite(trial).all(axis=1) | (trial == trial[:, :1]).all(axis=1) for trial in trials
-    ]
-    channels = np.array(bad)
+    channels = np.array([~np.isfinite(x).all(1) | (x == x[:, :1]).all(1) for x in trials])
     dead = channels.mean(axis=0) > 0.5
     bad = channels[:, ~dead].any(axis=1)
     if dead.any():

@@ -130,10 +130,9 @@ def _one_error(path: Path) -> Iterator[None]:
     except Exception as error:  # a damaged pickle may raise anything
         asked = re.search(r"(?i:unsupported) (?:global: )?(?:GLOBAL|class) ([\w.]+)", str(error))
         if asked:
-            raise DatasetError(
-                f"{path.name} asks for {asked[1]} to be run when it is opened. Data need no such "
-                "thing, and nothing was run. Open it with no other program; get it from its page."
-            ) from None
+            text = f"{path.name} asks for {asked[1]} to be run when it is opened. Data need no such"
+            how = "Open it with no other program; get it from its page."
+            raise DatasetError(f"{text} thing, and nothing was run. {how}") from None
         kind = next(kind for kind, pattern in OTHER_FILES.items() if re.match(pattern, start))
         text = f"{path.name} is {kind} ({str(error)[:200]}). Is it the file you meant?"
         raise DatasetError(f"{text} If so, download it again.") from None

@@ -39,16 +39,13 @@ def usable_pictures(
     usable = {name: path for name, path in paths.items() if can_open(path)}
     missing = [name for name in paths if name not in usable]
     if missing and not usable:
-        raise DatasetError(
-            f"None of the {len(paths)} pictures can be opened in {folder}, such as {missing[0]}. "
-            "Put them there, or remove the folder to go on without pictures."
-        )
+        text = f"None of the {len(paths)} pictures can be opened in {folder}, such as {missing[0]}."
+        how = "Put them there, or remove the folder to go on without pictures."
+        raise DatasetError(f"{text} {how}")
     if missing:
-        note(
-            f"{len(missing)} pictures are missing in {folder} or cannot be opened; trials of these "
-            f"images are left out: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
-            warn=True,
-        )
+        some = f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+        text = f"{len(missing)} pictures are missing in {folder} or cannot be opened"
+        note(f"{text}; trials of these images are left out: {some}", warn=True)
     return usable
 
 

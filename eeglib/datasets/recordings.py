@@ -68,7 +68,7 @@ def open_recording(
         except DatasetError:
             raise
         except Exception as error:  # whatever it stumbles over, the user must learn the file
-            is_hdf = _start(file).startswith(b"MATLAB 7.3")
+            is_hdf = file.open("rb").read(10) == b"MATLAB 7.3"
             hint = " (MATLAB 7.3: install pymatreader, or save it with -v7)" if is_hdf else ""
             size = f"{file.stat().st_size:,} bytes"
             raise DatasetError(f"{file.name} ({size}) cannot be read: {error}{hint}") from None
@@ -106,7 +106,7 @@ def _read(file: Path, stated: dict[str, str], eeg_channels: Sequence[str], sidec
 
 def _other_rates(raw: mne.io.BaseRaw, file: Path, stated: dict, eeg_channels: Sequence[str]):
     """Channels of an EDF file with another rate than EEG: MNE would raise all to the highest."""
-    head, header = _start(file), raw._raw_extras[0]  # as MNE has read it
+    head, header = file.open("rb").read(256), raw._raw_extras[0]  # as MNE has read it
     if head[192:197] in (b"EDF+D", b"BDF+D"):
         raise ValueError("it is discontinuous (EDF+D), and MNE sees no gaps. Write it as EDF+C")
     record = sum(header["n_samps"]) * header["dtype_byte"]
@@ -141,11 +141,6 @@ def _check_files(file: Path, signals: Sequence[Path], raw: mne.io.BaseRaw) -> No
             raise ValueError(f"its header leads to {other}, a file of another recording")
 
 
-def _start(file: Path) -> bytes:
-    with open(file, "rb") as stream:
-        return stream.read(256)
-
-
 def _refuse_short(file: Path, expected: int) -> None:
     if (size := file.stat().st_size) < expected:
         text = f"{file.name} holds {size:,} bytes; its header promises {expected:,}. A copy broke"
@@ -155,10 +150,8 @@ def _refuse_short(file: Path, expected: int) -> None:
 def channel_kinds(
     names: Sequence[str], kinds: Sequence[str], stated: dict[str, str], eeg_channels: Sequence[str]
 ) -> list[str]:
-    """Kind of each channel by channels.tsv, or by the file, or against both by its name.
-
-    A name such as EXG1 counts more than a table that calls everything EEG, as programs write it.
-    """
+    """Kind of each channel by channels.tsv or the file; a table or file that calls everything EEG,
+    as programs write it, counts less than a name such as EXG1."""
     by_hand = bool(set(stated.values()) - {"EEG", "TRIG", "STIM", "MISC"})
     found = []
     for name, kind in zip(names, kinds, strict=True):

@@ -98,11 +98,9 @@ def _claim(folder: Path, options: Options, replace: bool) -> None:
         print(f"Simulating again, because the options changed: {changed}.")
         shutil.rmtree(folder)
     note.parent.mkdir(parents=True, exist_ok=True)
-    for file, entries in (
-        (note, ours),
-        (folder / "dataset_description.json", FACTS["description"]),
-    ):
-        write_whole(file, json.dumps(entries, indent=2) + "\n")
+    description = json.dumps(FACTS["description"], indent=2) + "\n"
+    write_whole(note, json.dumps(ours, indent=2) + "\n")
+    write_whole(folder / "dataset_description.json", description)
     write_whole(folder / "README", FACTS["readme"])
 
 
@@ -117,7 +115,7 @@ def _simulate_subject(
 
     simulated = SimulatedSubject(options, subject, stimuli, features)
     pictures = stimuli.rename(columns={"class_name": "trial_type", "file": "stim_file"})
-    columns = FACTS["columns"]
+    columns, names = FACTS["columns"], list(options.channels)
     with whole_folder(folder / f"sub-{subject:02d}") as partial:
         for session in range(simulated.n_sessions):
             path = BIDSPath(f"{subject:02d}", f"{session + 1:02d}", TASK, root=partial.parent)
@@ -125,8 +123,7 @@ def _simulate_subject(
             events = trials.join(pictures, on="stimulus").assign(
                 duration=options.image_duration, session=session + 1, order=trials.index
             )[["onset", "duration", "trial_type", *columns]]
-            signals, names = simulated.signals(session), list(options.channels)
-            texts = columns, FACTS["sidecar"]
+            texts, signals = (columns, FACTS["sidecar"]), simulated.signals(session)
             write_recording(path, signals, names, options.sfreq, events, *texts)
     return subject
 
@@ -136,7 +133,6 @@ class Loader(bids.Loader):
 
     Options: ClassVar = Options
     simulated: ClassVar[bool] = True
-
     reading: ClassVar[bids.Options] = bids.Options(task=TASK)
 
     def prepare(self) -> None:

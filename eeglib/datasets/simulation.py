@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import mne
 import numpy as np
 import pandas
 import scipy.fft
+import yaml
 from numpy.random import Generator
 
 from eeglib.datasets.montage import montage_1005
@@ -27,45 +29,22 @@ from eeglib.datasets.montage import montage_1005
 if TYPE_CHECKING:
     from eeglib.datasets.simulated import Options
 
-OCCIPITAL = ("O1", "O2", "Oz", "POO1", "POO2", "PO3", "PO4", "PO7", "PO8", "I1", "I2", "POz")
-TEMPORAL = ("P7", "P8", "P9", "P10", "PO9", "PO10", "TP7", "TP8", "TP9", "TP10", "TPP9h", "TPP10h")
-SITES = {  # electrodes below which sources lie
-    "visual": OCCIPITAL + TEMPORAL,  # early, and later in inferior temporal cortex
-    "alpha": ("O1", "O2", "POz", "Pz", "P3", "P4", "PO7", "PO8"),
-    "eyes": ("Fp1", "Fp2"),
-}
-MUSCLES = ("T7", "T8", "F9", "F10", "Iz")  # electrodes on them: temporal, frontal, neck
+MODEL = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))
+OCCIPITAL, TEMPORAL = MODEL["occipital"], MODEL["temporal"]
+MUSCLES, SPOTS, WAVES, DRIFT = (MODEL[name] for name in ("muscles", "spots", "waves", "drift"))
+INDUCED_BANDS = MODEL["induced bands"]
+SITES = {"visual": OCCIPITAL + TEMPORAL, "alpha": MODEL["alpha"], "eyes": MODEL["eyes"]}
 DEPTH = 0.78  # of a cortical source: from the centre of the head, in radii of the scalp
 N_BACKGROUND = 130
 PURPOSES = ("schedule", "response", "noise", "drift", "ongoing", "induced", "artefacts")
 DURATION = 0.8  # s, of a response: it reaches into the next trial, as in a real recording
 ONSET = 0.06  # s, before which a picture drives nothing
-WAVES = {  # peak (s) and width (s) at occipital sites, mean moment and modulation (A m)
-    "P1": (0.100, 0.009, +5e-9, 4e-9),
-    "N1": (0.150, 0.012, -6e-9, 5e-9),
-    "P2": (0.215, 0.016, +4e-9, 4e-9),
-    "late": (0.360, 0.060, +3e-9, 3e-9),
-}
 TEMPORAL_DELAY = 0.045  # s, by which the temporal sources follow the occipital ones
-INDUCED_BANDS = {  # band (Hz), standard deviation of the moment (A m)
-    "beta": ((15.0, 28.0), 5e-9),
-    "gamma": ((35.0, 65.0), 4e-9),
-}
 INDUCED_MODULATION = 0.6  # standard deviation over pictures of the log-power of induced activity
 KNOT = 0.1  # s, between the values of a drift, which is linear in between
 SECONDS = 2.0  # s, time constant of the fluctuation over seconds
 PAUSE_DRIFT = 4.0  # a person moves in a pause: so many times as fast as in a block
-# Standard deviations at drift strength 1 of what drifts over minutes (time constant `drift_tau`),
-# over seconds and from knot to knot: log-amplitudes; volts for the slow potential of an electrode.
-# Fitted to real EEG by ``python -m benchmarks simulator``.
-DRIFT = {
-    "brain": (0.22, 0.20, 0.70),
-    "muscle": (0.34, 0.12, 0.38),
-    "electrode": (0.30, 0.00, 0.00),
-    "potential": (15e-6, 0.0, 0.0),
-}
-SPOTS = ("Fp1", "Fp2", "Fz", "C3", "C4", "Pz", "P7", "P8", "Oz")  # above parts that drift as one,
-CUT = 28.0  # Hz, below and above it each on its own;
+CUT = 28.0  # Hz, below and above it each of the `SPOTS` drifts on its own;
 WHOLE = 0.2  # of the drift of such a part, what the whole brain does
 ONGOING_RMS, ALPHA_RMS, SENSOR_RMS = 14e-6, 5e-6, 1.2e-6  # V
 TONE_RMS, NOISY_RMS = 8e-6, 15e-6  # V, on a muscle, in the one noisy channel
@@ -102,16 +81,14 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
     montage = montage_1005()
     unknown = sorted(set(ch_names) - set(montage.ch_names))
     if unknown or len(set(ch_names)) != len(ch_names):
-        raise ValueError(
-            f"Channels must be different names of the 10-05 system, such as Oz; got "
-            f"{len(ch_names)} names, unknown: {', '.join(unknown) or 'none'}."
-        )
+        got = f"got {len(ch_names)} names, unknown: {', '.join(unknown) or 'none'}."
+        raise ValueError(f"Channels must be different names of the 10-05 system, such as Oz; {got}")
     whole = mne.create_info(montage.ch_names, 1000.0, "eeg")
     with mne.utils.use_log_level("error"):
         whole.set_montage(montage)
         radius, centre, _ = mne.bem.fit_sphere_to_headshape(whole, dig_kinds=("eeg",), units="m")
-    electrodes = {c["ch_name"]: c["loc"][:3] - centre for c in whole["chs"]}
-    outward = {g: _unit(np.array([electrodes[n] for n in names])) for g, names in SITES.items()}
+    electrodes = pandas.DataFrame([c["loc"][:3] - centre for c in whole["chs"]], whole.ch_names)
+    outward = {group: _unit(electrodes.loc[names].to_numpy()) for group, names in SITES.items()}
     sites = {group: centre + radius * DEPTH * unit for group, unit in outward.items()}
     rng = np.random.default_rng(20240)  # the same for every head
     unit = _unit(rng.standard_normal((4 * N_BACKGROUND, 3)))
@@ -128,10 +105,9 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
     gain = forward["sol"]["data"].reshape(len(ch_names), len(places), 3)
     ends = np.cumsum([len(s) for s in sites.values()])[:-1]
     gains = np.split(gain - gain.mean(axis=0), ends, axis=1)
-    positions = np.array([electrodes[n] for n in ch_names])
-    muscle = _closeness(positions, np.array([electrodes[n] for n in MUSCLES]), 0.03)
-    below = centre + DEPTH * np.array([electrodes[n] for n in SPOTS])
-    spots = _closeness(sites["background"], below, 0.03)
+    channels, muscles, spots = (electrodes.loc[[*names]] for names in (ch_names, MUSCLES, SPOTS))
+    muscle = _closeness(channels.to_numpy(), muscles.to_numpy(), 0.03)
+    spots = _closeness(sites["background"], centre + DEPTH * spots.to_numpy(), 0.03)
     return Head(ch_names, sites, outward, dict(zip(sites, gains, strict=True)), muscle, spots)
 
 
@@ -283,8 +259,7 @@ def draw_response(
     mean = mean * rng.lognormal(0, 0.3, (n_sites, len(WAVES)))
     # Neighbouring sources answer to much the same; it falls within 2.5 cm.
     sites = head.sites["visual"]
-    distances = np.linalg.norm(sites[:, None] - sites, axis=-1)
-    alike = np.exp(-0.5 * (distances / 0.025) ** 2) + 1e-6 * np.eye(n_sites)
+    alike = _closeness(sites, sites, 0.025) + 1e-6 * np.eye(n_sites)
     scores = []
     for n_outputs in (len(WAVES), len(INDUCED_BANDS)):
         axes = rng.standard_normal((features.shape[1], n_sites, n_outputs))
@@ -359,18 +334,16 @@ def draw_noises(head: Head, rng: Generator) -> list[Noise]:
     def hum(f: np.ndarray) -> np.ndarray:
         return f**2 / (f**2 + 40**2) / (1 + (f / 90) ** 4)
 
+    def wax(f: np.ndarray) -> np.ndarray:
+        return np.exp(-0.5 * ((f - peak) / 0.9) ** 2)
+
     low, high = (lambda f: pink(f) * (f < CUT)), (lambda f: pink(f) * (f >= CUT))
     frequencies = np.arange(0.0, 500.0, 0.1)
     share = high(frequencies).sum() / pink(frequencies).sum()
     return [
         Noise(np.sqrt(1 - share) * background, low, "brain", parts[0]),
         Noise(np.sqrt(share) * background, high, "brain", parts[1]),
-        Noise(
-            alpha,
-            lambda f: np.exp(-0.5 * ((f - peak) / 0.9) ** 2),
-            "brain",
-            parts[0, : alpha.shape[1]],
-        ),
+        Noise(alpha, wax, "brain", parts[0, : alpha.shape[1]]),
         Noise(SENSOR_RMS * own, np.ones_like, "electrode", own),
         Noise(TONE_RMS * (own * tone)[:, tense], hum, "muscle", tension),
         Noise(NOISY_RMS * own[:, noisy], np.ones_like, "electrode", own[noisy]),

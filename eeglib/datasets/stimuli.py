@@ -34,10 +34,8 @@ class StimulusClass(NamedTuple):
     shape: str | list  # font/glyph of the package ``qtawesome``, or strokes for `_stroke`
 
 
-CLASSES = tuple(
-    StimulusClass(**entry)
-    for entry in json.loads(Path(__file__).with_name("stimuli.json").read_text(encoding="utf-8"))
-)
+STORED = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+CLASSES = tuple(StimulusClass(**entry) for entry in STORED)
 
 
 def draw_stimulus(label: int, seed: int, size: int = 64) -> Image.Image:

@@ -37,20 +37,19 @@ def plot_reconstructions(
 
 
 def plot_sets(
-    sets: Mapping[str, Sequence[Image.Image]], titles: Mapping[str, Sequence[str]] | None = None
+    sets: Mapping[str, Sequence[Image.Image]], titles: Mapping[str, Sequence[str]]
 ) -> Figure:
     """Sets of pictures: a row per set, a column per trial, titles above where a set has them."""
     columns = len(next(iter(sets.values())))
     side = 0.85 * WIDTH / columns
-    figure, axes = new_figure(side * len(sets) + 0.35 * (1 + len(titles or {})), len(sets), columns)
+    figure, axes = new_figure(side * len(sets) + 0.35 * (1 + len(titles)), len(sets), columns)
     for row, (name, pictures) in zip(axes, sets.items(), strict=True):
         row[0].set_ylabel(fill(name, 16), rotation=0, ha="right", va="center", fontsize=8)
-        words = (titles or {}).get(name, [""] * columns)
+        words = titles.get(name, [""] * columns)
         for ax, picture, text in zip(row, pictures, words, strict=True):
             ax.imshow(picture)
             ax.set_title(fill(text, 16), fontsize=7)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
+            ax.set(xticks=[], yticks=[], frame_on=False)
     return figure
 
 
@@ -95,8 +94,8 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
         for ax, subject in zip(row[1:], subjects, strict=True):
             own = of_class[of_class["subject"] == subject]
             if own.empty:
-                ax.axis("off")
                 ax.text(0.5, 0.5, "none drawn", ha="center", color="0.4")
+                ax.axis("off")
                 continue
             predicted, file = own.iloc[0][["predicted", "file"]]
             verdict = "right" if predicted == name else "wrong"

@@ -117,11 +117,9 @@ def load_pipeline(
             how = "StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)"
             advice = f"It is a single file; with a network, make a folder of it: diffusers.{how}."
         else:
-            advice = (
-                "There is no such folder (a relative one counts from the profile's file). Is it "
-                "the id of a repository (owner/name) and the hub within reach? A licence is "
-                "accepted on its web page, then run `hf auth login`. 'demo' needs no network."
-            )
+            advice = "There is no such folder (a relative one counts from the profile's file). Is "
+            advice += "it a repository's id (owner/name) and the hub within reach? A licence is "
+            advice += "accepted on its web page, then run `hf auth login`. 'demo' needs no network."
         text = f"The pipeline {str(model)!r} cannot be loaded: {reason}. {advice}"
         raise ReconstructionError(text) from error
     pipeline.set_progress_bar_config(disable=True)
@@ -137,11 +135,9 @@ def load_pipeline(
 
 def _variant(folder: Path) -> str | None:
     """The variant fp16, where a part of a pipeline has its weights in no other."""
-    for part in folder.iterdir():
-        names = [path.name for path in part.glob("*.safetensors")]
-        if names and all(".fp16" in name for name in names):
-            return "fp16"
-    return None
+    parts = ([path.name for path in part.glob("*.safetensors")] for part in folder.iterdir())
+    halves = any(names and all(".fp16" in name for name in names) for names in parts)
+    return "fp16" if halves else None
 
 
 def reconstruct(
@@ -154,17 +150,15 @@ def reconstruct(
     batch_size: int = 4,
     cache_dir: str | Path | None = None,
 ) -> list[Image.Image]:
-    """Draw a picture for each prompt.
+    """Draw a picture for each prompt, with the seed that belongs to it: RGB, in the same order.
+
+    A picture depends on its own prompt and seed, not on what else is drawn; one that is asked for
+    twice is drawn once.
 
     Parameters
     ----------
     pipeline : diffusers.DiffusionPipeline
         From `load_pipeline`: Stable Diffusion 1, 2 or XL.
-    prompts : sequence of str
-        Each distinct one goes through the text encoder once.
-    seeds : sequence of int
-        One per prompt. A picture depends on its own prompt and seed, not on what else is drawn;
-        one that is asked for twice is drawn once.
     steps, guidance_scale, size : int, float, int
         Denoising steps; strength of the prompt, up to 1 none; height and width, a multiple of 8.
     batch_size : int
@@ -172,11 +166,6 @@ def reconstruct(
     cache_dir : str | Path | None
         Where each picture is kept as soon as it is drawn. One that is there already is not drawn
         again as long as model, prompt, seed and the settings above are the same.
-
-    Returns
-    -------
-    list of PIL.Image.Image
-        RGB, in the order of `prompts`.
     """
     jobs = list(zip(prompts, seeds, strict=True))
     settings = {"steps": steps, "guidance_scale": guidance_scale, "size": size}
@@ -225,7 +214,8 @@ def trajectory(
     """
     side = size // pipeline.vae_scale_factor
     shape = (1, pipeline.unet.config.in_channels, side, side)
-    noise = torch.randn(shape, generator=_generator(seed), dtype=pipeline.unet.dtype)
+    generator = torch.Generator("cpu").manual_seed(seed)  # as `_draw` does
+    noise = torch.randn(shape, generator=generator, dtype=pipeline.unet.dtype)
     states = [noise.to(pipeline.device)]
 
     def keep(_pipeline, _step, _timestep, values):
@@ -265,11 +255,6 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
     return digest.hexdigest()
 
 
-def _generator(seed: int) -> torch.Generator:
-    """Noise from the CPU: a GPU would draw another one from the same seed."""
-    return torch.Generator("cpu").manual_seed(int(seed))
-
-
 def _encode(pipeline, prompts: list[str]) -> dict[str, list[torch.Tensor]]:
     """Embeddings of each prompt and of none; of Stable Diffusion XL the pooled ones, too."""
     if not prompts:
@@ -286,7 +271,8 @@ def _draw(pipeline, encoded, batch, steps: int, guidance_scale: float, size: int
     parts = map(torch.stack, zip(*(encoded[text] for text, _ in batch), strict=True))
     output = pipeline(
         **dict(zip(names, parts, strict=False)),
-        generator=[_generator(seed) for _, seed in batch],
+        # Noise from the CPU: a GPU would draw another one from the same seed.
+        generator=[torch.Generator("cpu").manual_seed(int(seed)) for _, seed in batch],
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         height=size,

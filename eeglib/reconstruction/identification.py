@@ -50,22 +50,15 @@ def identify_within_class(
 ) -> pandas.DataFrame:
     """Test whether predictions tell an image from others of its class.
 
-    Parameters
-    ----------
-    predicted, embeddings : array, shape (n_trials, n_dims)
-        Predicted for *test* trials, and true for their images; both may be deviations from
-        something that depends on the class alone. Near means a large cosine.
-    labels, images : sequence of int, of str
-        Classes, and names of the images; predictions for one image are averaged.
+    Takes what was predicted for *test* trials and the embeddings of their images, both of shape
+    (n_trials, n_dims); both may be deviations from something that depends on the class alone. Near
+    means a large cosine. Predictions for one image, by its name in `images`, are averaged.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `COLUMNS`; rows ``within-class top-1`` (the image's own embedding is the nearest;
-        chance: mean of 1 / images in the class) and ``within-class two-way`` (see `two_way`).
-        ``n`` counts images of classes that have at least two; without one there are no rows.
-        p-values come from exchanging images within classes, exact whatever the predictions are
-        (Phipson and Smyth, 2010); intervals are Clopper-Pearson's and by bootstrap over images.
+    Gives a table with `COLUMNS`; rows ``within-class top-1`` (the image's own embedding is the
+    nearest; chance: mean of 1 / images in the class) and ``within-class two-way`` (see `two_way`).
+    ``n`` counts images of classes that have at least two; without one there are no rows. p-values
+    come from exchanging images within classes, exact whatever the predictions are (Phipson and
+    Smyth, 2010); intervals are Clopper-Pearson's and by bootstrap over images.
     """
     labels, names, both = np.asarray(labels), np.asarray(images), (predicted, embeddings)
     rng = np.random.default_rng(seed)

@@ -161,13 +161,10 @@ def with_controls(
     Takes at least 3 pictures that were shown, and a set of drawn ones, in the same order, for each
     of `CONTROLS`. A classifier chooses from `n_way` classes, at most all that it knows.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``pictures`` (the set), ``metric, value, chance, better`` (``higher`` or
-        ``lower``), ``n`` (pictures), ``low, high, network``.
-        ``chance`` is what the same pictures score when paired with wrong true pictures; KID, a
-        score of the set, knows no pairs: its floor is the control with random labels.
+    Gives a table with columns ``pictures`` (the set), ``metric, value, chance, better`` (``higher``
+    or ``lower``), ``n`` (pictures), ``low, high, network``. ``chance`` is what the same pictures
+    score when paired with wrong true pictures; KID, a score of the set, knows no pairs: its floor
+    is the control with random labels.
 
     Notes
     -----
