@@ -584,7 +584,7 @@ def test_recordings_of_a_subject_with_other_channels_are_refused(tmp_path):
     for run in ("1", "2"):
         make(tmp_path, run=run)
     replace("run-2_channels.tsv", r"(Fz\t)EEG", r"\1EOG")(tmp_path)
-    both = r"run-2.*\['Cz', 'Pz', 'Oz'\].* first recording .*\['Fz', 'Cz', 'Pz', 'Oz'\]"
+    both = r"run-2.*\['Cz', 'Oz', 'Pz'\].* first recording .*\['Cz', 'Fz', 'Oz', 'Pz'\]"
     refuse(load(tmp_path), both)
 
 

@@ -62,8 +62,7 @@ class Control:
 
 
 def control(function: Callable[..., Control]) -> Callable[..., Control]:
-    """Put name and words on what a function finds; an `AuditError`, or a design that the words do
-    not list, becomes the reason why not."""
+    """Put name and words on what a function finds; an `AuditError` becomes the reason why not."""
 
     @wraps(function)
     @one_thread
@@ -102,16 +101,14 @@ def accuracy_of(predicted: np.ndarray, labels: np.ndarray, chance: float | None 
 
 
 def difference_of(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Control:
-    """Mean of ``first - second`` over trials; bootstrap that keeps the trials of a group together.
-
-    The p-value is one-sided, of a normal distribution with the spread of the bootstrap.
-    """
+    """Mean of ``first - second`` over trials; the bootstrap keeps trials of a group together."""
     difference = np.asarray(first, float) - second
     _, index = np.unique(groups, return_inverse=True)
     sums, sizes = np.bincount(index, difference), np.bincount(index)
     drawn = np.random.default_rng(0).integers(0, len(sums), (2000, len(sums)))
     draws = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5])
+    # The test is one-sided, of a normal distribution with the spread of the bootstrap.
     value, spread = float(difference.mean()), (high - low) / (2 * stats.norm.ppf(0.975))
     p_value = float(stats.norm.sf(value / spread)) if spread > 0 else 1.0
     return Control(value, 0.0, float(low), float(high), n=len(difference), p_value=p_value)

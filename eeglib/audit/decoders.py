@@ -90,10 +90,8 @@ def random_folds(trials: AuditTrials, n_folds: int = 5, seed: int = 0) -> Folds:
 
 
 def matched_folds(trials: AuditTrials, folds: Folds, seed: int = 0) -> Folds:
-    """Random folds by image, the n-th with as few training trials of each class as the n-th given.
-
-    A split by time leaves trials out of the training and loses accuracy by that alone.
-    """
+    """Random folds by image, the n-th with as few training trials of a class as the n-th given."""
+    # A split by time leaves trials out of the training and loses accuracy by that alone.
     labels, rng, matched = trials.labels, np.random.default_rng(seed), []
     for k, (train, test) in enumerate(random_folds(trials, seed=seed)):
         sizes = np.bincount(labels[folds[k % len(folds)][0]], minlength=trials.n_classes)

@@ -169,10 +169,7 @@ def audit_trials(
 
 
 def log_covariances(data: np.ndarray) -> np.ndarray:
-    """Logarithms of the trials' covariances relative to their mean, shape (n_trials, n_pairs).
-
-    A tenth of each is shrunk to a multiple of the identity.
-    """
+    """Logarithms of the trials' shrunk covariances relative to their mean, (n_trials, n_pairs)."""
     unit = np.eye(data.shape[1])
     covariances = np.stack([x @ x.T for x in data.astype(float)]) / data.shape[2]
     sizes = np.trace(covariances, axis1=1, axis2=2) / len(unit)
@@ -190,11 +187,7 @@ def bands_within(sfreq: float, band: tuple[float, float] | None = None) -> dict[
 
 
 def log_power(data: np.ndarray, sfreq: float, bands: dict[str, tuple[float, float]]) -> np.ndarray:
-    """Log-power per trial, channel and band, float32, shape (n_trials, n_chans, n_bands).
-
-    Sum of the squared Fourier coefficients of the Hann-tapered trial. A band that falls between two
-    frequencies takes the nearest one.
-    """
+    """Log-power by Hann-tapered Fourier transform, float32, shape (n_trials, n_chans, n_bands)."""
     n_times = data.shape[2]
     frequencies = np.fft.rfftfreq(n_times, 1 / sfreq)
     taper = np.hanning(n_times).astype(np.float32)
@@ -204,7 +197,7 @@ def log_power(data: np.ndarray, sfreq: float, bands: dict[str, tuple[float, floa
         square = np.abs(np.fft.rfft(centred * taper)) ** 2
         for index, (low, high) in enumerate(bands.values()):
             inside = (frequencies >= low) & (frequencies < high)
-            if not inside.any():
+            if not inside.any():  # a band between two frequencies takes the nearest
                 inside[np.abs(frequencies - (low + high) / 2).argmin()] = True
             power[trial, :, index] = square[:, inside].sum(axis=1)
     return _log(power)

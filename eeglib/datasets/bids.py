@@ -333,8 +333,7 @@ class Loader(Dataset):
 
 
 def numbers_of(labels: list[str]) -> list[int]:
-    """Number each label: numbers above 0 keep their own where all differ, others come after them;
-    without such numbers they are 1, 2, ... in the order of the labels."""
+    """Number each label: its own above 0, others after these; 1, 2, ... where two are the same."""
     own = [int(label) for label in labels if label.isdecimal()]
     if len(set(own) - {0}) < len(own):
         return list(range(1, len(labels) + 1))
@@ -343,10 +342,7 @@ def numbers_of(labels: list[str]) -> list[int]:
 
 
 def is_chosen(value: str | None, allowed: tuple[str, ...] | None) -> bool:
-    """Whether a label of a file name is among those that an option allows; ``""`` is none.
-
-    Zeros and dots before a label do not count: ``1`` is ``01``, and ``vhdr`` is ``.vhdr``.
-    """
+    """Whether an option allows a label; ``""`` is none, ``1`` is ``01``, ``vhdr`` is ``.vhdr``."""
     labels = [re.sub(r"^[0.]+(?=.*[^0])", "", label or "") for label in (value, *(allowed or ()))]
     return allowed is None or labels[0] in labels[1:]
 

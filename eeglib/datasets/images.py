@@ -16,14 +16,12 @@ COLUMNS = ["image", "label", "class_name", "file"]
 
 
 def find_pictures(folder: Path, table: pd.DataFrame, note: Callable[..., None]) -> pd.DataFrame:
-    """Rows of the pictures that can be opened, with `COLUMNS`; none where there is no folder.
-
-    They are found by name, at any depth; of several, one in the folder of its class counts first.
-    """
+    """Rows of the pictures that can be opened, with `COLUMNS`; none where there is no folder."""
     if not folder.is_dir():
         note(f"No pictures in {folder}: chapters 4 and 7 will end early.")
         return pd.DataFrame(columns=COLUMNS)
     files = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS]
+    # Found by name, at any depth; of several, one in the folder of its class counts.
     files.sort(key=lambda path: (path.stem.startswith(path.parent.name), path))
     paths = {path.stem: path for path in files}
     names = table["image"].unique()

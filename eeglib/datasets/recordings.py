@@ -36,10 +36,9 @@ def open_recording(
     classes: Sequence[str],
     note: Callable[..., None],
 ) -> tuple[mne.io.BaseRaw, Path]:
-    """Open a recording, its channels typed and placed, joints and bad stretches annotated.
+    """Open a recording, typed, placed and annotated; also the file that holds its signals.
 
-    Marks stand in ``columns`` of events.tsv; those that name one of ``classes`` are trials. MNE's
-    warnings go to ``note``. Returns the recording and the file that holds its signals.
+    Marks stand in ``columns`` of events.tsv; those that name one of ``classes`` are trials.
     """
     file, sidecar = path.fpath, read_json(find_sidecar(path, "eeg", ".json"))
     with warnings.catch_warnings(record=True) as caught, mne.use_log_level("warning"):
@@ -150,8 +149,8 @@ def _refuse_short(file: Path, expected: int) -> None:
 def channel_kinds(
     names: Sequence[str], kinds: Sequence[str], stated: dict[str, str], eeg_channels: Sequence[str]
 ) -> list[str]:
-    """Kind of each channel by channels.tsv or the file; a table or file that calls everything EEG,
-    as programs write it, counts less than a name such as EXG1."""
+    """Kind of each channel by channels.tsv, or by the file, or against both by its name."""
+    # A name such as EXG1 counts more than a table that calls everything EEG, as programs write it.
     by_hand = bool(set(stated.values()) - {"EEG", "TRIG", "STIM", "MISC"})
     found = []
     for name, kind in zip(names, kinds, strict=True):

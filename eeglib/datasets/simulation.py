@@ -73,11 +73,7 @@ class Head(NamedTuple):
 
 @lru_cache(maxsize=4)
 def build_head(ch_names: tuple[str, ...]) -> Head:
-    """Compute the lead field of a spherical head of four shells, fitted to the 10-05 montage.
-
-    Mosher et al., IEEE Trans. Biomed. Eng. 46:245 (1999). A source named after an electrode lies
-    below it at `DEPTH`; background sources fill the upper part of the brain evenly.
-    """
+    """Lead field of a sphere of four shells (Mosher et al., 1999, *IEEE Trans. BME* 46, 245)."""
     montage = montage_1005()
     unknown = sorted(set(ch_names) - set(montage.ch_names))
     if unknown or len(set(ch_names)) != len(ch_names):
@@ -90,7 +86,8 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
     electrodes = pandas.DataFrame([c["loc"][:3] - centre for c in whole["chs"]], whole.ch_names)
     outward = {group: _unit(electrodes.loc[names].to_numpy()) for group, names in SITES.items()}
     sites = {group: centre + radius * DEPTH * unit for group, unit in outward.items()}
-    rng = np.random.default_rng(20240)  # the same for every head
+    # Background sources fill the upper part of the brain evenly, the same in every head.
+    rng = np.random.default_rng(20240)
     unit = _unit(rng.standard_normal((4 * N_BACKGROUND, 3)))
     outward["background"] = unit = unit[unit[:, 2] > -0.45][:N_BACKGROUND]
     depths = rng.uniform(0.45, 0.84, len(unit))
@@ -283,11 +280,8 @@ def draw_response(
 def similarity_scores(
     classes: np.ndarray, features: np.ndarray, axes: np.ndarray, image_share: float
 ) -> np.ndarray:
-    """Project what pictures look like onto random axes, shape (n_images, n_sites, n_outputs).
-
-    A random projection keeps distances (Johnson & Lindenstrauss): classes that look alike stay
-    close. Of the variance, ``1 - image_share`` is shared by all pictures of a class.
-    """
+    """Project what pictures look like onto random axes, shape (n_images, n_sites, n_outputs)."""
+    # A random projection keeps distances (Johnson & Lindenstrauss): what looks alike stays close.
     _, index = np.unique(classes, return_inverse=True)
     centred = features - features.mean(axis=0)
     means = np.stack([centred[index == c].mean(axis=0) for c in range(index.max() + 1)])

@@ -41,10 +41,7 @@ def read_json(file: Path | None) -> dict:
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """Read tab-separated text: all cells are text, the index holds the line numbers.
-
-    Where the first line has no tabs, semicolons or commas are taken to separate the cells.
-    """
+    """Read text with tabs, or else semicolons or commas; the index holds the line numbers."""
     content = file.read_bytes()
     try:
         text = content.decode("utf-16" if b"\0" in content[:9] else "utf-8-sig")

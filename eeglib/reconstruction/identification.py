@@ -45,7 +45,6 @@ def identify_within_class(
     labels: np.ndarray,
     images: Sequence[str],
     n_permutations: int = 2000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> pandas.DataFrame:
     """Test whether predictions tell an image from others of its class.
@@ -81,9 +80,9 @@ def identify_within_class(
     hits, wins = np.concatenate(scores, axis=1)
     n = len(hits)
     # A shared first place counts as a part of a hit, which no binomial interval allows for.
-    exact = stats.binomtest(int(hits.sum().round(9)), n).proportion_ci(confidence)
-    how = {"n_bootstrap": n_permutations, "confidence": confidence, "seed": seed}
-    bounds = [(exact.low, exact.high), mean_with_interval(wins, floor=0, **how)[1:]]
+    exact = stats.binomtest(int(hits.sum().round(9)), n).proportion_ci(0.95)
+    bootstrap = mean_with_interval(wins, floor=0, n_bootstrap=n_permutations, seed=seed)
+    bounds = [(exact.low, exact.high), bootstrap[1:]]
     chances, rows = (len(sizes) / n, 0.5), []
     for i, (metric, values) in enumerate((("top-1", hits), ("two-way", wins))):
         as_good = np.sum(by_chance[:, i].round(9) >= values.sum().round(9))
@@ -123,10 +122,7 @@ def find_images(
 
 
 def noise_whitener(trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mixture of channels, (n_chans, n_chans), in which trials of a class differ by white noise.
-
-    It cancels what channels share (Guggenmos et al., 2018, *NeuroImage* 173, 434).
-    """
+    """Mixture of channels that makes noise white (Guggenmos et al., 2018, *NeuroImage* 173)."""
     # Samples that follow each other are alike; 20,000 of them give the same covariance.
     step = max(1, len(trials) * trials.shape[-1] // 20_000)
     trials = np.asarray(trials[..., ::step], dtype=np.float64)
@@ -160,10 +156,10 @@ def predict_deviations(
     """Ridge regression from trials to how an image's embedding deviates from its class's mean.
 
     Features and embeddings enter as deviations from the mean of their class, so that neither the
-    class nor what goes with it, such as drift between blocks, can help or choose the penalty. In
-    cross-validation (an image's trials in one fold) these means come from the folds that train:
-    deviations from a mean that includes the fold left out sum to zero with it and would predict it.
+    class nor what goes with it, such as drift between blocks, can help or choose the penalty.
     """
+    # In cross-validation the means come from the folds that train: deviations from a mean that
+    # includes the fold left out sum to zero with it and would predict it.
     penalty_errors = np.zeros(len(PENALTIES))
     for train, test in GroupKFold(n_folds).split(X, groups=images):
         test = test[np.isin(labels[test], labels[train])]  # a class may lie in one fold alone

@@ -52,14 +52,10 @@ NETWORKS = ("demo-clip", "clip", "fid-inception", *TORCHVISION)
 
 
 class Network(NamedTuple):
-    """A network that describes pictures: for each kind of features the scores they serve.
-
-    ``scores`` has an entry for each tensor that ``compute`` gives for a batch of prepared
-    pictures, by the name that papers use, such as ``AlexNet(2)``.
-    """
+    """A network that describes pictures: for each kind of features the scores they serve."""
 
     name: str
-    scores: dict[str, tuple[str, ...]]
+    scores: dict[str, tuple[str, ...]]  # by tensor of ``compute`` in papers' words: AlexNet(2)
     prepare: Callable[[Image], torch.Tensor]
     compute: Callable[[torch.Tensor], Sequence[torch.Tensor]]
     device: str = "cpu"
@@ -186,7 +182,6 @@ def with_controls(
     true_pixels, pixels = _pixels(true), {name: _pixels(drawn) for name, drawn in sets.items()}
     for name, drawn in pixels.items():
         rows.append(pair(name, "PixCorr", *_diagonal(correlation(drawn, true_pixels))))
-    for name, drawn in pixels.items():
         wrong = [_ssim(true_pixels[around], drawn[np.roll(around, shift)]) for shift in (1, 2)]
         rows.append(pair(name, "SSIM", _ssim(true_pixels, drawn), np.mean(wrong)))
     for network in networks:
@@ -240,10 +235,7 @@ def expected_from_accuracy(
 
 
 def n_way_accuracy(logits: np.ndarray, true_logits: np.ndarray, n_way: int) -> np.ndarray:
-    """N-way top-1 accuracy of each picture, in [0, 1], see `with_controls`; chance is 1 / n_way.
-
-    Both logits have shape (n_pictures, n_classes); a tie with the true class counts as lost.
-    """
+    """N-way top-1 accuracy of each picture, see `with_controls`; ties count as lost."""
     rows, label = np.arange(len(logits)), true_logits.argmax(axis=1)
     above = (logits >= logits[rows, label][:, np.newaxis]).sum(axis=1) - 1
     return stats.hypergeom.pmf(0, logits.shape[1] - 1, above, n_way - 1)
