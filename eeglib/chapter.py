@@ -54,10 +54,8 @@ FAILURE = "failure.json"
 FIGURES = "figures"
 DATA_CHAPTER = "01_download_data"
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "open-clip-torch")
-PACKAGES += ("diffusers", "transformers")
-"""Packages whose versions may change a result."""
-TEXT_FILES = {".csv", ".json", ".tsv", ".txt", ".vhdr", ".vmrk"}
-"""Files of a data set that are compared by content, for they are small and edited by hand."""
+PACKAGES += ("diffusers", "transformers")  # whose versions may change a result
+TEXT_FILES = {".csv", ".json", ".tsv", ".txt", ".vhdr", ".vmrk"}  # small, and edited by hand
 
 
 class ResultsError(RuntimeError):
@@ -233,7 +231,7 @@ class Chapter:
         return path
 
     def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> matplotlib.figure.Figure:
-        """Write ``figures/<name>.png`` and return the figure, closed: a cell's last line shows it."""
+        """Write ``figures/<name>.png`` and return it, closed: a cell's last line shows it."""
         import matplotlib.pyplot as plt
 
         with replacing(self.output(f"{FIGURES}/{name}.png")) as temporary:

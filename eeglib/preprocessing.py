@@ -28,19 +28,13 @@ class SignalError(ValueError):
 
 
 class Preprocessed(NamedTuple):
-    """One subject's trials, and what is needed to see how they came about.
+    """One subject's trials, and what is needed to see how they came about."""
 
-    ``before`` and ``after`` filtering are the first recording, or the trials where none is
-    distributed, ``evoked`` is the average of all filtered trials; volts. ``epochs``, standardised
-    (no unit) where asked for, have the labels as event codes, and `eeglib.datasets.METADATA`.
-    ``report`` says what the data set found, what was done and what was left out.
-    """
-
-    before: Signals
-    after: Signals
-    evoked: mne.Evoked
-    epochs: mne.BaseEpochs
-    report: list[str]
+    before: Signals  # the first recording, or the trials where none is distributed; V
+    after: Signals  # the same, filtered
+    evoked: mne.Evoked  # average of all filtered trials
+    epochs: mne.BaseEpochs  # with labels as event codes, `METADATA`; no unit where standardised
+    report: list[str]  # what the data set found, what was done, what was left out
 
 
 def preprocess(
@@ -59,7 +53,6 @@ def preprocess(
     ----------
     dataset : Dataset
         Steps that it has been through already (`Dataset.processed`) are not repeated.
-    subject : int
     notch, band : tuple of float | None
         Edges of the stop band and of the pass band (-6 dB), hertz; None leaves the filter out.
     order : int
@@ -234,9 +227,8 @@ def power_drift(epochs: mne.BaseEpochs) -> tuple[dict[str, float], pandas.DataFr
     """How the power of channels changes by itself: four numbers, and what blocks add to it.
 
     Takes filtered trials that are not standardised, in the order of presentation. The numbers are
-    of the logarithm of each trial's power in each channel, against the mean of all channels, and
-    medians over channels; the second of the two tables, (n_blocks, n_chans), is centred. Patterns
-    are counted by the participation ratio of the principal components of the blocks.
+    of the logarithm of power against the mean of all channels, and medians over channels; the
+    table, (n_blocks, n_chans), is centred. Patterns are counted by the participation ratio.
     """
     signals, block = epochs.get_data(copy=False), epochs.metadata["block"].to_numpy()
     signals = signals - signals.mean(axis=1, keepdims=True)
@@ -294,10 +286,8 @@ def _twins(epochs: mne.BaseEpochs, seen: dict) -> np.ndarray:
             continue
         if first["label"] != about["label"]:
             a, b = (f"{t['class_name']!r} (trial {t['order']})" for t in (first, about))
-            raise SignalError(
-                f"A trial of {a} and one of {b} hold the same signals: one recording is in the "
-                "data set twice, under different events. Take one of them out."
-            )
+            text = f"A trial of {a} and one of {b} hold the same signals: one recording is there"
+            raise SignalError(f"{text} twice, under different events. Take one of them out.")
         rows.append(row)
     return np.array(rows, int)
 

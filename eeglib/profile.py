@@ -214,8 +214,7 @@ class Profile(Settings):
 
 
 PATHS = ("dataset.root", "teacher.model", "teacher.weights", "reconstruction.model")
-PATHS += ("pictures.weights",)
-"""Settings that are, or may be, paths."""
+PATHS += ("pictures.weights",)  # settings that are, or may be, paths
 
 
 def shipped_profiles() -> list[str]:
@@ -227,16 +226,13 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
     """Read and check a profile: a shipped one by name (``demo``), or a YAML file by path.
 
     Values of ``overrides`` win over the file's, by dotted key: ``{"training.max_epochs": 5}``.
-    Relative `PATHS` among them count from the current folder, in the file from the file's. Raises
-    ProfileError, which names every key that is unknown and value that is wrong.
+    Relative `PATHS` among them count from the current folder, in the file from the file's.
     """
     path, named = Path(source), str(source).endswith((".yml", ".yaml"))
     path = path if named else SHIPPED / f"{source}.yml"
     if not path.is_file():
-        raise ProfileError(
-            f"No profile {'file' if named else 'named'} {str(source)!r}. Shipped profiles: "
-            f"{', '.join(shipped_profiles())}; or give the path of a .yml file that exists."
-        )
+        text = f"No profile {'file' if named else 'named'} {str(source)!r}. Shipped profiles:"
+        raise ProfileError(f"{text} {', '.join(shipped_profiles())}; or give a .yml file's path.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -38,8 +38,7 @@ def attribute(
     -----
     Sundararajan, Taly & Yan (2017), with captum: the gradient of the logit, averaged along the
     line from the reference to the trial and multiplied by their difference. It shows what the
-    *network* used, not where the brain holds the information: a channel may serve only to cancel
-    noise of its neighbours (Haufe et al. 2014).
+    *network* used; a channel may serve only to cancel its neighbours' noise (Haufe et al. 2014).
     """
     device = next(network.parameters()).device
     values, deltas = IntegratedGradients(network).attribute(

@@ -64,7 +64,7 @@ def fit_predict(
     wavelet: str = "db4",
     band: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Fit one of `METHODS` on training trials, choose on validation trials, predict the test trials.
+    """Fit one of `METHODS` on training trials, choose on validation ones, predict the test trials.
 
     Parameters
     ----------

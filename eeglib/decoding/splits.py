@@ -49,10 +49,8 @@ def split_by_image(
     if stimuli is not None and len(stimuli) and (metadata["image"].fillna("") != "").any():
         every, (all_keys, all_labels) = stimuli, _image_keys(stimuli)
         if missing := sorted(set(keys) - set(all_keys)):
-            raise SplitError(
-                f"{len(missing)} images, such as {missing[0]!r}, are not among the stimuli. Give "
-                "those of the same data set."
-            )
+            text = f"{len(missing)} images, such as {missing[0]!r}, are not among the stimuli"
+            raise SplitError(f"{text}. Give those of the same data set.")
     part_of_image = {}
     for label in np.unique(all_labels):
         keys_of_label = set(all_keys[all_labels == label])
@@ -61,10 +59,9 @@ def split_by_image(
         n_test, n_validation = (max(1, round(s * len(images))) for s in (test, validation))
         n_training = len(images) - n_test - n_validation
         if n_training < 1:
-            raise SplitError(
-                f"{_class_name(every, label)} has {len(images)} images; at least "
-                f"{max(3, n_test + n_validation + 1)} are needed. Collect more or leave it out."
-            )
+            text = f"at least {max(3, n_test + n_validation + 1)} are needed"
+            text = f"{_class_name(every, label)} has {len(images)} images; {text}"
+            raise SplitError(f"{text}. Collect more or leave it out.")
         order = np.repeat(["test", "validation", "training"], [n_test, n_validation, n_training])
         part_of_image |= dict(zip(images, order, strict=True))
     part_of_trial = np.array([part_of_image[key] for key in keys])
@@ -92,10 +89,8 @@ def _check_classes(split: Split, metadata: pandas.DataFrame) -> None:
     labels = metadata["label"].to_numpy(dtype=int)
     for part, rows in split._asdict().items():
         if lacking := sorted(set(labels) - set(labels[rows])):
-            raise SplitError(
-                f"The {part} part holds no trial of {_class_name(metadata, lacking[0])}: this "
-                "subject has none there. Choose another seed or leave the class out."
-            )
+            text = f"The {part} part holds no trial of {_class_name(metadata, lacking[0])}"
+            raise SplitError(f"{text}. Choose another seed or leave the class out.")
 
 
 def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
@@ -106,9 +101,7 @@ def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
         raise SplitError(f"The {empty[0]} part is empty.")
     for one, other in combinations(images, 2):
         if shared := sorted(images[one] & images[other]):
-            raise SplitError(
-                f"Image {shared[0]!r} is in the {one} and the {other} part. Split by image."
-            )
+            raise SplitError(f"Image {shared[0]!r} is in the {one} and the {other} part.")
 
 
 def _class_name(table: pandas.DataFrame, label: int) -> str:
@@ -123,12 +116,10 @@ def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     if unnamed == len(names):
         return np.array([f"trial {row}" for row in range(len(names))], dtype=object), labels
     if unnamed:
-        raise SplitError(
-            f"{unnamed} of {len(names)} trials have no image name. Leave them out or clear all."
-        )
+        text = f"{unnamed} of {len(names)} trials have no image name"
+        raise SplitError(f"{text}. Leave them out or clear all.")
     n_labels = metadata["label"].groupby(names).nunique()
     if n_labels.max() > 1:
-        raise SplitError(
-            f"Image {n_labels.idxmax()!r} has {n_labels.max()} labels. Give each image one."
-        )
+        image = f"Image {n_labels.idxmax()!r}"
+        raise SplitError(f"{image} has {n_labels.max()} labels. Give each image one.")
     return names.to_numpy(dtype=object), labels

@@ -55,16 +55,17 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
     name, options = model, {}
     if folder.is_dir():
         if not (folder / "open_clip_config.json").is_file():
+            text = (
+                f"Folder {folder} has no open_clip_config.json. Give a folder of open_clip, not of"
+            )
             raise TeacherError(
-                f"Folder {folder} has no open_clip_config.json. Give a folder of open_clip (not of "
-                "transformers), or a name such as ViT-L-14 and, as teacher.weights, its file."
+                f"{text} transformers, or as teacher.model ViT-L-14 and its weights."
             )
         name = f"local-dir:{folder.resolve()}"
     elif tags := open_clip.list_pretrained_tags_by_model(model):
         if weights not in tags and not Path(weights or "").is_file():
-            raise TeacherError(
-                f"teacher.weights is {weights!r}; {model} needs {', '.join(tags)}, or a file."
-            )
+            needs = f"{model} needs {', '.join(tags)}, or a file"
+            raise TeacherError(f"teacher.weights is {weights!r}; {needs}.")
         # OpenAI's weights want another activation than the models of the same names have.
         setting = open_clip.get_pretrained_cfg(model, weights) or {}
         options = {"pretrained": weights, "force_quick_gelu": bool(setting.get("quick_gelu"))}
@@ -80,10 +81,10 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
         ) from error
     encoder = whole.visual
     if not isinstance(encoder, open_clip.transformer.VisionTransformer):
-        raise TeacherError(
-            f"The image encoder of {model!r} is a {type(encoder).__name__}, which has no CLS "
-            "token. Choose a vision transformer of open_clip, such as ViT-B-32 or ViT-L-14."
+        text = (
+            f"The image encoder of {model!r} is a {type(encoder).__name__}, which has no CLS token"
         )
+        raise TeacherError(f"{text}. Choose a vision transformer, such as ViT-B-32 or ViT-L-14.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Clip(encoder.eval().requires_grad_(False).to(device), prepare)
 
@@ -96,8 +97,7 @@ def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) ->
     -------
     array of float32, shape (n_images, d)
         After the last block and its layer normalisation, before the projection into the space that
-        images share with text (section 3.5 of the paper). A TeacherError names a file that Pillow
-        cannot read.
+        images share with text (section 3.5 of the paper). TeacherError: a file is no picture.
     """
     files, tokens = list(files), []
     device = next(clip.encoder.parameters()).device
@@ -119,22 +119,17 @@ def _open_picture(file: str | Path) -> Image.Image:
         with Image.open(file) as picture:
             return picture.convert("RGB")
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
-        raise TeacherError(
-            f"{file} is no readable image ({type(error).__name__}). Replace it or leave it out."
-        ) from None
+        text = f"{file} is no readable image ({type(error).__name__})"
+        raise TeacherError(f"{text}. Replace it or leave it out.") from None
 
 
 class Teacher(NamedTuple):
-    """What a linear classifier of images says about each of them.
+    """What a linear classifier of images says about each of them."""
 
-    Its `logits` (n_images, n_classes) and what it sees of each image, the `features` (n_images, d),
-    are float32. Only a new one has a `history`, as in `Trained`; only a loaded one the `images`.
-    """
-
-    logits: np.ndarray
-    features: np.ndarray
-    history: pandas.DataFrame | None = None
-    images: np.ndarray | None = None
+    logits: np.ndarray  # float32, (n_images, n_classes)
+    features: np.ndarray  # float32, (n_images, d): what it sees of each image
+    history: pandas.DataFrame | None = None  # of a new one, as in `Trained`
+    images: np.ndarray | None = None  # names, of a loaded one
 
     def save(self, path: Path, images: Sequence[str]) -> None:
         """Write the images' distinct names, features and logits to an npz file."""
@@ -156,10 +151,8 @@ class Teacher(NamedTuple):
         names = trials["image"].astype(str)
         rows = pandas.Index(self.images).get_indexer(names)
         if unknown := sorted(set(names[rows < 0])):
-            raise TeacherError(
-                f"The teacher has not seen {len(unknown)} of the images shown, such as "
-                f"{unknown[0]!r}. Run chapter 4 with the same data set, or leave these trials out."
-            )
+            text = f"The teacher has not seen {len(unknown)} of the images shown, such as"
+            raise TeacherError(f"{text} {unknown[0]!r}. Run chapter 4 with the same data set.")
         return Teacher(self.logits[rows], self.features[rows], images=self.images[rows])
 
 

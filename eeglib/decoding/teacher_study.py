@@ -21,17 +21,13 @@ TEACHER = "CLIP teacher"
 
 
 def rival_teachers(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """Teachers that lack one thing each that the real one has.
+    """Teachers that lack one thing each that the real one has, by name: float32 as `logits`.
 
-    Returns
-    -------
-    dict of str to array of float32, shape (n_trials, n_classes), as `logits`
-        ``shuffled classes``: what the teacher says about each wrong class goes to another wrong
-        class, the same one for all images of a class; as sure as the real one, but its likenesses
-        are false. Left out for 2 classes, of which only one is wrong. ``random targets``: each
-        trial hears what the teacher said about a trial drawn at random; as soft, but about
-        nothing. ``label smoothing``: the true class, and the same little for every other; as soft
-        on average, but knows no likenesses.
+    ``shuffled classes``: what the teacher says about each wrong class goes to another wrong class,
+    the same one for all images of a class; as sure as the real one, but its likenesses are false.
+    Left out for 2 classes, of which only one is wrong. ``random targets``: each trial hears what
+    the teacher said about a trial drawn at random; as soft, but about nothing. ``label smoothing``:
+    the true class, and the same little for every other; as soft, but knows no likenesses.
     """
     logits = np.asarray(logits, dtype=np.float64)
     n_trials, n_classes = logits.shape
@@ -61,11 +57,10 @@ def mean_entropy(logits: np.ndarray) -> float:
 def train_with_teachers(
     build_network, inputs, labels, split, teachers, seeds, **training
 ) -> dict[str, np.ndarray]:
-    """Train the same network under every teacher, from the same weights for each seed.
+    """Probabilities of the test trials by teacher, each (n_seeds, n_test_trials, n_classes).
 
     Arguments as in `eeglib.decoding.training.fit`; `teachers` holds the logits of each, None where
-    the labels alone teach. Probabilities of the test trials by teacher, each of shape
-    (n_seeds, n_test_trials, n_classes).
+    the labels alone teach. For each seed the networks start from the same weights.
     """
     problem, test = (build_network, inputs, labels, split), inputs[split.test]
     predictions = {}
@@ -80,19 +75,14 @@ def gains(
 ) -> pandas.DataFrame:
     """Accuracy under each teacher, and its gain over the labels alone.
 
-    `predictions` are those of `train_with_teachers`, `ALONE` among them.
+    Takes what `train_with_teachers` gave, `ALONE` among it. The interval is a bootstrap over trials
+    and seeds: a seed's network is compared with the one that started from the same weights alone.
 
     Returns
     -------
     pandas.DataFrame
         Indexed by ``teacher``: ``accuracy`` (mean over seeds), ``sd_seeds`` (NaN for one seed),
         ``gain``, ``low``, ``high``, ``chance``, ``n`` (trials), ``n_seeds``.
-
-    Notes
-    -----
-    The interval of the gain is `eeglib.evaluation.bootstrap_interval` over trials and seeds, pairs
-    kept together: a seed's network is compared with the one that started from the same weights
-    without a teacher.
     """
     hits = {name: p.argmax(axis=2) == labels for name, p in predictions.items()}
     n_seeds, n_trials = hits[ALONE].shape

@@ -72,10 +72,8 @@ def distillation_loss(
         L = \\alpha L_{CE}(f_s, y) + (1 - \\alpha) L_{KD}(f_s, f_t), \\quad
         L_{KD} = -\\sum_c \\mathrm{softmax}_c(f_t / T) \\log \\mathrm{softmax}_c(f_s / T)
 
-    Hinton et al. (2015) multiply the second part by :math:`T^2`, because its gradient shrinks as
-    :math:`1 / T^2`. The paper's equation has no such factor, and neither has this function. At the
-    paper's T = 1 the two agree; at another T, what is called alpha here corresponds to
-    :math:`\\alpha / (\\alpha + (1 - \\alpha) / T^2)` there.
+    Hinton et al. (2015) multiply the second part by :math:`T^2`; the paper does not, nor is it done
+    here. At the paper's T = 1 the two agree.
     """
     by_labels = functional.cross_entropy(student_logits, labels)
     if teacher_logits is None:
@@ -195,10 +193,8 @@ class _Epochs(Callback):
         epoch, seconds = trainer.current_epoch + 1, time.perf_counter() - self.started
         logger.info("Epoch %d: %s, %.1f s", epoch, values, seconds)
         if not np.isfinite(list(row.values())).all():
-            raise TrainingError(
-                f"Training diverged in epoch {epoch}: {values}. Lower training.learning_rate, or "
-                "look for extreme values in the trials."
-            )
+            text = f"Training diverged in epoch {epoch}: {values}. Lower training.learning_rate"
+            raise TrainingError(f"{text}, or look for extreme values in the trials.")
         self.rows.append({"epoch": epoch, **row, "seconds": seconds})
 
     def state_dict(self):
@@ -250,15 +246,13 @@ def fit(
         As in `eeglib.profile.TrainingSettings`. A single trial left over from the batches sits out,
         since batch normalisation needs two; it is another one in each epoch.
     checkpoint : Path | None
-        Begin of the name of a folder where the state is kept after every epoch, until training
-        has finished. The same call goes on from there if it was interrupted; a training with
-        other trials, settings or seed has a folder of its own.
+        Begin of the name of a folder where the state is kept after every epoch, until training has
+        finished: the same call, trials, settings and seed, goes on there if it was interrupted.
 
     Notes
     -----
     Section 3.6 of the paper: Adam, gradients clipped by norm, early stopping on the same loss (1)
-    of the validation trials. All trials lie on the device, standardised there once, and a batch is
-    one indexing of them. A loss that is no number ends the training with a TrainingError.
+    of the validation trials. A loss that is no number ends the training with a TrainingError.
     """
     arrays = [array for array in (inputs, labels, teacher_logits) if array is not None]
     if device == "cuda" and not torch.cuda.is_available():

@@ -18,18 +18,18 @@ import nbformat
 from eeglib.profile import Profile
 from eeglib.workflow.stages import PACKAGE, WorkflowError
 
-PARAMETERS = ("subject", "profile", "run_dir")
-"""Parameters that the run passes to every notebook; a group's chapter gets the first subject."""
-
+PARAMETERS = (
+    "subject",
+    "profile",
+    "run_dir",
+)  # of every notebook; a group's gets the first subject
 DATA = {".csv", ".json", ".npz", ".yml"}  # that a module may have beside it, by its name
 
 
 def dependencies(notebook: Path, profile: Profile) -> list[str]:
     """Describe what a chapter's results depend on, one text each: ``what: checksum``.
 
-    These are the code of its notebook, the sections of the profile that it reads, the modules of
-    eeglib that it imports, directly or through others, and those of `eeglib.plotting` whose
-    functions it calls.
+    Of `eeglib.plotting` only modules whose functions the notebook calls.
     """
     sources = code_cells(read_notebook(notebook))
     code = "\n".join(sources)

@@ -21,8 +21,7 @@ from typing import IO
 from eeglib.workflow.stages import WorkflowError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-OFFERED = "EEGLIB_GPUS"
-"""Environment variable of a run's jobs: the devices they may choose from."""
+OFFERED = "EEGLIB_GPUS"  # in the environment of a run's jobs: the devices they may choose from
 SLOTS = "EEGLIB_SLOTS_PER_GPU"
 _HELD: list[IO] = []  # files whose locks this process keeps
 

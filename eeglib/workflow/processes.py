@@ -22,8 +22,8 @@ from eeglib.workflow.stages import WorkflowError
 def only_run_in(run_dir: Path) -> Iterator[int]:
     """Be the only run in a folder; gives the descriptor that holds the lock.
 
-    The lock is the system's: it goes with the last process that has the descriptor, however that
-    ends. Snakemake inherits it, so that a lock of Snakemake's own that is found here is stale.
+    It goes with the last process that has it, however that ends, and Snakemake is one of these: a
+    lock of Snakemake's own that is found here is stale.
     """
     with open(run_dir / ".lock", "a", encoding="utf-8") as lock:
         # Patience, for `eeglib status` holds the lock for a moment, and so does what was killed.

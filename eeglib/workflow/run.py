@@ -48,21 +48,17 @@ LOG = "snakemake.log"
 
 @dataclass(frozen=True)
 class Request:
-    """What to run: the chapters ``only`` with what they need, or all; for which subjects; and how.
-
-    So many ``jobs`` run at the same time, or wait in the queue of a cluster. ``gpus`` None takes
-    all that the machine shows, ``jobs_per_gpu`` None as many on each as its memory holds.
-    """
+    """What to run, for which subjects, and how."""
 
     profile: Profile
     run_dir: Path
     subjects: Sequence[int]
     notebooks: Path
     stages: Sequence[Stage] = STAGES
-    only: Sequence[Stage] = ()
-    jobs: int = 1
-    gpus: int | None = None
-    jobs_per_gpu: int | None = None
+    only: Sequence[Stage] = ()  # these with what they need; empty: all
+    jobs: int = 1  # at the same time, or in the queue of a cluster
+    gpus: int | None = None  # None: all that the machine shows
+    jobs_per_gpu: int | None = None  # None: as many as its memory holds
     executor: Literal["local", "slurm"] = "local"
     keep_going: bool = False
     force: bool = False
@@ -135,10 +131,7 @@ def _run(request: Request, lock: int, say: Callable) -> list[Failure]:
 
 
 def _first_of(stale: dict[Job, str], failed: set[Job], request: Request) -> list[Job]:
-    """Of stale jobs those that are so by themselves, or whose input has changed already.
-
-    What follows them may find its input as it was, file by file, and need not run then.
-    """
+    """Of stale jobs those that are so by themselves: what follows may find its input as it was."""
     first, blocked = set(), set(failed)
     for job, reason in stale.items():
         needs = request.needs_of(job)
@@ -154,10 +147,7 @@ def _first_of(stale: dict[Job, str], failed: set[Job], request: Request) -> list
 
 
 def stale_jobs(request: Request) -> dict[Job, str]:
-    """Jobs that would run, in order, with the reason; changes nothing.
-
-    What follows a chapter runs only if the results of that are not the same again.
-    """
+    """Jobs that would run, in order, with the reason, unless their input comes out the same."""
     with tempfile.TemporaryDirectory() as empty:
         where = request.run_dir if request.run_dir.is_dir() else Path(empty)
         command = _snakemake(where, Path(empty), make_plan(request), request.wanted)
@@ -192,8 +182,7 @@ def _reasons_to_repeat(request: Request) -> dict[Job, str]:
         except ResultsError:
             found[job] = "its record is incomplete"
             continue
-        files = {name: folder / name for name in outputs}
-        sizes = {name: path.stat().st_size for name, path in files.items() if path.is_file()}
+        sizes = {n: (folder / n).stat().st_size for n in outputs if (folder / n).is_file()}
         damaged = [name for name in outputs if sizes.get(name) != outputs[name].bytes]
         if job.chapter in forced:
             found[job] = "--force"
@@ -206,10 +195,7 @@ def _reasons_to_repeat(request: Request) -> dict[Job, str]:
 
 
 def make_plan(request: Request) -> dict:
-    """What Snakemake and the jobs need to know, ready for JSON.
-
-    Raises WorkflowError or DatasetError where something would stop them later.
-    """
+    """What Snakemake and the jobs need to know, for JSON; refuses what would stop them later."""
     profile, names = request.profile, [stage.name for stage in request.stages]
     unknown = sorted(set(profile.resources) - set(names))
     if unknown:
@@ -251,13 +237,14 @@ def _plan_stage(stage: Stage, request: Request, devices: int, memory: int | None
     depends = dependencies(request.notebooks / f"{stage.name}.ipynb", profile)
     if stage.name == DATA_CHAPTER:
         depends.append(f"the list of subjects: {profile.dataset.subjects}")
-    needs = {"gpus": gpus, "threads": threads, "minutes": wanted.minutes, "depends": depends}
-    needs["slots"] = 1
+    slots = 1
     if devices and request.jobs_per_gpu is None:
         # A share of the memory; all of it where nobody knows how much there is.
         share = (wanted.gpu_memory_mb or stage.gpu_memory_mb) / memory if memory else 1
-        needs["slots"] = math.ceil(min(share, 1) * cpu_count())
-    return stage._asdict() | needs | {"memory_mb": wanted.memory_mb or stage.memory_mb}
+        slots = math.ceil(min(share, 1) * cpu_count())
+    needs = {"gpus": gpus, "threads": threads, "minutes": wanted.minutes, "depends": depends}
+    needs |= {"slots": slots, "memory_mb": wanted.memory_mb or stage.memory_mb}
+    return stage._asdict() | needs
 
 
 def _data(request: Request) -> dict[str, str]:

@@ -19,20 +19,14 @@ class WorkflowError(ValueError):
 
 
 class Stage(NamedTuple):
-    """One notebook, named like its chapter, and its place in the run.
-
-    It ``needs`` the results of other stages; of chapter 1 only that it is over, for what that made
-    are the data, and a change of the data is seen for each subject. Where the profile's
-    ``resources`` do not say otherwise, it gets so many GPUs, if there are some, and megabytes, of
-    the machine and of each GPU (CUDA's own few hundred among them).
-    """
+    """One notebook, named like its chapter, and what it gets unless `resources` say otherwise."""
 
     name: str
     per_subject: bool
-    needs: Sequence[str] = ()
+    needs: Sequence[str] = ()  # whose results it reads; of chapter 1 only that it is over
     gpus: int = 0
     memory_mb: int = 4000
-    gpu_memory_mb: int = 3000
+    gpu_memory_mb: int = 3000  # with CUDA's own few hundred
 
 
 TABLE = yaml.safe_load(Path(__file__).with_name("stages.yml").read_text(encoding="utf-8"))

@@ -28,15 +28,12 @@ from eeglib.workflow.stages import Job
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left of one job, read when asked for; None for what is not there.
-
-    ``stale`` is the reason why it would run; ``works`` says whether a run is going on.
-    """
+    """What a run left of one job, read when asked for; None for what is not there."""
 
     job: Job
     run_dir: Path
-    stale: str = ""
-    works: bool = False
+    stale: str = ""  # the reason why it would run
+    works: bool = False  # whether a run is going on
 
     @cached_property
     def failure(self) -> Failure | None:
@@ -95,10 +92,7 @@ def read_status(request: Request) -> list[Result]:
 def describe_status(
     results: Sequence[Result], style: str = "plain", name: Callable[[int], str] = subject_folder
 ) -> str:
-    """Counts, tables of chapters by subjects, and why something failed or is stale.
-
-    ``style`` is one of tabulate's; ``name`` writes a subject.
-    """
+    """Counts, tables of chapters by subjects in tabulate's style, what failed and what is stale."""
     rows: dict[int | None, dict[str, str]] = {}
     for result in results:
         chapter = f"chapter {int(result.job.chapter[:2])}"
