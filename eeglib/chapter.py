@@ -178,11 +178,6 @@ def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[
     return found
 
 
-def plain(value: Any) -> Any:
-    """Turn NumPy scalars, arrays and paths into what JSON knows; NaN and infinity become null."""
-    return json.loads(TypeAdapter(Any).dump_json(value, fallback=lambda array: array.tolist()))
-
-
 class Chapter:
     """One chapter of one run: its profile, data, inputs and outputs; made by `open_chapter`.
 
@@ -300,9 +295,14 @@ class Chapter:
             if not name.startswith(f"{FIGURES}/"):
                 path = self.folder / name
                 outputs[name] = OutputFile(bytes=path.stat().st_size, sha256=sha256_of(path))
-        rows = [] if scores is None else plain(scores.to_dict("records"))
+        found = {
+            "scores": [] if scores is None else scores.to_dict("records"),
+            "facts": facts or {},
+        }
+        # NumPy scalars, arrays and paths become what JSON knows, NaN and infinity null.
+        text = TypeAdapter(Any).dump_json(found, fallback=lambda array: array.tolist())
         about = {"chapter": self.name, "subject": self.subject}
-        metrics = Metrics(**about, scores=rows, facts=plain(facts or {}), outputs=outputs)
+        metrics = Metrics(**about, **json.loads(text), outputs=outputs)
         write_text(self.folder / PROVENANCE, json.dumps(self._provenance(), indent=1) + "\n")
         write_text(self.folder / METRICS, metrics.model_dump_json(indent=1) + "\n")
         return metrics
@@ -384,7 +384,7 @@ def load_predictions(folder: str | Path) -> dict[str, Predictions]:
 
 
 class Notice(NamedTuple):
-    """A boxed note that stands out in the book, in Jupyter and as plain text."""
+    """A boxed note that stands out in the book and in Jupyter."""
 
     title: str
     text: str
@@ -393,9 +393,6 @@ class Notice(NamedTuple):
     def _repr_html_(self) -> str:
         title = f'<p class="admonition-title">{escape(self.title)}</p>'
         return f'<div class="admonition {self.kind}">{title}<p>{escape(self.text)}</p></div>'
-
-    def __repr__(self) -> str:
-        return f"{self.title}. {self.text}"
 
 
 def data_notice(chapter: Chapter) -> Notice:

@@ -47,11 +47,10 @@ def score(
     Notes
     -----
     Chance of a top-k accuracy is what always naming the k commonest classes of these trials
-    scores, which is k / n_classes where classes are equally frequent; that of F1 and of balanced
-    accuracy, the mean recall, one over the number of classes that occur; that of kappa 0, of the
-    area under the ROC curve 0.5. Ties count in favour of the lower class number, so that constant
-    predictions score what always naming class 0 scores. F1 is the mean over the classes that occur
-    among true or predicted classes. Kappa is 0 where only one class occurs.
+    scores; that of F1 and of balanced accuracy, the mean recall, one over the number of classes
+    that occur; that of kappa 0, of the area under the ROC curve 0.5. Ties count in favour of the
+    lower class number. F1 is the mean over the classes that occur among true or predicted classes.
+    Kappa is 0 where only one class occurs.
 
     Intervals: Wilson's for the top-k accuracies, `bootstrap_interval` over trials for the rest.
     Tests are one-sided: exact binomial for the top-k accuracies, permutation of the labels for the

@@ -1,10 +1,8 @@
 """What to run on what: a typed profile, read from YAML and checked before anything runs.
 
-A profile answers every question that a chapter may ask: which data set and subjects, which
-filters, which networks, how many epochs. Values come, each overriding the one before, from the
-defaults below, from the profile's YAML file, and from the command line
-(``--set training.max_epochs=5``). An unknown key is an error, because a misspelt option that is
-silently ignored costs a night of computing.
+Values come, each overriding the one before, from the defaults below, from the profile's YAML file,
+and from the command line (``--set training.max_epochs=5``). An unknown key is an error, because a
+misspelt option that is silently ignored costs a night of computing.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ from eeglib.chapter import (
     load_predictions,
     load_provenance,
     open_chapter,
-    plain,
     replacing,
 )
 from eeglib.datasets import METADATA
@@ -177,8 +176,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_what_json_does_not_know_becomes_null():
-    assert plain({"a": (np.float32("inf"), True, None)}) == {"a": [None, True, None]}
+def test_what_json_does_not_know_becomes_null(chapter):
+    metrics = chapter.finish(facts={"a": (np.float32("inf"), True, None)})
+    assert metrics.facts == {"a": [None, True, None]}
 
 
 def test_figures_are_the_same_file_each_time(chapter):

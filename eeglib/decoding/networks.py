@@ -1,9 +1,8 @@
 """Networks of the table: residual CNN, LSTM, Conv1d, and two of our day (chapters 5 and 6).
 
-Every network takes the shape of its input and the number of classes. All but the shallow ConvNet,
-which is as published, choose their width so that they have 1.1 to 1.2 million parameters (section
-3.6 of the paper): no method wins by being bigger. The paper says little more of its networks than
-their names; what it leaves open was chosen on validation trials of real recordings (chapter 6).
+All but the shallow ConvNet, which is as published, choose their width so that they have 1.1 to 1.2
+million parameters (section 3.6 of the paper): no method wins by being bigger. What the paper leaves
+open was chosen on validation trials of real recordings (chapter 6).
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ class Network(nn.Module):
 class CellNorm(nn.Module):
     """Each channel, or frequency of each channel, to mean 0 and variance 1, over trials and times.
 
-    Power falls so steeply with frequency that, with one mean for a whole channel, the input would
-    be the same ridge in every trial and what differs between trials a ripple on it.
+    Power falls so steeply with frequency that, with one mean for a whole channel, every trial would
+    be the same ridge with a ripple on it.
     """
 
     def __init__(self, *cells: int):

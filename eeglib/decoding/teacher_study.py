@@ -1,7 +1,7 @@
 """What a teacher adds: the same student with other teachers, alphas and temperatures (chapter 5).
 
-A student with a teacher may be better than one without for three reasons: the teacher knows which
-classes look alike, its targets are merely soft, or the seed was lucky. Each control takes one away.
+Three things may make it better: the teacher knows which classes look alike, its targets are merely
+soft, or the seed was lucky. Each control takes one away.
 """
 
 from __future__ import annotations

@@ -46,27 +46,10 @@ def distillation_loss(
     alpha: float = 0.5,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Loss of a student that learns from labels and from a teacher; mean over trials.
+    """Loss of a student that learns from labels and from a teacher; nats, mean over trials.
 
-    Parameters
-    ----------
-    student_logits : Tensor, shape (n_trials, n_classes)
-    labels : Tensor of int64, shape (n_trials,)
-    teacher_logits : Tensor, shape (n_trials, n_classes) | None
-        For the image of each trial. None: the labels alone, whatever `alpha` is.
-    alpha : float
-        Weight of the labels, 0 to 1.
-    temperature : float
-        Evens out the teacher's probabilities, above 0.
-
-    Returns
-    -------
-    Tensor, shape ()
-        Nats.
-
-    Notes
-    -----
-    Equations (1) and (2) of the paper:
+    Logits have the shape (n_trials, n_classes); the teacher's are for the image of each trial, or
+    None: the labels alone, whatever `alpha`, their weight, is. Equations (1) and (2) of the paper:
 
     .. math::
         L = \\alpha L_{CE}(f_s, y) + (1 - \\alpha) L_{KD}(f_s, f_t), \\quad
@@ -270,8 +253,7 @@ def fit(
         ]
         if checkpoint is not None:
             settings = (options, batch_size, gradient_clip, patience, seed)
-            arrays = [tensor.cpu().numpy() for tensor in training + validation]
-            folder = f"{checkpoint}-{joblib.hash([arrays, settings, str(network)])}"
+            folder = f"{checkpoint}-{joblib.hash([arrays, split, settings, str(network)])}"
         trained = network
         if isinstance(network, Network):
             trained = network.layers.to(memory_format=torch.channels_last)

@@ -23,17 +23,7 @@ import psutil
 import yaml
 from joblib import cpu_count
 
-from eeglib.chapter import (
-    DATA_CHAPTER,
-    FAILURE,
-    METRICS,
-    ResultsError,
-    data_fingerprints,
-    data_folder,
-    load_metrics,
-    load_provenance,
-    write_text,
-)
+from eeglib import chapter
 from eeglib.datasets import open_dataset
 from eeglib.profile import ChapterResources, Profile
 from eeglib.workflow.dependencies import dependencies
@@ -91,8 +81,8 @@ def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
             profile = request.profile.model_dump(mode="json")
             text = yaml.safe_dump(profile, sort_keys=False, allow_unicode=True)
             header = "# The complete profile of this run; written by eeglib run.\n"
-            write_text(run_dir / "profile.yml", header + text)
-            write_text(run_dir / LOG, "")
+            chapter.write_text(run_dir / "profile.yml", header + text)
+            chapter.write_text(run_dir / LOG, "")
             return _run(request, lock, say)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -143,7 +133,7 @@ def _first_of(stale: dict[Job, str], failed: set[Job], request: Request) -> list
             first.add(job)
     jobs = [job for job in stale if job in first]
     # Chapter 1 makes the data that the others read.
-    return jobs[:1] if jobs and jobs[0].chapter == DATA_CHAPTER else jobs
+    return jobs[:1] if jobs and jobs[0].chapter == chapter.DATA_CHAPTER else jobs
 
 
 def stale_jobs(request: Request) -> dict[Job, str]:
@@ -175,11 +165,12 @@ def _reasons_to_repeat(request: Request) -> dict[Job, str]:
     found = {}
     for job in request.wanted:
         folder = request.run_dir / str(job)
-        if not (folder / METRICS).is_file():
+        if not (folder / chapter.METRICS).is_file():
             continue
         try:
-            outputs, dataset = load_metrics(folder).outputs, load_provenance(folder)["dataset"]
-        except ResultsError:
+            outputs = chapter.load_metrics(folder).outputs
+            dataset = chapter.load_provenance(folder)["dataset"]
+        except chapter.ResultsError:
             found[job] = "its record is incomplete"
             continue
         sizes = {n: (folder / n).stat().st_size for n in outputs if (folder / n).is_file()}
@@ -189,7 +180,7 @@ def _reasons_to_repeat(request: Request) -> dict[Job, str]:
         elif damaged:
             found[job] = f"{damaged[0]} is missing or damaged"
         # It may make the data itself, so that only afterwards they are as it left them.
-        elif job.chapter == DATA_CHAPTER and dataset != _data(request):
+        elif job.chapter == chapter.DATA_CHAPTER and dataset != _data(request):
             found[job] = "the data set has changed"
     return found
 
@@ -235,7 +226,7 @@ def _plan_stage(stage: Stage, request: Request, devices: int, memory: int | None
     else:
         gpus, threads = 0 if request.gpus == 0 else gpus, wanted.cores or 2
     depends = dependencies(request.notebooks / f"{stage.name}.ipynb", profile)
-    if stage.name == DATA_CHAPTER:
+    if stage.name == chapter.DATA_CHAPTER:
         depends.append(f"the list of subjects: {profile.dataset.subjects}")
     slots = 1
     if devices and request.jobs_per_gpu is None:
@@ -250,8 +241,8 @@ def _plan_stage(stage: Stage, request: Request, devices: int, memory: int | None
 def _data(request: Request) -> dict[str, str]:
     """Fingerprints of the data, which change when chapter 1 makes them."""
     settings = request.profile.dataset
-    dataset = open_dataset(settings, data_folder(request.run_dir))
-    return data_fingerprints(dataset, [None, *settings.subjects])
+    dataset = open_dataset(settings, chapter.data_folder(request.run_dir))
+    return chapter.data_fingerprints(dataset, [None, *settings.subjects])
 
 
 def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[Failure]:
@@ -259,7 +250,7 @@ def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[
     run_dir, remote = request.run_dir, request.executor == "slurm"
     plan = make_plan(request)
     for job in jobs:
-        (run_dir / str(job) / FAILURE).unlink(missing_ok=True)
+        (run_dir / str(job) / chapter.FAILURE).unlink(missing_ok=True)
     command = _snakemake(run_dir, run_dir, plan, jobs)
     command += ["--keep-going"] if request.keep_going else []
     if remote:
@@ -304,7 +295,7 @@ def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[
 def _snakemake(directory: Path, folder: Path, plan: dict, jobs: list[Job]) -> list[str]:
     """Write the plan into a folder; give the command that runs the jobs in the directory."""
     config = folder / "plan.json"
-    write_text(config, json.dumps({**plan, "targets": [job.metrics for job in jobs]}))
+    chapter.write_text(config, json.dumps({**plan, "targets": [job.metrics for job in jobs]}))
     command = [sys.executable, "-m", "snakemake", "--snakefile", f"{PACKAGE}/workflow/Snakefile"]
     command += ["--directory", str(directory), "--configfile", str(config)]
     return [*command, "--scheduler", "greedy", "--nocolor", "--rerun-incomplete"]
