@@ -375,10 +375,8 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if len(labels) != n_trials or not set(labels) <= set(range(n_classes)):
         raise ValueError(f"{n_trials} trials need labels from 0 to {n_classes - 1}, got {labels}.")
     if not (np.abs(probabilities.sum(axis=1) - 1).max() < 1e-3 and probabilities.min() >= 0):
-        raise ValueError(
-            "Probabilities must be finite, not negative, and sum to 1 for each trial. Did training "
-            "diverge? Of logits, take the softmax first."
-        )
+        text = "Probabilities must be finite, not negative, and sum to 1 for each trial"
+        raise ValueError(f"{text}. Did training diverge? Of logits, take the softmax first.")
     return probabilities
 
 

@@ -12,14 +12,7 @@ from typing import Any
 import nbformat
 from tabulate import tabulate
 
-from eeglib.chapter import (
-    NOTEBOOK,
-    Metrics,
-    ResultsError,
-    load_metrics,
-    load_provenance,
-    subject_folder,
-)
+from eeglib import chapter
 from eeglib.workflow.job import Failure, load_failure
 from eeglib.workflow.processes import is_running
 from eeglib.workflow.run import Request, stale_jobs
@@ -40,19 +33,19 @@ class Result:
         return load_failure(self.run_dir / str(self.job))
 
     @cached_property
-    def metrics(self) -> Metrics | None:
+    def metrics(self) -> chapter.Metrics | None:
         try:
-            return None if self.failure else load_metrics(self.run_dir / str(self.job))
-        except ResultsError:
+            return None if self.failure else chapter.load_metrics(self.run_dir / str(self.job))
+        except chapter.ResultsError:
             return None
 
     @cached_property
     def provenance(self) -> dict[str, Any] | None:
-        return load_provenance(self.run_dir / str(self.job)) if self.metrics else None
+        return chapter.load_provenance(self.run_dir / str(self.job)) if self.metrics else None
 
     @cached_property
     def notebook(self) -> nbformat.NotebookNode | None:
-        path = self.run_dir / str(self.job) / NOTEBOOK
+        path = self.run_dir / str(self.job) / chapter.NOTEBOOK
         try:
             return nbformat.read(path, 4) if self.metrics or self.failure else None
         except Exception:  # nbformat raises many kinds for broken files
@@ -90,13 +83,15 @@ def read_status(request: Request) -> list[Result]:
 
 
 def describe_status(
-    results: Sequence[Result], style: str = "plain", name: Callable[[int], str] = subject_folder
+    results: Sequence[Result],
+    style: str = "plain",
+    name: Callable[[int], str] = chapter.subject_folder,
 ) -> str:
     """Counts, tables of chapters by subjects in tabulate's style, what failed and what is stale."""
     rows: dict[int | None, dict[str, str]] = {}
     for result in results:
-        chapter = f"chapter {int(result.job.chapter[:2])}"
-        rows.setdefault(result.job.subject, {})[chapter] = str(result)
+        column = f"chapter {int(result.job.chapter[:2])}"
+        rows.setdefault(result.job.subject, {})[column] = str(result)
     group = rows.pop(None, {})
     subjects = [{"subject": name(subject), **row} for subject, row in rows.items()]
     counts = Counter(result.state for result in results)
