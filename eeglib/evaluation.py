@@ -138,13 +138,6 @@ def proportion_interval(n_right: float, n: float, confidence: float = 0.95) -> t
     return np.maximum(middle - reach, 0), np.minimum(middle + reach, 1)
 
 
-def interval_of_mean(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Student's interval of a mean over people; NaN for one or two, who say next to nothing."""
-    spread = stats.sem(values) if len(values) > 2 else np.nan
-    reach = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread
-    return np.mean(values) - reach, np.mean(values) + reach
-
-
 def bootstrap_interval(
     statistic: Callable,
     *sizes: int,
@@ -318,7 +311,7 @@ def summarize_methods(scores: pandas.DataFrame, confidence: float = 0.95) -> pan
 
     Takes `subject_scores`. Gives, per method and metric that all its subjects have, ``method,
     metric, value`` (the mean)``, sd, chance, n_subjects, n`` (trials in all)``, low, high``, by
-    `interval_of_mean` within the limits of the score; ``sd`` divides by n_subjects - 1.
+    Student's t: NaN for one or two people, who say next to nothing. ``sd`` has n_subjects - 1.
     """
     if scores.empty:
         raise ValueError("There are no subjects to summarise. Run the chapters before first.")
@@ -330,9 +323,10 @@ def summarize_methods(scores: pandas.DataFrame, confidence: float = 0.95) -> pan
         n_subjects=("value", "size"),
         n=("n", "sum"),
     )
-    bounds = [interval_of_mean(values, confidence) for _, values in groups["value"]]
-    summary[["low", "high"]] = np.reshape(bounds, (-1, 2)).clip(-1, 1)
-    summary["low"] = summary["low"].clip(lower=np.where(summary["chance"] > 0, 0, -1))
+    n, mean = summary["n_subjects"], summary["value"]
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * (summary["sd"] / np.sqrt(n)).where(n > 2)
+    summary["low"] = (mean - reach).clip(lower=np.where(summary["chance"] > 0, 0, -1))
+    summary["high"] = (mean + reach).clip(upper=1)
     of_method = scores.groupby("method")["subject"].nunique()
     everybody = of_method[summary.index.get_level_values("method")].to_numpy()
     return summary[summary["n_subjects"] == everybody].reset_index()

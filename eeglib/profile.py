@@ -224,7 +224,6 @@ def load_profile(source: str | Path, overrides: dict[str, Any] | None = None) ->
     """Read and check a profile: a shipped one by name (``demo``), or a YAML file by path.
 
     Values of ``overrides`` win over the file's, by dotted key: ``{"training.max_epochs": 5}``.
-    Relative `PATHS` among them count from the current folder, in the file from the file's.
     """
     path, named = Path(source), str(source).endswith((".yml", ".yaml"))
     path = path if named else SHIPPED / f"{source}.yml"

@@ -265,8 +265,13 @@ def test_one_subject_has_no_spread_and_none_is_an_error():
 def test_intervals_over_subjects_hold_the_mean_of_all_as_often_as_they_say():
     rng = np.random.default_rng(0)
     for n in (3, 6):
-        bounds = np.array([evaluation.interval_of_mean(rng.normal(size=n)) for _ in range(2000)])
-        assert 0.935 < np.mean((bounds[:, 0] < 0) & (bounds[:, 1] > 0)) < 0.965
+        groups = {"method": np.repeat(range(2000), n), "subject": np.tile(range(n), 2000)}
+        values = rng.normal(scale=0.1, size=2000 * n)
+        table = pandas.DataFrame(
+            {**groups, "value": values, "metric": "kappa", "chance": 0, "n": 1}
+        )
+        summary = summarize_methods(table)
+        assert 0.935 < np.mean((summary["low"] < 0) & (summary["high"] > 0)) < 0.965
 
 
 def test_no_score_leaves_the_range_that_it_can_have():

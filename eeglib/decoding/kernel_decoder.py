@@ -123,14 +123,11 @@ def _log_covariances(trials: np.ndarray, shrinkage: float) -> np.ndarray:
 
 
 def _xdawn(trials: np.ndarray, labels, train) -> np.ndarray:
-    """Covariances of each trial with the classes' average waves, as logarithms.
-
-    With few classes each has filters and a wave of its own; with many, all share the filters and
-    the waves' principal components.
-    """
+    """Covariances of each trial with the classes' average waves, as logarithms."""
     noise = _covariances(trials[train], 0.05).mean(axis=0)
     classes = np.unique(labels[train])
     means = np.stack([trials[train][labels[train] == c].mean(axis=0) for c in classes])
+    # With few classes each has filters and a wave of its own; many share filters and components.
     few = len(means) <= 4
     scatters = _covariances(means) if few else [_covariances(means).mean(axis=0)]
     filters = [linalg.eigh(s, noise)[1][:, : -1 - 9 // len(scatters) : -1].T for s in scatters]

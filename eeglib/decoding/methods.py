@@ -262,7 +262,7 @@ lr_power = partial(_logistic_regression, lambda trials, sfreq: power_features(tr
 lr_windowed = partial(_logistic_regression, window_features)
 lr_windowed_pca = partial(lr_windowed, variance=0.95)
 lstm = partial(_over_spectrograms, networks.LSTMClassifier)
-cnn_stft = partial(_over_spectrograms, networks.ResidualCNN)
+cnn_stft = distillation_stft = partial(_over_spectrograms, networks.ResidualCNN)
 conv1d = partial(_over_time, networks.Conv1dClassifier)
 distillation_eeg = partial(_over_time, networks.ImageCNN)
 shallow_convnet = partial(_over_time, networks.ShallowConvNet)
@@ -272,9 +272,6 @@ def kernel_decoder(trials, labels, split, *, sfreq, n_classes, **_):
     return KernelDecoder(trials, sfreq).fit_predict(labels, split, n_classes)
 
 
-_DECODERS = [lr_power, lr_windowed, lr_windowed_pca, cebra_knn, lstm, conv1d, distillation_eeg]
-_DECODERS += [distillation_wavelet, cnn_stft, cnn_stft]  # without and with a teacher
-_DECODERS += [shallow_convnet, channel_mixing, kernel_decoder]
 _TABLE = pandas.read_csv(Path(__file__).with_suffix(".csv"), index_col="name").itertuples()
-METHODS = {name: Method(*row, f) for (name, *row), f in zip(_TABLE, _DECODERS, strict=True)}
-"""All methods by name: those of the paper's table in its order, then ours."""
+METHODS = {name: Method(*row, globals()[name]) for name, *row in _TABLE}
+"""All methods by name, which is that of a function here: the paper's in its order, then ours."""

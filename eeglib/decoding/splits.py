@@ -73,8 +73,7 @@ def split_by_image(
 def split_by_group(metadata: pandas.DataFrame, by: str, **how: float) -> Split:
     """Split trials so that no run, or session, is in two parts, with every class in every part.
 
-    ``by`` is the column of `metadata` that numbers the groups, which take the place of images in
-    `split_by_image`; images themselves may come again. ``how`` are its shares and its seed.
+    The groups, numbered in a column of `metadata`, take the place of images in `split_by_image`.
     """
     n_groups = metadata[by].nunique() if by in metadata and (metadata[by] >= 0).all() else 0
     if n_groups < 3:

@@ -98,8 +98,7 @@ class StudentOnGPU(Student):
     """The same where a GPU is: a step, from the batch to the new weights, is one CUDA graph.
 
     To start its 150 kernels one by one takes longer than they compute. The first steps, and a
-    smaller last one, do run so; the others replay what was captured ("whole-network capture" in
-    PyTorch's notes). Nothing waits for the GPU before the end of the epoch.
+    smaller last one, do run so; the others replay what was captured (see PyTorch's notes).
     """
 
     WARM_UP = 3

@@ -58,10 +58,7 @@ def _try(lock: IO[str]) -> bool | None:
 
 
 def end_with(parent: int, grace: float = 0) -> None:
-    """End this process and its children soon after its parent has ended, even by signal 9.
-
-    Where there is ``grace``, s, an interrupt comes first, on which the process may clear up.
-    """
+    """End this process and its children with its parent; where it has grace, s, interrupt first."""
 
     def watch() -> None:
         while os.getppid() == parent:
