@@ -311,7 +311,7 @@ def summarize_methods(scores: pandas.DataFrame, confidence: float = 0.95) -> pan
 
     Takes `subject_scores`. Gives, per method and metric that all its subjects have, ``method,
     metric, value`` (the mean)``, sd, chance, n_subjects, n`` (trials in all)``, low, high``, by
-    Student's t: NaN for one or two people, who say next to nothing. ``sd`` has n_subjects - 1.
+    Student's t: NaN for one or two people, who say next to nothing; ``sd`` is that of a sample.
     """
     if scores.empty:
         raise ValueError("There are no subjects to summarise. Run the chapters before first.")

@@ -13,8 +13,7 @@ import pytest
 from tiny_project import STAGES, edit_cell, tiny_profile, tiny_request, write_notebooks
 
 from eeglib.chapter import FAILURE, load_metrics
-from eeglib.workflow.run import run
-from eeglib.workflow.slurm import job_prefix
+from eeglib.workflow.run import job_prefix, run
 from eeglib.workflow.stages import Job, WorkflowError
 
 SCRIPT = Path(__file__).with_name("slurm_one_node.sh")

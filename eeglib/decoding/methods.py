@@ -96,10 +96,8 @@ def fit_predict(
     if method.needs_teacher and (teacher_logits is None or teacher_features is None):
         text = f"{method.title} needs the teacher's logits and features of each trial's image"
         raise ValueError(f"{text}: run chapter 4, or leave it out of baselines.methods.")
-    predictions = [
-        method.decode(trials, labels, split, seed=seed, **options)
-        for seed in (seeds if method.seeded else (0,))
-    ]
+    seeds = seeds if method.seeded else (0,)
+    predictions = [method.decode(trials, labels, split, seed=s, **options) for s in seeds]
     return np.mean(predictions, axis=0).astype(np.float32)
 
 

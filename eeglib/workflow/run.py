@@ -1,8 +1,9 @@
-"""Running a profile: what is asked for, Snakemake with it, and what came of it."""
+"""Running a profile, here or on Slurm: what is asked for, Snakemake with it, what came of it."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -30,7 +31,6 @@ from eeglib.workflow.dependencies import dependencies
 from eeglib.workflow.gpus import OFFERED, SLOTS, VISIBLE, choose_gpus, gpu_memory_mb
 from eeglib.workflow.job import Failure, load_failure
 from eeglib.workflow.processes import only_run_in
-from eeglib.workflow.slurm import check_slurm, slurm_options
 from eeglib.workflow.stages import PACKAGE, STAGES, Job, Stage, WorkflowError, jobs_of
 
 LOG = "snakemake.log"
@@ -74,7 +74,7 @@ def run(request: Request, say: Callable[[str], None] = print) -> list[Failure]:
     make_plan(request)  # refuses what is not fit to run before anything is written
     run_dir = request.run_dir
     if request.executor == "slurm":
-        check_slurm(run_dir)
+        _check_slurm(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         with only_run_in(run_dir) as lock:
@@ -254,7 +254,7 @@ def _drive(request: Request, jobs: list[Job], lock: int, say: Callable) -> list[
     command = _snakemake(run_dir, run_dir, plan, jobs)
     command += ["--keep-going"] if request.keep_going else []
     if remote:
-        command += slurm_options(run_dir, request.jobs, request.profile.cluster.account)
+        command += _slurm_options(run_dir, request.jobs, request.profile.cluster.account)
     else:
         most = max(stage["threads"] for stage in plan["stages"])
         memory = int(psutil.virtual_memory().total / 1e6)
@@ -319,3 +319,38 @@ def _environment(request: Request, plan: dict | None = None) -> dict[str, str]:
         scratch.mkdir(exist_ok=True)
         environment |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), str(scratch))
     return environment
+
+
+def _check_slurm(run_dir: Path) -> None:
+    """Refuse to run where there is no Slurm, or it has jobs of this folder left."""
+    command = ["squeue", "--me", "--noheader", "--format", "%i %j"]
+    try:
+        queue = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except FileNotFoundError:
+        text = "--executor slurm needs Slurm's commands: start on a login node of the cluster."
+        raise WorkflowError(text) from None
+    except subprocess.SubprocessError as error:
+        raise WorkflowError(f"Slurm does not answer: {error}") from None
+    queued = [line.split() for line in queue.stdout.splitlines()]
+    left = [number for number, name in queued if name.startswith(job_prefix(run_dir))]
+    if left:
+        text = f"Slurm still has jobs of an earlier run in {run_dir}. Wait for them or cancel them"
+        raise WorkflowError(f"{text}: scancel {' '.join(left)}")
+
+
+def _slurm_options(run_dir: Path, jobs: int, account: str | None) -> list[str]:
+    """Options of Snakemake that submit jobs to Slurm."""
+    # Where a cluster keeps no accounts, sacct is there but does not answer.
+    accounting = subprocess.run("sacct --noheader --starttime now", shell=True, capture_output=True)
+    return [
+        *("--executor", "slurm", "--jobs", str(jobs), "--latency-wait", "60"),
+        *("--slurm-jobname-prefix", job_prefix(run_dir)),
+        *("--slurm-init-seconds-before-status-checks", "5"),
+        *("--slurm-status-command", "squeue" if accounting.returncode else "sacct"),
+        *([] if account else ["--slurm-no-account"]),
+    ]
+
+
+def job_prefix(run_dir: Path) -> str:
+    """Beginning of the names of a folder's jobs on a cluster."""
+    return f"eeglib-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:8]}"
