@@ -1,6 +1,9 @@
 """Rival teachers lack what they should lack; gains are counted with trials and seeds."""
 
+import json
+
 import numpy as np
+import pandas
 import pytest
 from scipy import special
 
@@ -16,6 +19,7 @@ from eeglib.decoding.teacher_study import (
     train_with_teachers,
     verdict,
 )
+from eeglib.workflow.stages import site_folder
 
 LABELS = np.arange(60) % 5
 
@@ -98,3 +102,18 @@ def test_training_under_teachers_and_the_sweep(monkeypatch):
     assert table["parameter"].tolist() == ["alpha", "alpha", "T", "T"]
     assert table["accuracy"].iloc[0] == table["accuracy"].iloc[2]  # the same training
     assert (table["n"] == 15).all()
+
+
+def test_in_the_made_up_world_of_chapter_5_knowledge_helps_and_softness_does_not():
+    path = site_folder() / "notebooks" / "05_distill_student.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = {cell["id"]: "".join(cell["source"]) for cell in cells}
+    names: dict = {}
+    for cell in ("05-01", "world-02", "world-04", "world-05"):
+        exec(code[cell], names)
+    few = pandas.DataFrame([names["world_accuracies"](seed) for seed in range(3)])
+    gain = few.sub(few["labels only"], axis=0).mean()
+    assert gain["teacher"] > 0.04
+    assert abs(gain["label smoothing"]) < 0.03
+    many = pandas.DataFrame([names["world_accuracies"](seed, (20, 5, 20)) for seed in range(3)])
+    assert 0 < (many["teacher"] - many["labels only"]).mean() < gain["teacher"]
