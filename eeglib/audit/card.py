@@ -19,8 +19,8 @@ from eeglib.evaluation import describe_group, format_p, format_score, summarize_
 
 WORDS = yaml.safe_load(Path(__file__).with_name("card.yml").read_text(encoding="utf-8"))
 GROUPS = ("clock", "signals", "pictures", "comparisons", "share")
+# Those that look for a clock; the step from a sign to a clock is taken for all together.
 CLOCK_CONTROLS = ("pseudo_class", "temporal_distance", "confusion_distance", "claim_errors")
-"""Those that look for a clock; the step from a sign to a clock is taken for all together."""
 ALPHA = 0.01
 
 

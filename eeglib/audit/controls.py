@@ -1,7 +1,5 @@
 """The controls of chapter 8: can a clock be read, does it help the decoder, is it the picture?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +23,7 @@ from eeglib.reconstruction.identification import identify_within_class
 
 N_PERMUTATIONS, N_REFITS = 5000, 40
 WORDS = yaml.safe_load(Path(__file__).with_name("controls.yml").read_text(encoding="utf-8"))
-SIGN = 0.05
-"""p-value below which the words about a control change; see `eeglib.audit.card.conclude`."""
+SIGN = 0.05  # p-value below which words change; see `eeglib.audit.card.conclude`
 NO_IMAGES = "which image was shown, or what it looks like, is not known in this data set."
 
 

@@ -1,7 +1,5 @@
 """The classifiers that are audited, and splits that respect time (chapter 8)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -47,10 +45,8 @@ def discriminant(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray
 
 def logistic(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray:
     """Multinomial logistic regression on standardised features, as in the paper's first method."""
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.1, max_iter=300, class_weight="balanced")
-    )
-    return model.fit(X, y).predict_proba(X_test)
+    model = LogisticRegression(C=0.1, max_iter=300, class_weight="balanced")
+    return make_pipeline(StandardScaler(), model).fit(X, y).predict_proba(X_test)
 
 
 def nearest_mean(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray:
@@ -125,9 +121,7 @@ def group_folds(trials: AuditTrials, groups: np.ndarray) -> Folds:
         if test.any():
             folds.append((np.flatnonzero(train), np.flatnonzero(test)))
     if not folds:
-        raise AuditError(
-            "no class comes back in another block or session, so that none can be left out."
-        )
+        raise AuditError("no class comes back in another block or session: none can be left out.")
     return _without_shared_images(trials, folds)
 
 

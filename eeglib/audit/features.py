@@ -1,7 +1,5 @@
 """What the controls work on: a subject's trials as features, computed once (chapter 8)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +8,7 @@ import pandas
 from pyriemann.geometry.tangentspace import tangent_space, upper
 from sklearn.decomposition import PCA
 
-BANDS = {
+BANDS = {  # Hz; the mains at 50 Hz is left out: of 60 Hz a notch filter has to before
     "delta": (1.0, 4.0),
     "theta": (4.0, 8.0),
     "alpha": (8.0, 13.0),
@@ -18,11 +16,7 @@ BANDS = {
     "low gamma": (30.0, 49.0),
     "high gamma": (51.0, 100.0),
 }
-"""Hertz; the mains at 50 Hz is left out, as a 60 Hz mains has to be by a notch filter before."""
-
-WINDOW = 0.05
-"""Length of the windows in which a trial is decoded piece by piece, s."""
-
+WINDOW = 0.05  # s, of the windows in which a trial is decoded piece by piece
 SHUFFLED = "samples in random order"
 N_COMPONENTS = 60
 
@@ -81,8 +75,7 @@ class AuditTrials:
     @property
     def time(self) -> np.ndarray:
         """When each trial began within its session: seconds, or trials where seconds lack."""
-        column = "time" if "time" in self.metadata else "order"
-        return self.metadata[column].to_numpy(dtype=float)
+        return self.metadata["time" if "time" in self.metadata else "order"].to_numpy(dtype=float)
 
     @property
     def blocks(self) -> np.ndarray | None:

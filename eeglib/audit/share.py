@@ -1,7 +1,5 @@
 """How much of what separates the classes is driven by the stimulus (chapter 8)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from eeglib.audit.controls import Control, control

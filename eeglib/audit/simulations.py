@@ -1,7 +1,5 @@
 """Small simulated recordings of known truth, which judge the audit itself (chapter 8)."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -17,10 +15,9 @@ from eeglib.preprocessing import filter_signals
 
 N_CLASSES, IMAGES_PER_CLASS = 10, 40
 N_CHANS, SFREQ, BAND = 64, 200, (14.0, 70.0)
+# A drift of 1 is that of real EEG (``python -m benchmarks simulator``). The stimulus is chosen so
+# that it can be seen; what it gives holds for one decoder only, others read more of it or less.
 STIMULUS_STRENGTH, DRIFT_STRENGTH = 2.0, 1.0
-"""A drift of 1 is that of real EEG (``python -m benchmarks simulator``). The stimulus is chosen so
-that it can be seen; what it gives holds for one decoder only, others read more of it or less."""
-
 BENCHMARK = Path(__file__).with_name("simulations.json")
 CAUSES = {  # stimulus strength, drift strength
     "neither": (0.0, 0.0),
@@ -40,17 +37,10 @@ def simulate_trials(
     seed and do not depend on the strengths. Gives the trials, and what drives the responses, shape
     (n_trials, 20): random class centres, and images around them.
     """
-    settings = Options(
-        n_classes=N_CLASSES,
-        images_per_class=IMAGES_PER_CLASS,
-        design=design,
-        stimulus_strength=stimulus_strength,
-        drift_strength=drift_strength,
-        seed=seed,
-        sfreq=SFREQ,
-        channels=ACTICAP_128[:N_CHANS],
-        classes_per_session=N_CLASSES,
-    )
+    size = {"n_classes": N_CLASSES, "classes_per_session": N_CLASSES, "sfreq": SFREQ}
+    size |= {"images_per_class": IMAGES_PER_CLASS, "channels": ACTICAP_128[:N_CHANS]}
+    causes = {"stimulus_strength": stimulus_strength, "drift_strength": drift_strength}
+    settings = Options(design=design, seed=seed, **causes, **size)
     rng = np.random.default_rng([seed, 1])
     labels = np.repeat(np.arange(N_CLASSES), IMAGES_PER_CLASS)
     features = rng.standard_normal((N_CLASSES, 20))[labels]

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from eeglib.profile import DatasetSettings
 
@@ -41,10 +41,8 @@ class DatasetWarning(UserWarning):
     """Data that were repaired or left out; the same text stands in `Dataset.report`."""
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True):
     """Base of a loader's own options: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Recording(NamedTuple):

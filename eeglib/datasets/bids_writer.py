@@ -1,7 +1,5 @@
 """Write a recording the way that BIDS wants it (chapter 1)."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,15 +36,9 @@ def write_recording(
     rounded += data
     codes = {name: code for code, name in enumerate(sorted(events["trial_type"].unique()), 1)}
     with tempfile.TemporaryDirectory() as folder:
-        pybv.write_brainvision(
-            data=rounded,
-            sfreq=sfreq,
-            ch_names=ch_names,
-            fname_base="recording",
-            folder_out=folder,
-            resolution=resolution,
-            fmt="binary_int16",
-        )
+        how = {"folder_out": folder, "fname_base": "recording", "fmt": "binary_int16"}
+        how |= {"sfreq": sfreq, "ch_names": ch_names, "resolution": resolution}
+        pybv.write_brainvision(data=rounded, **how)
         with mne.utils.use_log_level("error"):
             raw = mne.io.read_raw_brainvision(Path(folder) / "recording.vhdr")
             raw.info["line_freq"] = 50
@@ -56,12 +48,6 @@ def write_recording(
             columns = [events[name] for name in ("onset", "duration", "trial_type")]
             further = events.drop(columns=[c.name for c in columns]).to_dict("records")
             raw.set_annotations(mne.Annotations(*columns, extras=further))
-            mne_bids.write_raw_bids(
-                raw,
-                path,
-                event_id=codes,
-                extra_columns_descriptions=dict(descriptions),
-                overwrite=True,
-                verbose="error",
-            )
+            how = {"event_id": codes, "overwrite": True, "verbose": "error"}
+            mne_bids.write_raw_bids(raw, path, extra_columns_descriptions=dict(descriptions), **how)
     mne_bids.update_sidecar_json(path.update(extension=".json"), dict(sidecar), verbose="error")

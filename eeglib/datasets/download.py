@@ -4,8 +4,6 @@ Until it is whole, a file is ``.<name>.part``. Its SHA-256 is checked against th
 where none was published, the one that ``checksums.json`` recorded on first use.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

@@ -4,8 +4,6 @@ The one file of all subjects, ``{"dataset": [{"eeg", "image", "label", "subject"
 [...], "images": [...]}``, cannot always be mapped into memory: it is converted once, by subject.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -26,7 +24,7 @@ from pydantic import Field, field_validator
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
 from eeglib.datasets.epochs import channel_info, usable_epochs
-from eeglib.datasets.files import WRONG_KIND, load_torch, whole_folder, wrong_structure
+from eeglib.datasets.files import load_torch, structure, whole_folder
 from eeglib.datasets.images import find_pictures
 from eeglib.datasets.montage import ACTICAP_128
 from eeglib.datasets.stimuli import CLASSES
@@ -126,20 +124,18 @@ class Loader(Dataset):
         path, table = self.folder / self.split_file, self._table
         if not path.is_file():
             return None
-        try:
-            split = load_torch(path)["splits"][self.options.split_index]
+        content, n = load_torch(path), len(table)
+        allowed = "a dict with splits, each with rows of the data file for train, val and test, "
+        allowed += "each image in one part, as in block_splits_by_image_all.pth of EEG-ImageNet"
+        with structure(path, allowed):
+            split = content["splits"][self.options.split_index]
             named = [(index(row), part) for part, key in PARTS.items() for row in split[key]]
             parts = pd.Series(dict(named))  # by row
             by_image = parts.groupby(table["image"].loc[parts.index])
-        except WRONG_KIND as error:
-            allowed = "a dict with splits, each with rows of the data file for train, val and test"
-            raise wrong_structure(path, error, allowed) from None
-        # A split of a smaller share of the trials was made for something else.
-        whole = len(parts) >= 0.9 * len(table) and parts.nunique() == len(PARTS)
-        if not whole or len(parts) < len(named) or by_image.nunique().sum() > by_image.ngroups:
-            what = f"its split names {len(parts)} of {len(table)} trials, and some perhaps twice"
-            allowed = "each image in one part, as in block_splits_by_image_all.pth of EEG-ImageNet"
-            raise wrong_structure(path, what, allowed)
+            # A split of a smaller share of the trials was made for something else.
+            whole = len(parts) >= 0.9 * n and parts.nunique() == len(PARTS)
+            if not whole or len(parts) < len(named) or by_image.nunique().sum() > by_image.ngroups:
+                raise ValueError(f"its split names {len(parts)} of {n} trials, some perhaps twice")
         # Within one subject an image was shown once, and a split by image treats all alike.
         parts_here = metadata["image"].map(by_image.first())
         return {part: np.flatnonzero(parts_here == part) for part in PARTS}
@@ -166,8 +162,8 @@ class Loader(Dataset):
     @cached_property
     def _table(self) -> pd.DataFrame:
         """All trials of the file: `METADATA`, ``row``, and what `convert` wrote of each."""
-        file, how = self._converted / "trials.csv", {"dtype": {"image": str}}
-        table = pd.read_csv(file, keep_default_na=False, **how)
+        file = self._converted / "trials.csv"
+        table = pd.read_csv(file, keep_default_na=False, dtype={"image": str})
         table["class_name"] = np.array(self.class_names, dtype=object)[table["label"]]
         order = self._presentation(table["image"])
         for column in ("order", "block", "session"):
@@ -199,9 +195,9 @@ class Loader(Dataset):
         fits = table["length"].between(self.options.cut[1], self.longest)
         allowed = f"{self.options.cut[1]} to {self.longest} samples"
         if not fits.any():
-            here = f"it has subjects {self.subjects()}"
-            text = f"{self.options.file} has no trials of subject {subject} with {allowed}; {here}."
-            raise DatasetError(f"{text} Change dataset.subjects or dataset.options.cut.")
+            text = f"{self.options.file} has no trials of subject {subject} with {allowed}; it has"
+            how = "Change dataset.subjects or dataset.options.cut."
+            raise DatasetError(f"{text} subjects {self.subjects()}. {how}")
         if not fits.all():
             text = f"{sum(~fits)} trials left out, their length is not {allowed}."
             self._note(f"Subject {subject}: {text}", warn=True)
@@ -251,18 +247,16 @@ def convert(path: Path, folder: Path) -> None:
     import torch
 
     content = load_torch(path)
-    try:
+    allowed = "a dict with dataset (dicts with eeg, image, label, subject), labels, images"
+    with structure(path, allowed):
         labels, images = (dict(enumerate(map(str, content[key]))) for key in ("labels", "images"))
         trials, shown = content["dataset"], [trial["image"] for trial in content["dataset"]]
         signals = [torch.as_tensor(trial["eeg"]) for trial in trials]
-        table = pd.DataFrame(
-            {
-                "subject": [index(trial["subject"]) for trial in trials],
-                "label": [index(trial["label"]) for trial in trials],
-                "image": [image_name(i if isinstance(i, str) else images[index(i)]) for i in shown],
-                "length": [length for _, length in (signal.shape for signal in signals)],
-            }
-        )
+        shown = [image if isinstance(image, str) else images[index(image)] for image in shown]
+        table = pd.DataFrame({"image": map(image_name, shown)})
+        for column in ("subject", "label"):
+            table[column] = [index(trial[column]) for trial in trials]
+        table["length"] = [length for _, length in (signal.shape for signal in signals)]
         n_chans = sorted({len(signal) for signal in signals})
         if len(n_chans) != 1:
             raise ValueError(f"trials of {n_chans} channels")
@@ -270,9 +264,6 @@ def convert(path: Path, folder: Path) -> None:
             raise ValueError("a subject or label that is not there")
         if len(set(labels.values())) < len(labels):
             raise ValueError("a label's name twice")
-    except WRONG_KIND as error:
-        allowed = "a dict with dataset (dicts with eeg, image, label, subject), labels, images"
-        raise wrong_structure(path, error, allowed) from None
     by_subject = table.groupby("subject")
     table["start"] = (by_subject["length"].cumsum() - table["length"]) * n_chans[0]
     table["same_as"], seen = 0, {}

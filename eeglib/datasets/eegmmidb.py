@@ -4,8 +4,6 @@ Recordings of people who saw no pictures are cut into blocks, as if each had sho
 class: the design of EEG-ImageNet, with nothing in it but the clock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files

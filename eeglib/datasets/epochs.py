@@ -1,7 +1,5 @@
 """Epochs of trials that are distributed already cut, without the bad ones (chapter 1)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import mne
@@ -44,19 +42,12 @@ def usable_epochs(
         trial[:] = read(row)
         # A bad channel may hold values that are no numbers; zeros pass through every filter.
         trial[dead] = 0
+    events = np.column_stack([np.arange(len(rows)), np.zeros_like(labels), labels])
+    codes = {str(label): label for label in sorted(set(labels))}  # as `preprocess` names events
+    times = tmin, tmin + (data.shape[2] - 1) / info["sfreq"]
+    how = {"baseline": None, "metadata": metadata[list(METADATA)], "proj": False}
     # `mne.EpochsArray` would hold the trials in double precision.
-    epochs = mne.BaseEpochs(
-        info,
-        data,
-        np.column_stack([np.arange(len(rows)), np.zeros_like(labels), labels]),
-        {str(label): label for label in sorted(set(labels))},  # as `preprocess` names events
-        tmin=tmin,
-        tmax=tmin + (data.shape[2] - 1) / info["sfreq"],
-        baseline=None,
-        metadata=metadata[list(METADATA)],
-        proj=False,
-        verbose="error",
-    )
+    epochs = mne.BaseEpochs(info, data, events, codes, *times, **how, verbose="error")
     return epochs.drop_bad(verbose="error")
 
 

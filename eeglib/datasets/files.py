@@ -3,8 +3,6 @@
 Pickles name functions to be called: only the few that arrays need are known here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle
@@ -22,8 +20,6 @@ from eeglib.datasets import DatasetError
 
 LARGE = 2**16  # bytes from which on an array stays in its file
 
-# What a file of another structure may cause.
-WRONG_KIND = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 OTHER_FILES = {
     "an HTML page": rb"(?i)\s*<(!doctype )?html",
     "a pointer of Git LFS, not the data": rb"version https://git-lfs",
@@ -138,11 +134,15 @@ def _one_error(path: Path) -> Iterator[None]:
         raise DatasetError(f"{text} If so, download it again.") from None
 
 
-def wrong_structure(path: Path, what: Exception | str, allowed: str) -> DatasetError:
-    """Error for a file that holds something else than it should."""
-    what = what if isinstance(what, str) else f"{type(what).__name__} {what}"
-    text = f"{path.name} does not have the structure of this data set: {what}; allowed: {allowed}."
-    return DatasetError(f"{text} Check that it is the file that the data set's page names.")
+@contextlib.contextmanager
+def structure(path: Path, allowed: str) -> Iterator[None]:
+    """Turn whatever a file of another structure causes into one error, with what is allowed."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        text = f"{path.name} does not have the structure of this data set: {type(error).__name__}"
+        how = "Check that it is the file that the data set's page names."
+        raise DatasetError(f"{text} {error}; allowed: {allowed}. {how}") from None
 
 
 def cannot_write(folder: Path, error: OSError) -> DatasetError:

@@ -1,7 +1,5 @@
 """Find the pictures that were shown, in whatever folders they lie (chapter 1)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +9,7 @@ from PIL import Image
 from eeglib.datasets import DatasetError
 
 EXTENSIONS = (".jpeg", ".jpg", ".png")
-COLUMNS = ["image", "label", "class_name", "file"]
-"""What `Dataset.stimuli` gives of each picture."""
+COLUMNS = ["image", "label", "class_name", "file"]  # of `Dataset.stimuli`
 
 
 def find_pictures(folder: Path, table: pd.DataFrame, note: Callable[..., None]) -> pd.DataFrame:

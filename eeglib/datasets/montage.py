@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     import mne
 
+# Channels of the 128-electrode actiCAP, in the order of EEG-ImageNet's files.
 ACTICAP_128 = tuple(json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")))
-"""Channels of the 128-electrode actiCAP, in the order of EEG-ImageNet's files."""
 
 
 def montage_1005() -> mne.channels.DigMontage:

@@ -3,8 +3,6 @@
 Whatever could be read in two ways is said: it ends in the report, or in an error.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -4,8 +4,6 @@ Nobody was recorded. The signals follow the published protocol of EEG-ImageNet. 
 do (``stimulus_strength``) and what the clock does (``drift_strength``) are separate.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from functools import cached_property

@@ -171,14 +171,10 @@ class SimulatedSubject:
         """Rows of the schedule that belong to one session."""
         return self.schedule[self.schedule["session"] == session]
 
-    def n_times(self, session: int) -> int:
-        """Length of a session in samples, half a pause before and after its trials included."""
-        end = self.trials(session)["onset"].max() + self.options.image_duration
-        return round((end + self.options.pause / 2) * self.options.sfreq)
-
     def signals(self, session: int) -> np.ndarray:
         """Draw one session: V, float32, shape (n_chans, n_times)."""
-        sfreq, n_times = self.options.sfreq, self.n_times(session)
+        sfreq, end = self.options.sfreq, self.trials(session)["onset"].max()
+        n_times = round((end + self.options.image_duration + self.options.pause / 2) * sfreq)
         data = self._ongoing(session, n_times)
         for courses in self._driven(session, n_times):
             data += self.response.topographies @ courses

@@ -4,8 +4,6 @@ Only the part for training is read: that for tests has one image of each concept
 split by image. The official form has 17 channels at 100 Hz, that of NICE and ATM 63 at 250 Hz.
 """
 
-from __future__ import annotations
-
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,7 +16,7 @@ from pydantic import Field
 import eeglib.datasets as datasets
 from eeglib.datasets import METADATA, Dataset, DatasetError, download
 from eeglib.datasets.epochs import channel_info, usable_epochs
-from eeglib.datasets.files import WRONG_KIND, load_numpy, wrong_structure
+from eeglib.datasets.files import load_numpy, structure
 from eeglib.datasets.images import find_pictures
 
 LISTS, PICTURES = "image_metadata.npy", "training_images"
@@ -97,16 +95,13 @@ class Loader(Dataset):
         """All images, sorted by concept: image, concept, number in the signals."""
         path, keys = self._path(LISTS), ("train_img_files", "train_img_concepts")
         content = load_numpy(path)
-        try:
+        with structure(path, f"a dict with {' and '.join(keys)}, each image once"):
             files, folders = (list(content[key]) for key in keys)
             table = pd.DataFrame({"image": [Path(f).stem for f in files], "folder": folders})
             names = table["folder"].str.replace(r"^\d+_(?=.)", "", regex=True)
             table["concept"] = names.str.replace("_", " ")  # 01175_roller_coaster: roller coaster
-        except WRONG_KIND as error:
-            allowed = f"a dict with {' and '.join(keys)}, a name for each image"
-            raise wrong_structure(path, error, allowed) from None
-        if table.empty or table["image"].duplicated().any():
-            raise wrong_structure(path, "no image, or one twice", "each image once")
+            if table.empty or table["image"].duplicated().any():
+                raise ValueError("no image, or one twice")
         return table.assign(number=table.index).sort_values("folder", kind="stable")
 
     @cached_property
@@ -142,7 +137,9 @@ class Loader(Dataset):
 def read_things(path: Path) -> dict[str, Any]:
     """Open one file: ``eeg`` (mapped into memory), ``ch_names``, ``sfreq`` and ``tmin`` (s)."""
     content = load_numpy(path)
-    try:
+    allowed = "a dict with preprocessed_eeg_data (floats: images, repetitions, channels, times), "
+    allowed += "ch_names (each once) and times (seconds in equal steps)"
+    with structure(path, allowed):
         eeg, ch_names = content["preprocessed_eeg_data"], list(map(str, content["ch_names"]))
         times = np.array(content["times"], dtype=float)
         steps = np.diff(times)
@@ -154,9 +151,5 @@ def read_things(path: Path) -> dict[str, Any]:
         equal = np.ptp(steps) < 0.1 * steps.mean()
         if not (equal and 10 <= sfreq <= 2000 and len(times) >= eeg.shape[3]):
             raise ValueError(f"{len(times)} times from {times[0]:g} to {times[-1]:g}")
-    except WRONG_KIND as error:
-        allowed = "a dict with preprocessed_eeg_data (floats: images, repetitions, channels, times)"
-        allowed += ", ch_names (each once) and times (seconds in equal steps)"
-        raise wrong_structure(path, error, allowed) from None
     # The form of NICE and ATM lacks -0.2 to 0 s, but not in ``times``: its last entries hold.
     return {"eeg": eeg, "ch_names": ch_names, "sfreq": sfreq, "tmin": float(times[-eeg.shape[3]])}

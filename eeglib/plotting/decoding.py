@@ -1,7 +1,5 @@
 """Figures of teacher and student: training, scores, gains, confusion, recall, attribution."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures of chapters 7 and 9: pictures, and their scores; right and wrong stand in words."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 

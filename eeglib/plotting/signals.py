@@ -1,7 +1,5 @@
 """Figures of chapters 1 to 3: channels, timeline, filters, spectra, time and frequency."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

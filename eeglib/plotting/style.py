@@ -1,7 +1,5 @@
 """The style of every figure; colours by Okabe and Ito, which colour-blind readers tell apart."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from pathlib import Path

@@ -4,8 +4,6 @@ The same calls serve the small pipeline that is shipped and any Stable Diffusion
 picture depends on prompt, seed and settings alone, so that it can be kept and not drawn again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -24,8 +22,7 @@ from PIL import Image
 
 import eeglib
 
-PRETRAINED = Path(eeglib.__file__).parent / "pretrained"
-"""Folder of the demo's models, in the formats of the large ones."""
+PRETRAINED = Path(eeglib.__file__).parent / "pretrained"  # the demo's models
 
 
 class ReconstructionError(RuntimeError):
@@ -103,12 +100,9 @@ def load_pipeline(
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            source if is_folder else str(model),
-            dtype=dtype,
-            variant=_variant(source) if is_folder else None,
-            use_safetensors=True,
-        )
+        how = {"variant": _variant(source) if is_folder else None, "use_safetensors": True}
+        name = source if is_folder else str(model)
+        pipeline = DiffusionPipeline.from_pretrained(name, dtype=dtype, **how)
     except Exception as error:  # damaged files make four libraries raise whatever they like
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         if is_folder:
@@ -222,16 +216,9 @@ def trajectory(
         states.append(values["latents"].clone())
         return values
 
-    pipeline(
-        prompt=prompt,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        height=size,
-        width=size,
-        latents=states[0],
-        callback_on_step_end=keep,
-        output_type="latent",
-    )
+    how = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+    how |= {"height": size, "width": size, "output_type": "latent"}
+    pipeline(prompt, latents=states[0], callback_on_step_end=keep, **how)
     chosen = np.unique(np.linspace(0, len(states) - 1, 8).round().astype(int))
     latents = torch.cat([states[step] for step in chosen]) / pipeline.vae.config.scaling_factor
     with torch.no_grad():
@@ -269,15 +256,11 @@ def _draw(pipeline, encoded, batch, steps: int, guidance_scale: float, size: int
     names = ["prompt_embeds", "negative_prompt_embeds"]
     names += ["pooled_prompt_embeds", "negative_pooled_prompt_embeds"]
     parts = map(torch.stack, zip(*(encoded[text] for text, _ in batch), strict=True))
-    output = pipeline(
-        **dict(zip(names, parts, strict=False)),
-        # Noise from the CPU: a GPU would draw another one from the same seed.
-        generator=[torch.Generator("cpu").manual_seed(int(seed)) for _, seed in batch],
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        height=size,
-        width=size,
-    )
+    how = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+    how |= {"height": size, "width": size} | dict(zip(names, parts, strict=False))
+    # Noise from the CPU: a GPU would draw another one from the same seed.
+    noise = [torch.Generator("cpu").manual_seed(int(seed)) for _, seed in batch]
+    output = pipeline(generator=noise, **how)
     if blanked := sum(getattr(output, "nsfw_content_detected", None) or []):
         print(f"The model's own safety checker has blanked {blanked} pictures: they are black.")
     return output.images

@@ -5,8 +5,6 @@ than any class prompt can hold. The test is fed by a regression from EEG to imag
 is itself tested on made-up trials in which the answer is known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,12 +17,8 @@ from sklearn.model_selection import GroupKFold
 
 from eeglib.evaluation import mean_with_interval
 
-PENALTIES = np.logspace(1, 7, 13)
-"""Penalties of the ridge regression that cross-validation chooses from."""
-
-SFREQ = 200.0
-"""Of made-up trials, Hz."""
-
+PENALTIES = np.logspace(1, 7, 13)  # of the ridge regression: cross-validation chooses
+SFREQ = 200.0  # of made-up trials, Hz
 COLUMNS = ("metric", "value", "chance", "n", "low", "high", "p_value")
 
 
@@ -151,7 +145,6 @@ def predict_deviations(
     images: Sequence[str],
     X_test: np.ndarray,
     labels_test: np.ndarray,
-    n_folds: int = 5,
 ) -> np.ndarray:
     """Ridge regression from trials to how an image's embedding deviates from its class's mean.
 
@@ -161,7 +154,7 @@ def predict_deviations(
     # In cross-validation the means come from the folds that train: deviations from a mean that
     # includes the fold left out sum to zero with it and would predict it.
     penalty_errors = np.zeros(len(PENALTIES))
-    for train, test in GroupKFold(n_folds).split(X, groups=images):
+    for train, test in GroupKFold(5).split(X, groups=images):
         test = test[np.isin(labels[test], labels[train])]  # a class may lie in one fold alone
         part = (X[train], Y[train], labels[train])
         true = Y[test] - _class_means(Y[train], labels[train], labels[test])

@@ -6,8 +6,6 @@ predicted class stand pictures drawn from the true class, the ceiling of that ro
 drawn from a random class, its floor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,17 +34,10 @@ from eeglib.evaluation import format_score, mean_with_interval
 from eeglib.reconstruction.drawing import PRETRAINED, ReconstructionError, prompt
 from eeglib.reconstruction.identification import two_way
 
-CONTROLS = ("true label", "predicted label", "random label")
-"""Sets of pictures that belong side by side: ceiling, result, floor."""
-
-SIDE = 425
-"""Height and width at which pixels are compared, as in the papers that introduced the scores."""
-
+CONTROLS = ("true label", "predicted label", "random label")  # ceiling, result, floor
+SIDE = 425  # height and width at which pixels are compared, as where the scores were introduced
 TORCHVISION = yaml.safe_load(Path(__file__).with_name("torchvision.yml").read_text())
-"""Networks of torchvision, by the name that papers use."""
-
 SAFELY = {"progress": False, "check_hash": True, "weights_only": True}
-
 NETWORKS = ("demo-clip", "clip", "fid-inception", *TORCHVISION)
 """Names of networks; about 3 GB of published weights in all, none for ``demo-clip``."""
 
@@ -90,10 +81,9 @@ def load_network(
             return _fid_inception(folder, device)
         return _demo_clip(class_names, device) if name == "demo-clip" else _clip(folder, device)
     except Exception as error:  # five libraries raise many kinds for files absent or damaged
-        raise ReconstructionError(
-            f"{name} cannot be loaded: {error}. Without a network, fetch its weights elsewhere and "
-            "name their folder in pictures.weights; or measure with demo-clip alone."
-        ) from error
+        text = f"{name} cannot be loaded: {error}. Without a network, fetch its weights elsewhere"
+        how = "and name their folder in pictures.weights; or measure with demo-clip alone."
+        raise ReconstructionError(f"{text} {how}") from error
 
 
 def _torchvision(name: str, folder: Path, device: str) -> Network:
@@ -225,13 +215,10 @@ def expected_from_accuracy(
     share = (accuracy - random_accuracy) / (1 - random_accuracy)
     sets = {name: of.set_index("metric") for name, of in table.groupby("pictures")}
     ceiling, found, floor = (sets[name][sets[name]["chance"].notna()] for name in CONTROLS)
-    columns = {
-        CONTROLS[2]: floor["value"],
-        CONTROLS[0]: ceiling["value"],
-        "expected": floor["value"] + share * (ceiling["value"] - floor["value"]),
-        "measured": found["value"],
-    }
-    return pandas.DataFrame(columns).join(found[["low", "high", "n"]])
+    expected = floor["value"] + share * (ceiling["value"] - floor["value"])
+    known = pandas.DataFrame({CONTROLS[2]: floor["value"], CONTROLS[0]: ceiling["value"]})
+    known = known.assign(expected=expected, measured=found["value"])
+    return known.join(found[["low", "high", "n"]])
 
 
 def n_way_accuracy(logits: np.ndarray, true_logits: np.ndarray, n_way: int) -> np.ndarray:
