@@ -181,8 +181,7 @@ def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[
 class Chapter:
     """One chapter of one run: its profile, data, inputs and outputs; made by `open_chapter`.
 
-    Its ``name`` is that of its notebook, its ``subject`` None in the chapters that run once for
-    all; the results of this chapter lie in its ``folder`` inside ``run_dir``.
+    Its ``subject`` is None in the chapters that run once for all; its results lie in ``folder``.
     """
 
     def __init__(self, name: str, profile: Profile, run_dir: Path, subject: int | None):
@@ -236,11 +235,7 @@ class Chapter:
         return figure
 
     def save_predictions(
-        self,
-        method: str,
-        probabilities: np.ndarray,
-        metadata: pandas.DataFrame,
-        class_names: list[str],
+        self, method: str, probabilities: np.ndarray, metadata: pandas.DataFrame, class_names: list
     ) -> Path:
         """Write the `Predictions` of a method for chapters 6 to 9."""
         probabilities = np.asarray(probabilities, dtype=np.float32)
@@ -257,10 +252,7 @@ class Chapter:
         return path
 
     def split(self, trials: pandas.DataFrame) -> Split:
-        """Training, validation and test trials: the same images for all subjects and the teacher.
-
-        The table ``trials`` has one row per trial or picture, with ``image`` and ``label``.
-        """
+        """Split a table of trials or pictures: alike for all subjects and the teacher."""
         settings, dataset = self.profile.split, self.dataset
         if not settings.published:
             how = settings.model_dump(exclude={"published", "by"}) | {"seed": self.profile.seed}

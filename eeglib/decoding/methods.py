@@ -151,10 +151,9 @@ def _logistic_regression(
 def cebra_knn(trials, labels, split, *, n_classes, teacher_features, seed, training, **options):
     """Nearest neighbours in a space that CEBRA, guided by CLIP, learned from the training trials.
 
-    Neighbouring rows are different trials: the model sees one row at a time, and partners are drawn
-    by likeness of the guide alone, the leading components of the images' CLS tokens. A row is a
-    trial's mean spectrum at each channel: of its voltages, the encoder makes nothing. This is as
-    large as the other networks and takes as many steps as they may.
+    A row is a trial's mean spectrum at each channel: of its voltages, the encoder makes nothing.
+    Partners are drawn by likeness of the guide alone, the leading components of the images' CLS
+    tokens. This is as large as the other networks and takes as many steps as they may.
     """
     grid = {name: options[name] for name in ("sfreq", "window", "step", "band")}
     rows = spectrograms(trials, **grid).mean(axis=-1).reshape(len(trials), -1)

@@ -129,10 +129,9 @@ class ResidualCNN(Network):
     residual blocks follow, each halving the map and all but the first doubling the number of
     filters; then the average over the map, dropout and a linear layer (section 3.3 of the paper).
 
-    The paper says no more of it. Most parameters stand where the map is small, so that a trial of
-    128 x 4 x 21 takes 3 million multiply-adds. Blocks have their activations first (He et al. 2016,
-    "Identity mappings"), averaging shortcuts (He et al. 2019, "Bag of tricks") and a last scale of
-    zero (Goyal et al. 2017).
+    The paper says no more of it. Blocks have their activations first (He et al. 2016, "Identity
+    mappings"), averaging shortcuts (He et al. 2019, "Bag of tricks") and a last scale of zero
+    (Goyal et al. 2017).
     """
 
     def __init__(self, n_chans: int, n_freqs: int, n_times: int, n_outputs: int):

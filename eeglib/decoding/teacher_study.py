@@ -111,10 +111,8 @@ def verdict(table: pandas.DataFrame, teacher: str = TEACHER) -> str:
     gain = f"{row['gain']:+.3f}, interval {row['low']:+.3f} to {row['high']:+.3f}"
     gain += f" ({int(row['n_seeds'])} seeds, {int(row['n'])} test trials)"
     if row["low"] <= 0 <= row["high"]:
-        return (
-            f"The teacher's gain in top-1 accuracy is {gain}: within the noise. These "
-            "trials do not show that the teacher helps, nor that it does not."
-        )
+        text = f"The teacher's gain in top-1 accuracy is {gain}: within the noise. These trials do"
+        return f"{text} not show that the teacher helps, nor that it does not."
     text = f"The teacher changes top-1 accuracy by {gain}: more than the noise."
     rivals = table.drop(index=[teacher, ALONE])
     matched = rivals.index[rivals["gain"] >= row["low"]]

@@ -27,10 +27,7 @@ DATA = {".csv", ".json", ".npz", ".yml"}  # that a module may have beside it, by
 
 
 def dependencies(notebook: Path, profile: Profile) -> list[str]:
-    """Describe what a chapter's results depend on, one text each: ``what: checksum``.
-
-    Of `eeglib.plotting` only modules whose functions the notebook calls.
-    """
+    """What a chapter's results depend on, as ``what: checksum``; of plotting only what it calls."""
     sources = code_cells(read_notebook(notebook))
     code = "\n".join(sources)
     try:

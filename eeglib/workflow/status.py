@@ -83,9 +83,7 @@ def read_status(request: Request) -> list[Result]:
 
 
 def describe_status(
-    results: Sequence[Result],
-    style: str = "plain",
-    name: Callable[[int], str] = chapter.subject_folder,
+    results: Sequence[Result], style: str = "plain", name: Callable = chapter.subject_folder
 ) -> str:
     """Counts, tables of chapters by subjects in tabulate's style, what failed and what is stale."""
     rows: dict[int | None, dict[str, str]] = {}
