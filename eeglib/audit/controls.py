@@ -319,7 +319,7 @@ def across_subjects(
 @control
 def phantom_blocks(trials: AuditTrials, seed: int = 0) -> Control:
     """Control 2: accuracy on real classes minus invented blocks, trial by trial."""
-    runs, n_classes = np.empty(len(trials.labels), dtype=int), trials.n_classes
+    runs, n_classes = np.empty(len(trials.labels), dtype=int), trials.labels.max() + 1
     runs[np.argsort(trials.position)] = np.sort(np.arange(len(runs)) % n_classes)
     metadata = trials.metadata.assign(label=runs, block=runs, image="")
     real, invented = (_hits(t, seed=seed) for t in (trials, replace(trials, metadata=metadata)))
@@ -397,12 +397,12 @@ def generation_controls(
     labels, classes = trials.labels, np.unique(trials.labels)
     centred = image_features - np.mean(image_features, axis=0, dtype=float)
     drawings = pandas.DataFrame(centred).groupby(labels).mean()
-    drawings = drawings.reindex(range(trials.n_classes), fill_value=0.0)
+    drawings = drawings.reindex(range(labels.max() + 1), fill_value=0.0)
     similarity = normalize(centred) @ normalize(drawings).T
     table, every = np.empty_like(similarity), np.arange(len(labels))
     for label in classes:
         own, others = labels == label, np.sort(similarity[labels != label], axis=0)
-        for c in range(trials.n_classes):
+        for c in range(len(drawings)):
             table[own, c] = np.searchsorted(others[:, c], similarity[own, c]) / len(others)
     right = table[every, labels]
     wrong = (table[:, classes].sum(axis=1) - right) / max(len(classes) - 1, 1)

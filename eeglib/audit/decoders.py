@@ -68,7 +68,7 @@ def predict(
     """
     folds = random_folds(trials, seed=seed) if folds is None else folds
     X, y = trials.features if features is None else features, trials.labels
-    probabilities = np.zeros((len(y), trials.n_classes))
+    probabilities = np.zeros((len(y), y.max() + 1))
     for train, test in folds:
         probabilities[np.ix_(test, np.unique(y[train]))] = decoder(X[train], y[train], X[test])
     tested = np.unique(np.concatenate([test for _, test in folds]))
@@ -88,7 +88,7 @@ def matched_folds(trials: AuditTrials, folds: Folds, seed: int = 0) -> Folds:
     # A split by time leaves trials out of the training and loses accuracy by that alone.
     labels, rng, matched = trials.labels, np.random.default_rng(seed), []
     for k, (train, test) in enumerate(random_folds(trials, seed=seed)):
-        sizes = np.bincount(labels[folds[k % len(folds)][0]], minlength=trials.n_classes)
+        sizes = np.bincount(labels[folds[k % len(folds)][0]], minlength=labels.max() + 1)
         own = [rng.permutation(train[labels[train] == c])[: sizes[c]] for c in np.unique(labels)]
         matched.append((np.sort(np.concatenate(own)), test))
     return matched

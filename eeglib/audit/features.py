@@ -45,11 +45,6 @@ class AuditTrials:
         return self.metadata["label"].to_numpy(dtype=int)
 
     @property
-    def n_classes(self) -> int:
-        """One more than the largest label."""
-        return int(self.labels.max()) + 1
-
-    @property
     def weights(self) -> np.ndarray:
         """What each trial counts so that all classes count alike; 1 where they are equal."""
         _, index, counts = np.unique(self.labels, return_inverse=True, return_counts=True)

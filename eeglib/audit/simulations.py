@@ -53,9 +53,8 @@ def simulate_trials(
     samples = starts[:, None] + np.arange(n_times)
     narrow, wide = (values[:, samples].swapaxes(0, 1).copy() for values in (filtered, signal))
     order = subject.schedule["stimulus"].to_numpy()
-    metadata = subject.schedule.rename(columns={"onset": "time"}).assign(
-        order=np.arange(len(order)), image=images[order], label=labels[order]
-    )
+    metadata = subject.schedule.rename(columns={"onset": "time"})
+    metadata = metadata.assign(order=range(len(order)), image=images[order], label=labels[order])
     return audit_trials(narrow, SFREQ, metadata, wide, BAND), features[order]
 
 

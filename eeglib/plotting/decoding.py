@@ -68,8 +68,7 @@ def plot_gains(table: pandas.DataFrame) -> Figure:
     """Gain over the labels alone under each teacher: `eeglib.decoding.teacher_study.gains`."""
     figure, axes = new_figure(1.1 + 0.4 * len(table))
     ax, places = axes[0, 0], np.arange(len(table))
-    style = {"fmt": "o", "color": COLORS[0], "capsize": 3}
-    ax.errorbar(table["gain"], places, xerr=_errors(table, "gain"), **style)
+    ax.errorbar(table["gain"], places, xerr=_errors(table, "gain"), fmt="o", capsize=3)
     ax.axvline(0, color=COLORS[1], linewidth=1.5, label="no gain")
     ax.set_yticks(places, table.index)
     ax.set_ylim(len(table) - 0.5, -0.5)

@@ -60,8 +60,7 @@ def plot_picture_scores(table: pandas.DataFrame, columns: int = 3) -> Figure:
         ax.axis("off")
     for ax, metric in zip(axes.flat, metrics, strict=False):
         own = table[table["metric"] == metric].set_index("pictures").loc[sets]
-        style = {"color": COLORS[1], "markersize": 14, "markeredgewidth": 2}
-        strokes = ax.plot(own["chance"], place, "|", **style)
+        strokes = ax.plot(own["chance"], place, "|", color=COLORS[1], ms=14, mew=2)
         reach = np.abs(own[["low", "high"]].to_numpy().T - own["value"].to_numpy())
         ax.errorbar(own["value"], place, xerr=reach, fmt="o", ecolor="0.4", capsize=2, markersize=4)
         ax.set_title(f"{metric}\n({own['better'].iloc[0]} is better)", fontsize=8)

@@ -71,9 +71,8 @@ def plot_timeline(trials: pandas.DataFrame, class_names: Sequence[str]) -> Figur
 def plot_power_drift(blocks: Mapping[str, pandas.DataFrame]) -> Figure:
     """Log-power of each channel in each block, (n_blocks, n_chans) and centred, by recording."""
     figure, axes = new_figure(3.2, columns=len(blocks), layout="constrained")
-    style = {"cmap": "RdBu_r", "vmin": -0.5, "vmax": 0.5, "aspect": "auto"}
     for ax, (name, table) in zip(axes[0], blocks.items(), strict=True):
-        image = ax.imshow(table.T, **style)
+        image = ax.imshow(table.T, cmap="RdBu_r", vmin=-0.5, vmax=0.5, aspect="auto")
         rows = range(0, table.shape[1], -(-table.shape[1] // 16))
         ax.set_yticks(rows, table.columns[list(rows)])
         ax.set(title=name, xlabel="block, in order of time")

@@ -108,9 +108,8 @@ def find_images(
     whitener = noise_whitener(trials[train], labels[train]).astype(np.float32)
     X = trial_features(np.matmul(whitener, np.asarray(trials, dtype=np.float32)), sfreq)
     test = np.asarray(test)[np.isin(labels[test], labels[train])]
-    predicted = predict_deviations(
-        X[train], embeddings[train], labels[train], names[train], X[test], labels[test]
-    )
+    known = X[train], embeddings[train], labels[train], names[train]
+    predicted = predict_deviations(*known, X[test], labels[test])
     true = embeddings[test] - _class_means(embeddings[train], labels[train], labels[test])
     return identify_within_class(predicted, true, labels[test], names[test], seed=seed)
 
@@ -182,17 +181,13 @@ def _class_means(values: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> 
 
 
 def made_up_trials(
-    pictures: Sequence[Image.Image],
-    labels: np.ndarray,
-    image_share: float,
-    strength: float = 0.2,
-    seed: int = 0,
+    pictures: Sequence[Image.Image], labels: np.ndarray, image_share: float, seed: int = 0
 ) -> np.ndarray:
     """Make up a trial for each picture: noise that channels share, and a response to its pixels.
 
     Of the response's variance over pictures, `image_share` (0 to 1) belongs to the single picture
-    and not to its class, one of `labels`; `strength` is its standard deviation, in those of the
-    noise. Gives an array of shape (n_pictures, 32 channels, 100 times at `SFREQ`), without unit.
+    and not to its class, one of `labels`; its standard deviation is a fifth of the noise's.
+    Gives an array of shape (n_pictures, 32 channels, 100 times at `SFREQ`), without unit.
     """
     rng = np.random.default_rng(seed)
     small = [p.convert("RGB").resize((8, 8), Image.Resampling.BOX) for p in pictures]
@@ -203,4 +198,4 @@ def made_up_trials(
     drive = np.sqrt(1 - image_share) * own_class + np.sqrt(image_share) * own_image
     response = drive @ rng.standard_normal((drive.shape[1], 32 * 100)) / np.sqrt(drive.shape[1])
     noise = rng.standard_normal((32, 32)) @ rng.standard_normal((len(pictures), 32, 100))
-    return strength * response.reshape(noise.shape) + noise / np.sqrt(32)
+    return 0.2 * response.reshape(noise.shape) + noise / np.sqrt(32)
