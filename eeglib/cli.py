@@ -218,6 +218,84 @@ def download_command(
         typer.echo(line)
 
 
+@app.command("live")
+def live_command(
+    stream: Annotated[str | None, _option("Name of the stream of signals, in LSL.")] = None,
+    markers: Annotated[str | None, _option("Of its markers; else <stream>-markers.")] = None,
+    replay: Annotated[bool, _option("Play a recording of the subject.", "--replay")] = False,
+    profile: ProfileOption = "demo",
+    subject: Annotated[int, _option("Whose student decodes.")] = 1,
+    run_dir: RunDirOption = None,
+    recording: Annotated[int, _option("Which one to replay.", min=1)] = 1,
+    speed: Annotated[float, _option("Of the replay; true speed is 1.", min=0.1)] = 1,
+    jitter: Annotated[float, _option("Error of its time stamps (s.d.), s.", min=0)] = 0,
+    drop: Annotated[float, _option("Share of its samples that get lost.", min=0, max=0.9)] = 0,
+    port: Annotated[int, _option("Of the page; 0: any that is free.")] = 8010,
+    settings: SetOption = None,
+) -> None:
+    """Decode EEG while it comes, with the student of chapter 10.
+
+    Example: eeglib live --profile demo --subject 1 --replay
+
+    A page on this machine shows class, posterior and picture of each trial. Every decision goes,
+    with its times, into live/decisions-*.jsonl in the folder of chapter 10. Ctrl-C ends it.
+    """
+    import math
+    import os
+    import time
+    from contextlib import suppress
+
+    from PIL import Image
+
+    from eeglib import live
+    from eeglib.chapter import data_notice, open_chapter
+    from eeglib.decoding.training import Decoder
+    from eeglib.reconstruction import drawing
+
+    if replay == bool(stream):
+        raise live.LiveError("Give --stream NAME, or --replay to try it without an amplifier.")
+    loaded = _load(profile, settings)
+    run_dir = run_dir or Path("runs") / loaded.name
+    chapter = open_chapter("10_close_the_loop", loaded, run_dir, subject)
+    student = Decoder.load(chapter.input(chapter.name, "student.pt"))
+    draw = loaded.reconstruction.model_dump(include={"steps", "guidance_scale", "size"})
+    pipeline, shown = drawing.load_pipeline(loaded.reconstruction.model), {}
+    page, names = live.Page(chapter.folder / "live", port), student.class_names
+    page.update(title=f"Subject {subject}", class_names=names, state="Waiting for a trial.")
+    if replay:
+        live.use_loopback()
+        stream, played = f"replay-{os.getpid()}", chapter.dataset.recordings(subject)
+        if recording > len(played):
+            raise live.LiveError(f"--recording takes 1 to {len(played)}, got {recording}.")
+        raw, trials = played[recording - 1]
+        marks = live.markers_of(trials, student.sfreq, student.preprocessing["epoch"][0])
+        signals, how = raw.get_data(picks=student.ch_names), (speed, jitter, drop)
+        live.replay(signals, student.sfreq, student.ch_names, marks, stream, *how)
+        page.update(notice=data_notice(chapter).text)
+        shown = chapter.dataset.stimuli().set_index("image")["file"]
+    inlets = live.connect(stream, student.ch_names, student.sfreq, markers)
+
+    def paint(decision: live.Decision) -> None:
+        said, file = decision.said(names), shown.get(decision.marker.partition("/")[2])
+        prompt = drawing.prompt(said, loaded.reconstruction.prompt)
+        (picture,) = drawing.reconstruct(pipeline, [prompt], [loaded.seed], **draw)
+        page.update(drawn=picture, drawn_class=said, shown_marker=decision.marker)
+        page.update(shown=Image.open(file).convert("RGB") if file else None)
+
+    causal, painter = live.CausalTrials(student.sfreq, **student.preprocessing), live.Painter(paint)
+    path = page.folder / f"decisions-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
+    typer.echo(f"{page.url} (Ctrl-C ends it)\n{path}")
+    with open(path, "ab", buffering=0) as file, suppress(KeyboardInterrupt):
+        for decision in live.decisions(inlets, causal, student, 5.0 if replay else math.inf):
+            decision.log(file)
+            painter.ask(decision)
+            delay = f"{1e3 * (decision.decided - decision.end):.0f} ms"
+            facts = {"latency": delay, **causal.counts, "pictures left out": painter.n_left_out}
+            about = {"marker": decision.marker, "posterior": decision.posterior, "facts": facts}
+            page.update(state="Decoding.", said=decision.said(names), **about)
+    typer.echo(", ".join(f"{name}: {count}" for name, count in causal.counts.items()))
+
+
 @app.command("profiles")
 def profiles_command() -> None:
     """List the profiles that come with eeglib."""

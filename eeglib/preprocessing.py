@@ -135,6 +135,15 @@ def filter_gains(
     return gains
 
 
+def forward_filters(
+    sfreq: float, notch: Band | None, band: Band | None, order: int = 2
+) -> np.ndarray:
+    """The same filters as second-order sections (n_sections, 6), to run forwards: chapter 10."""
+    designs = _designs(sfreq, notch, band, order).values()
+    parts = [mne.filter.create_filter(None, sfreq, **d, verbose="error")["sos"] for d in designs]
+    return np.concatenate([*parts, [[1.0, 0, 0, 1, 0, 0]]])  # the last leaves all as it is
+
+
 def spread_channels(info: mne.Info, n_chans: int) -> list[str]:
     """Names of some EEG channels from the front to the back of the head."""
     forward = np.nan_to_num([channel["loc"][1] for channel in info["chs"]])

@@ -22,8 +22,10 @@ MAY_IMPORT = {
     "decoding": {"decoding", "evaluation", "timefrequency"},
     "reconstruction": {"reconstruction", "datasets", "decoding", "evaluation"},
     "audit": {"audit", "datasets", "decoding", "evaluation", "preprocessing", "reconstruction"},
+    "live": {"preprocessing"},
     "workflow": {"workflow", "chapter", "datasets", "profile"},
-    "cli": {"audit", "chapter", "datasets", "profile", "workflow"},
+    "cli": {"profile", "datasets", "chapter", "decoding", "reconstruction", "audit", "live"}
+    | {"workflow"},
 }
 """The rooms, and what each may import of ours besides the package itself."""
 ALONE = {"decoding.splits", "decoding.networks"}

@@ -317,7 +317,7 @@ def test_chapters_depend_on_the_modules_and_sections_that_they_read():
     assert not filtering & {"01", "04"}
     assert depends_on("section training of the profile") >= {"05", "06"}
     assert "04" in depends_on("section split of the profile")
-    assert depends_on("eeglib.datasets.simulated") == {f"0{n}" for n in range(1, 10)}
+    assert depends_on("eeglib.datasets.simulated") == {f"{n:02}" for n in range(1, 11)}
 
 
 @pytest.fixture

@@ -86,7 +86,11 @@ class AuditTrials:
 
     @property
     def design(self) -> str:
-        """``block`` (a class in one run), ``repeated blocks``, ``randomized`` or ``unknown``."""
+        """How the classes were presented.
+
+        ``block``: every class in one unbroken run; ``repeated blocks``: in several;
+        ``randomized``: classes mixed; ``unknown``: no order.
+        """
         blocks = self.blocks
         if blocks is None or not self.ordered:
             return "unknown"

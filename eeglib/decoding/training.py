@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import RandomSampler
 
-from eeglib.decoding.networks import Network
+from eeglib.decoding.networks import Network, residual_network
 from eeglib.decoding.splits import Split
+from eeglib.timefrequency import spectrograms
 
 logger = logging.getLogger(__name__)
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its tips and banners
@@ -332,6 +333,42 @@ def predict(network: nn.Module, inputs: np.ndarray, batch_size: int = 256) -> np
     device = next(network.parameters()).device
     batches = (on_device(inputs[part], device) for part in gen_batches(len(inputs), batch_size))
     return torch.cat([network(batch).float().softmax(dim=1).cpu() for batch in batches]).numpy()
+
+
+class Decoder(NamedTuple):
+    """A student with all that it takes from a recording, or a stream, to its posterior.
+
+    Its `networks` are averaged; `preprocessing` is what `eeglib.preprocessing.preprocess` was
+    told, `grid` what `eeglib.timefrequency.spectrograms` was, `shape` that of an input.
+    """
+
+    networks: list[nn.Module]
+    class_names: list[str]
+    ch_names: list[str]
+    sfreq: float
+    preprocessing: dict
+    grid: dict
+    shape: tuple[int, ...]
+
+    def __call__(self, trials: np.ndarray) -> np.ndarray:
+        """Probabilities (n_trials, n_classes) of trials (n_trials, n_chans, n_times)."""
+        inputs = spectrograms(trials, self.sfreq, **self.grid)
+        return np.mean([predict(network, inputs) for network in self.networks], axis=0)
+
+    def save(self, path: Path) -> None:
+        """Write it into one file, for `load`."""
+        weights = [network.state_dict() for network in self.networks]
+        torch.save({**self._asdict(), "networks": weights}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Decoder:
+        """Read what `save` wrote; on the CPU."""
+        decoder = cls(**torch.load(path, map_location="cpu", weights_only=True))
+        build = residual_network(decoder.shape, len(decoder.class_names))
+        for place, weights in enumerate(decoder.networks):
+            decoder.networks[place] = build()
+            decoder.networks[place].load_state_dict(weights)
+        return decoder
 
 
 def average_predictions(trained: Sequence[Trained], inputs: np.ndarray) -> np.ndarray:
