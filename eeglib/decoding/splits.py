@@ -100,7 +100,9 @@ def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
         raise SplitError(f"The {empty[0]} part is empty.")
     for one, other in combinations(images, 2):
         if shared := sorted(images[one] & images[other]):
-            raise SplitError(f"Image {shared[0]!r} is in the {one} and the {other} part.")
+            raise SplitError(
+                f"Image {shared[0]!r} is in the {one} and the {other} part. Split by image."
+            )
 
 
 def _class_name(table: pandas.DataFrame, label: int) -> str:
