@@ -208,12 +208,11 @@ def confusion_distance(
 ) -> Control:
     """Control 5: are classes confused the more, the closer they were presented?
 
-    ``tested`` are the trials that ``probabilities`` are about; all where left out.
-
     Spearman correlation, over pairs of classes of one session, between the distance in time of
     their blocks and the mean log-probability that trials of one get as the other, without what
     each class gets and gives on average. Test: the times of the blocks are permuted (Mantel 1967).
-    It is valid where the order of the classes is random with respect to their likeness.
+    It is valid where the order of the classes is random with respect to their likeness. The
+    ``probabilities`` are about all trials, or about those ``tested``.
     """
     labels = trials.labels
     classes, first = np.unique(labels, return_index=True)
@@ -342,8 +341,7 @@ def permutation_within_blocks(trials: AuditTrials, seed: int = 0) -> Control:
     folds = decoders.random_folds(trials, seed=seed)[:2]
     rng, draws, labels = np.random.default_rng(seed), [], trials.labels
     for _ in range(1 + N_REFITS):
-        metadata = trials.metadata.assign(label=labels)
-        hits = _hits(replace(trials, metadata=metadata), folds)
+        hits = _hits(replace(trials, metadata=trials.metadata.assign(label=labels)), folds)
         draws.append(hits.mean())
         labels = trials.labels.copy()
         for block in np.unique(blocks):

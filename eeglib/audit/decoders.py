@@ -32,11 +32,9 @@ def whitener(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def discriminant(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray:
-    """Linear discriminant analysis with a shrunken covariance: closed form, so refits are cheap.
-
-    scikit-learn's shrinks the covariance of each class on its own, which with forty trials a class
-    costs a quarter of the accuracy.
-    """
+    """Linear discriminant analysis with a shrunken covariance: closed form, so refits are cheap."""
+    # scikit-learn's shrinks the covariance of each class on its own, which with forty trials a
+    # class costs a quarter of the accuracy.
     scaler = StandardScaler().fit(X.astype(np.float64))
     X, X_test = (scaler.transform(values.astype(np.float64)) for values in (X, X_test))
     white = whitener(X, y)

@@ -86,11 +86,7 @@ class AuditTrials:
 
     @property
     def design(self) -> str:
-        """How the classes were presented.
-
-        ``block``: every class in one unbroken run; ``repeated blocks``: in several;
-        ``randomized``: classes mixed; ``unknown``: no order.
-        """
+        """``block`` (a class in one run), ``repeated blocks``, ``randomized`` or ``unknown``."""
         blocks = self.blocks
         if blocks is None or not self.ordered:
             return "unknown"

@@ -14,10 +14,9 @@ JUMPS = (0.0, 0.05, 0.1)
 def stimulus_share(trials: AuditTrials, n_bootstrap: int = 1000, seed: int = 0) -> Control:
     """Bound from above the share of the separation between classes that a clock leaves over.
 
-    For a block design, one block per class.
-
-    A block is longer than the pause after it, so that there are pairs of trials within a block and
-    pairs across a pause that lie equally far apart in time: what a clock does, it does to both.
+    For a block design, one block per class: a block is longer than the pause after it, so that
+    pairs of trials within a block and pairs across a pause lie equally far apart in time; what a
+    clock does, it does to both.
     C is the mean, over lags, of the similarity within blocks of a session minus that across them
     (weighted by the harmonic mean of the numbers of pairs), T the same for all pairs whatever their
     lag. The bound (``high``) is the 97.5th percentile of ``C / T``, within 0 and 1, over bootstrap

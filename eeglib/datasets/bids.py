@@ -15,15 +15,8 @@ from pydantic import BeforeValidator
 
 from eeglib.datasets import METADATA, Dataset, DatasetError, Recording
 from eeglib.datasets import Options as BaseOptions
+from eeglib.datasets import tables as sidecars
 from eeglib.datasets.images import COLUMNS, usable_pictures
-from eeglib.datasets.tables import (
-    EMPTY,
-    check_content,
-    find_sidecar,
-    read_json,
-    read_numbers,
-    read_table,
-)
 from eeglib.profile import DatasetSettings
 
 if TYPE_CHECKING:
@@ -154,7 +147,7 @@ class Loader(Dataset):
 
     def card(self) -> dict[str, str]:
         keys = {"title": "Name", "licence": "License", "source": "DatasetDOI"}
-        description = read_json(self.folder / "dataset_description.json")
+        description = sidecars.read_json(self.folder / "dataset_description.json")
         paths = self._read(subject := self.settings.subjects[0])[0]
         raw = self._open(paths[0])
         kinds = raw.get_channel_types()
@@ -261,12 +254,12 @@ class Loader(Dataset):
         needed = ["onset", names]
         if "image_column" in reading.model_fields_set:
             needed.append(reading.image_column)
-        check_content(path.fpath)
-        file = find_sidecar(path, "events")
+        sidecars.check_content(path.fpath)
+        file = sidecars.find_sidecar(path, "events")
         try:
             if file is None or not file.is_file():
                 raise ValueError("there is none, so that nobody knows what was shown when")
-            table = read_table(file)
+            table = sidecars.read_table(file)
             if missing := [name for name in needed if name not in table]:
                 raise ValueError(f"no column {missing[0]!r}; it has: {', '.join(table)}")
             table[names] = table[names].str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
@@ -278,9 +271,9 @@ class Loader(Dataset):
             files = table.get(reading.image_column, pd.Series("", table.index))
             blocks = table.get(reading.block_column, pd.Series("", table.index))
             table = table[[names]].assign(
-                onset=read_numbers(table["onset"]),
-                block=read_numbers(blocks).fillna(-1).astype(int),
-                file=files.where(~files.isin(EMPTY), ""),
+                onset=sidecars.read_numbers(table["onset"]),
+                block=sidecars.read_numbers(blocks).fillna(-1).astype(int),
+                file=files.where(~files.isin(sidecars.EMPTY), ""),
             )
             again = table["onset"].notna() & table["onset"].round(4).duplicated(keep=False)
             if len(table[again].drop_duplicates()) > table.loc[again, "onset"].nunique():
@@ -302,7 +295,7 @@ class Loader(Dataset):
         outside = ~onset.between(0, raw.duration, "left")
         if not outside.any():
             return
-        about = read_json(find_sidecar(path, "eeg", ".json"))
+        about = sidecars.read_json(sidecars.find_sidecar(path, "eeg", ".json"))
         what = f"{path.basename}: {outside.sum()} of {len(onset)} events lie outside the recording"
         what += f" of {raw.duration:.6g} s; onsets run from {onset.min():g} to {onset.max():g}"
         scales = {"milliseconds": 1e-3, "samples": 1 / raw.info["sfreq"]}

@@ -1,24 +1,20 @@
 """Stimuli drawn by code: the 40 classes of the paper as small colour drawings (chapter 1)."""
 
-from __future__ import annotations
-
 import colorsys
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
+import pandas
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 from scipy import ndimage
 
 from eeglib.datasets.files import whole_folder
-
-if TYPE_CHECKING:
-    import pandas
 
 OVERSAMPLING = 4  # drawings are made larger and reduced, which smooths their edges
 TRAINING_SEEDS = 10_000_000  # from here on they train the shipped models, below they draw data sets
@@ -61,8 +57,6 @@ def drawn_stimuli(
     folder: Path, labels: Sequence[int], images_per_class: int, seed: int
 ) -> pandas.DataFrame:
     """Images of some `CLASSES`, ``<wnid>/<wnid>_<n>.png``, drawn on all cores if not there."""
-    import pandas
-
     if not folder.is_dir():
         with whole_folder(folder) as partial:
             rows, drawings = [], []

@@ -34,8 +34,7 @@ def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figu
     ax, places = axes[0, 0], np.arange(len(table))
     errors = _errors(table, "value")
     ax.barh(places, table["value"], color=COLORS[5], xerr=errors, capsize=3, ecolor="0.25")
-    ends = places - 0.45, places + 0.45
-    ax.vlines(table["chance"], *ends, color=COLORS[1], linewidth=2, label="chance")
+    ax.vlines(table["chance"], places - 0.45, places + 0.45, COLORS[1], lw=2, label="chance")
     ax.set_yticks(places, table["method"])
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)

@@ -27,7 +27,6 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 from torchmetrics.image.kid import poly_mmd
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.transforms import Compose
 from torchvision.transforms.functional import center_crop, pil_to_tensor
 
 from eeglib.evaluation import format_score, mean_with_interval
@@ -102,8 +101,7 @@ def _fid_inception(folder: Path, device: str) -> Network:
     torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, str(folder), **SAFELY)
     file = str(folder / URL_INCEPTION_V3.rsplit("/", 1)[-1])
     network = NoTrainInceptionV3("inception-v3-compat", ["2048"], file).to(device)
-    prepare = Compose([partial(square, side=299), pil_to_tensor])
-    scores = {"Inception": ("KID",)}
+    scores, prepare = {"Inception": ("KID",)}, lambda picture: pil_to_tensor(square(picture, 299))
     return Network("fid-inception", scores, prepare, lambda x: [network(x)], device)
 
 
