@@ -148,17 +148,22 @@ def student_notebooks_command(
 
 @app.command("book")
 def book_command(
-    profile: ProfileOption = "demo", run_dir: RunDirOption = None, settings: SetOption = None
+    profile: ProfileOption = "demo",
+    run_dir: RunDirOption = None,
+    slides: Annotated[bool, _option("Make slides of each chapter, too.", "--slides")] = False,
+    settings: SetOption = None,
 ) -> None:
     """Build the HTML book from what ran, and print the path of its index.html.
 
-    Example: eeglib book --profile demo
+    Example: eeglib book --profile demo --slides
 
     Nothing is executed: the pages show the notebooks that `eeglib run` left in the run's folder.
+    Slides are written to `slides` in that folder, and the book has a page of links to them.
     """
     from eeglib.workflow.book import build_book
 
-    typer.echo(build_book(run_dir or Path("runs") / _load(profile, settings).name))
+    run_dir = run_dir or Path("runs") / _load(profile, settings).name
+    typer.echo(build_book(run_dir, slides=slides))
 
 
 @app.command("simulate")

@@ -38,6 +38,7 @@ from eeglib.workflow.status import Result, describe_status, read_status
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 SUBJECTS_LINK = "## Subject by subject\n\nWhat each chapter found: {doc}`/subjects/index`."
 Stages = tuple[Stage, ...]
+SLIDES = "slides"
 SUBJECT_PAGES = 50
 """With more subjects than this the book lists them but gives them no pages of their own."""
 
@@ -46,8 +47,10 @@ class BookError(RuntimeError):
     """The book cannot be built, or its pages have faults; the message names the pages."""
 
 
-def build_book(run_dir: str | Path, site: Path | None = None, stages: Stages = STAGES) -> Path:
-    """Build the HTML book of a run; returns its ``index.html``.
+def build_book(
+    run_dir: str | Path, site: Path | None = None, stages: Stages = STAGES, slides: bool = False
+) -> Path:
+    """Build the HTML book of a run, with ``slides`` if asked for; returns its ``index.html``.
 
     The folder ``site`` has ``_config.yml``, ``_toc.yml``, ``book`` and ``notebooks``; it is the
     project's own where left out. Raises BookError if nothing has run, if a page has error output
@@ -56,7 +59,7 @@ def build_book(run_dir: str | Path, site: Path | None = None, stages: Stages = S
     run_dir = Path(run_dir).resolve()
     if not (run_dir / "profile.yml").is_file():
         raise BookError(f"Nothing has run in {run_dir}. Run it first: eeglib run --run-dir ...")
-    staging = stage_book(run_dir, site or site_folder(), stages)
+    staging = stage_book(run_dir, site or site_folder(), stages, slides)
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(staging)]
     command += ["--warningiserror", "--keep-going", "--quiet"]
     environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "NO_COLOR": "1"}
@@ -67,11 +70,14 @@ def build_book(run_dir: str | Path, site: Path | None = None, stages: Stages = S
         lines = (done.stdout + done.stderr).splitlines()
         faults = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-15:]
         raise BookError(f"The book was not built without warnings ({log}):\n" + "\n".join(faults))
-    return staging / "_build" / "html" / "index.html"
+    html = staging / "_build" / "html"
+    if (run_dir / SLIDES).is_dir():
+        shutil.copytree(run_dir / SLIDES, html / SLIDES)
+    return html / "index.html"
 
 
-def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
-    """Write everything that Jupyter Book builds, into ``<run_dir>/book``."""
+def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES, slides: bool = False) -> Path:
+    """Write everything that Jupyter Book builds into ``<run_dir>/book``, slides beside it."""
     profile = load_profile(run_dir / "profile.yml")
     staging = run_dir / "book"
     shutil.rmtree(staging, ignore_errors=True)
@@ -92,12 +98,19 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     subjects = [s for s in everybody if (run_dir / subject_folder(s)).is_dir()] or everybody[:1]
     results = [result for result in statuses if result.job.subject in (None, *subjects)]
     with_pages = subjects if len(subjects) <= SUBJECT_PAGES else []
+    pages = {}
     for name, source in sources.items():
         first = next(result for result in results if result.job.chapter == name)
-        page = chapter_page(source, first)
+        page = pages[name] = chapter_page(source, first)
         if name == stages[-1].name:
             page.cells.append(new_markdown_cell(SUBJECTS_LINK))
         _write(staging / "notebooks" / f"{name}.ipynb", page)
+    if slides:
+        from eeglib.workflow.slides import write_slides
+
+        shutil.rmtree(run_dir / SLIDES, ignore_errors=True)
+        shutil.copytree(target, run_dir / SLIDES / "mathjax")
+        write_slides(run_dir / SLIDES, pages, dataset.caution, site)
     index: dict[str, Any] = {"file": "subjects/index"}
     for subject in with_pages:
         folder = f"subjects/{subject_folder(subject)}"
@@ -122,6 +135,10 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES) -> Path:
     _write(staging / "execution_times.md", execution_times(results, titles))
     toc = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))
     chapters = [index, {"file": "execution_times"}]
+    if (run_dir / SLIDES).is_dir():
+        lines = [f'- <a href="{SLIDES}/{name}.html">{title}</a>' for name, title in titles.items()]
+        _write(staging / f"{SLIDES}.md", "\n".join(["# Slides", "", *lines, ""]))
+        chapters.append({"file": SLIDES})
     toc["parts"].insert(1, {"caption": "This run", "chapters": chapters})
     _write(staging / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
     if faults := _output_faults(staging):
