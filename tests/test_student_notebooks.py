@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import pkgutil
 import re
 
 import nbformat
@@ -113,6 +116,24 @@ def test_myst_becomes_plain_markdown(myst, plain, tmp_path):
 def test_code_fits_the_page(source):
     lines = [li for c in cells(source) if c["cell_type"] == "code" for li in c["source"]]
     assert [li for li in lines if len(li.rstrip("\n")) > 76] == []
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_chapter_names_only_what_the_package_has(source):
+    """A function that moved is found here, and not after an hour in the last chapter of a run."""
+    code = ["".join(c["source"]) for c in cells(source) if c["cell_type"] == "code"]
+    nodes = [node for cell in code for node in ast.walk(ast.parse(cell))]
+    ours = {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "eeglib":
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found = pkgutil.resolve_name(name)  # raises where there is none
+                ours[alias.asname or alias.name] = found
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if inspect.ismodule(of := ours.get(node.value.id)):
+                assert hasattr(of, node.attr), f"{of.__name__} has no {node.attr}"
 
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
