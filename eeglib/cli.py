@@ -6,12 +6,14 @@ Whatever takes long to import is imported inside the commands, so that ``--help`
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
 
+import eeglib
+
 app = typer.Typer(
-    help="Decode what a person sees from EEG: run every chapter of the course-book, headless.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,10 +28,29 @@ ProfileOption = Annotated[str, _option("A shipped profile (see `eeglib profiles`
 SubjectsOption = Annotated[str, _option("Subjects: all, 3, 1-4 or 1,3,7-9.")]
 RunDirOption = Annotated[Path | None, _option("Folder of the results; else runs/<profile>.")]
 JobsOption = Annotated[int, _option("Chapters that run at the same time.", min=1)]
+GpusOption = Annotated[int | None, _option("GPUs to use; all if left out.", min=0)]
+JobsPerGpuOption = Annotated[int | None, _option("Chapters on a GPU; else as fit.", min=1)]
+ExecutorOption = Annotated[Literal["local", "slurm"], _option("Run here, or on Slurm.")]
+KeepGoingOption = Annotated[bool, _option("If one fails, others go on.")]
+DryRunOption = Annotated[bool, _option("Say what would run and why.", "--dry-run")]
+ForceOption = Annotated[bool, _option("Run even if nothing has changed.", "--force")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.max_epochs=5."),
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"eeglib {eeglib.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Decode what a person sees from EEG: run every chapter of the course-book, headless."""
 
 
 @app.command("run")
@@ -38,14 +59,14 @@ def run_command(
     subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
     jobs: JobsOption = 1,
-    gpus: Annotated[int | None, _option("GPUs to use; all if left out.", min=0)] = None,
-    jobs_per_gpu: Annotated[int | None, _option("Chapters on a GPU; else as fit.", min=1)] = None,
-    executor: Annotated[Literal["local", "slurm"], _option("Run here, or on Slurm.")] = "local",
+    gpus: GpusOption = None,
+    jobs_per_gpu: JobsPerGpuOption = None,
+    executor: ExecutorOption = "local",
     settings: SetOption = None,
     only: Annotated[str | None, _option("Chapters to run, with what they need: 05,06.")] = None,
-    keep_going: Annotated[bool, _option("If one fails, others go on.", "--keep-going")] = False,
-    dry_run: Annotated[bool, _option("Say what would run and why.", "--dry-run")] = False,
-    force: Annotated[bool, _option("Run even if nothing has changed.", "--force")] = False,
+    keep_going: KeepGoingOption = False,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
 ) -> None:
     """Run the chapters for every subject; what is up to date does not run again.
 
@@ -57,20 +78,16 @@ def run_command(
     a metrics.json: runs/demo/sub-01/05_distill_student/notebook.ipynb. If a chapter fails, the
     last lines say for whom, in which notebook and line, and the exit status is 1.
     """
-    from eeglib.workflow.run import stale_jobs
     from eeglib.workflow.stages import select_stages
 
     chosen = select_stages(only.split(",")) if only else ()
     how = {"jobs": jobs, "gpus": gpus, "jobs_per_gpu": jobs_per_gpu, "executor": executor}
     how |= {"only": chosen, "keep_going": keep_going, "force": force}
     request = _request(_load(profile, settings), run_dir, subjects, **how)
-    if not dry_run:
-        _end(_run(request))
-        return
-    stale = stale_jobs(request)
-    for job, reason in stale.items():
-        typer.echo(f"{job}: {reason}")
-    typer.echo(f"{len(stale)} chapters would run in {request.run_dir}")
+    failures = _run(request, dry_run)
+    following = f"eeglib {'status' if failures else 'book'} --run-dir {quote(str(request.run_dir))}"
+    typer.echo(f"\nResults: {request.run_dir}\nNext: {following}")
+    _end(failures)
 
 
 @app.command("status")
@@ -101,7 +118,13 @@ def audit_command(
     subjects: SubjectsOption = "all",
     run_dir: RunDirOption = None,
     jobs: JobsOption = 1,
+    gpus: GpusOption = None,
+    jobs_per_gpu: JobsPerGpuOption = None,
+    executor: ExecutorOption = "local",
     settings: SetOption = None,
+    keep_going: KeepGoingOption = True,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
 ) -> None:
     """Ask whether accuracies come from the pictures or from the clock: chapter 8 for a data set.
 
@@ -115,9 +138,10 @@ def audit_command(
     from eeglib.workflow.stages import select_stages
 
     name = "08_audit_confounds"
-    how = {"only": select_stages([name]), "jobs": jobs, "keep_going": True}
+    how = {"jobs": jobs, "gpus": gpus, "jobs_per_gpu": jobs_per_gpu, "executor": executor}
+    how |= {"only": select_stages([name]), "keep_going": keep_going, "force": force}
     request = _request(_load(profile, settings), run_dir, subjects, **how)
-    failures = _run(request)
+    failures = _run(request, dry_run)
     chapter = open_chapter("09_summarize_group", request.profile, request.run_dir)
     done = {s: found for s, found in chapter.results(name).items() if s in request.subjects}
     files = {s: chapter.input(name, "audit_trials.npz", s) for s in done}
@@ -322,9 +346,15 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
 
 
-def _run(request: Any) -> list:
-    from eeglib.workflow.run import run
+def _run(request: Any, dry_run: bool) -> list:
+    from eeglib.workflow.run import run, stale_jobs
 
+    if dry_run:
+        stale = stale_jobs(request)
+        for job, reason in stale.items():
+            typer.echo(f"{job}: {reason}")
+        typer.echo(f"{len(stale)} chapters would run in {request.run_dir}")
+        raise typer.Exit
     try:
         return run(request, typer.echo)
     except KeyboardInterrupt:

@@ -38,7 +38,7 @@ class DatasetSettings(Settings):
     """Which data set, which subjects, and the options of its own loader."""
 
     name: str = "simulated"  # module of eeglib.datasets that loads the data
-    subjects: tuple[Count, ...] = Field((1, 2), min_length=1)
+    subjects: tuple[Count, ...] = Field((1, 2), min_length=1)  # by their numbers
     root: Path | None = None  # folder of the data; empty: inside the run's own folder
     options: dict[str, Any] = {}  # checked by the loader itself
 
@@ -74,9 +74,9 @@ class SplitSettings(Settings):
 
     by: Literal["image", "run", "session"] = "image"  # what lies in one part as a whole
     published: bool = False  # the parts that come with the data; the shares then do not count
-    training: OpenShare = 0.8
-    validation: OpenShare = 0.1
-    test: OpenShare = 0.1
+    training: OpenShare = 0.8  # share of the images that train
+    validation: OpenShare = 0.1  # share that says when to stop
+    test: OpenShare = 0.1  # share that is scored; the three sum to 1
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSettings:
@@ -90,9 +90,9 @@ class TeacherSettings(Settings):
 
     model: str = "demo"  # open_clip model name, local folder, or demo
     weights: str | None = None  # open_clip weights' name, such as openai
-    learning_rate: Positive = 1e-2
-    max_epochs: Count = 300
-    patience: Count = 20
+    learning_rate: Positive = 1e-2  # of Adam
+    max_epochs: Count = 300  # passes over the training images, at most
+    patience: Count = 20  # epochs without a better validation loss
 
 
 class TrainingSettings(Settings):
@@ -107,16 +107,16 @@ class TrainingSettings(Settings):
     max_epochs: Count = 50  # passes over the training trials, at most
     patience: Count = 10  # epochs without a better validation loss
     seeds: tuple[int, ...] = Field((0,), min_length=1)  # a network is trained per seed
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
 
 
 class TeacherStudySettings(Settings):
     """Chapter 5: what the teacher adds; many short trainings of the same network."""
 
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)  # networks per teacher
-    max_epochs: Count | None = None  # none: as long as in training
-    alphas: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    temperatures: tuple[Positive, ...] = (0.5, 1.0, 2.0, 4.0)
+    max_epochs: Count | None = None  # of each; empty: as in training
+    alphas: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)  # weights of the labels to try
+    temperatures: tuple[Positive, ...] = (0.5, 1.0, 2.0, 4.0)  # to try
 
 
 class BaselineSettings(Settings):
@@ -129,20 +129,19 @@ class ReconstructionSettings(Settings):
     """Chapter 7. ``demo`` is the small Stable Diffusion pipeline shipped here."""
 
     model: str = "demo"  # diffusers repository id, local folder, or demo
-    prompt: str = "an image of a {class}"  # {class} is replaced by the class
+    prompt: str = "an image of a {class}"  # in which {class} is replaced by the class
     steps: Count = 25  # of denoising
     guidance_scale: float = Field(4.0, ge=0)  # strength of the prompt
     size: Count = 64  # height and width, pixels
-    n_images: Count = Field(8, ge=3)  # test trials to draw and measure per subject
+    n_images: int = Field(8, ge=3)  # test trials to draw and measure per subject
     batch_size: Count = 4  # pictures drawn at a time
-    scheduler: str | None = None  # of diffusers; empty: the model's own
+    scheduler: str | None = None  # class of diffusers; empty: the model's own
 
 
 class PictureSettings(Settings):
     """How pictures are measured. ``demo-clip`` needs no download."""
 
-    # By the names of eeglib.reconstruction.image_metrics.NETWORKS.
-    backbones: tuple[str, ...] = ("demo-clip",)
+    backbones: tuple[str, ...] = ("demo-clip",)  # of reconstruction.image_metrics.NETWORKS
     weights: Path | None = None  # folder of weight files; empty: download them when first needed
     n_way: int = Field(50, ge=2)  # classes to choose from, at most all; papers: 50
     batch_size: Count = 16  # pictures through a network at a time
@@ -151,16 +150,16 @@ class PictureSettings(Settings):
 class AuditSettings(Settings):
     """Chapter 8: groups of controls, the audited method, and what the refitted decoder sees."""
 
-    controls: tuple[ControlName, ...] = get_args(ControlName)
+    controls: tuple[ControlName, ...] = get_args(ControlName)  # groups of them to ask
     decoder: Literal[METHOD_NAMES] | None = None  # of baselines.methods; empty: chapter 5's network
-    features: Literal["covariance", "amplitude"] | None = None  # empty: amplitude from below 8 Hz
+    features: Literal["covariance", "amplitude"] | None = None  # empty: amplitude, below 8 Hz
 
 
 class EvaluationSettings(Settings):
     """Intervals by bootstrap."""
 
-    n_bootstrap: Count = 2000
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    n_bootstrap: Count = 2000  # samples
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # coverage of every interval
 
 
 class ChapterResources(Settings):
@@ -168,16 +167,16 @@ class ChapterResources(Settings):
 
     minutes: Positive = 60  # time limit of the whole chapter
     memory_mb: Count | None = None  # MB, that a cluster enforces; empty: as its chapter says
-    gpus: Literal[0, 1] | None = None  # empty: one for the chapters that train or draw
-    gpu_memory_mb: Count | None = None  # MB of it; empty: as its chapter says
-    cores: Count | None = None  # empty: this machine's divided by --jobs, 2 on a cluster
+    gpus: Literal[0, 1] | None = None  # GPUs; empty: one where it trains or draws
+    gpu_memory_mb: Count | None = None  # MB of the GPU; empty: as its chapter says
+    cores: Count | None = None  # empty: all divided by --jobs, 2 on a cluster
 
 
 class ClusterSettings(Settings):
     """What ``eeglib run --executor slurm`` tells the scheduler besides each chapter's needs."""
 
     account: str | None = None  # to charge; empty: none
-    partition: str | None = None  # empty: the cluster's default
+    partition: str | None = None  # for its jobs; empty: the cluster's own
     gpu_partition: str | None = None  # of chapters that use a GPU; empty: as for the others
     options: str = ""  # further options of sbatch, such as --constraint=a100
 
@@ -187,7 +186,7 @@ class Profile(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")  # names the run's folder
     title: str = ""  # one line for the title of generated pages
-    seed: int = Field(0, ge=0)  # of everything random that has none of its own
+    seed: int = Field(0, ge=0)  # of all that is random and has none of its own
     dataset: DatasetSettings = DatasetSettings()
     filtering: FilteringSettings = FilteringSettings()
     timefrequency: TimeFrequencySettings = TimeFrequencySettings()

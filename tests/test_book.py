@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 
 import nbformat
 import pytest
-from page_faults import page_faults
 from tiny_project import STAGES, edit_cell
 
+import eeglib
+from benchmarks._page_faults import page_faults, pages_of
+from benchmarks.book import COUNTED, browser, look_at
 from eeglib.chapter import FAILURE
 from eeglib.workflow import book
 from eeglib.workflow.book import BookError, build_book, stage_book
-from eeglib.workflow.stages import Job
+from eeglib.workflow.pages import mend_page
+from eeglib.workflow.stages import Job, site_folder
 
 DATA, FILTER, STUDENT, GROUP = (stage.name for stage in STAGES)
 TRACEBACK = "ZeroDivisionError Traceback\\n````\\n:::: Cell In[6], line 2"
@@ -194,6 +198,11 @@ def test_many_subjects_are_listed_without_pages(project, monkeypatch):
         ('<iframe src="https://x.example"></iframe>', "loads https://x.example"),
         ('<img src="_images/a.png">', "no alternative text"),
         ('<img src="a.png" alt="../_images/a.png">', "no alternative text"),
+        ('<a href="gone.html">x</a>', "broken link gone.html"),
+        ('<a href="page.html#gone">x</a><p id="there">', "broken link page.html#gone"),
+        ('<a href="#gone">x</a>', "broken link #gone"),
+        ('<a href="https:///x">x</a>', "broken link https:///x"),
+        ("<table><tr><th> <p></p></th></tr></table>", "empty heading in a table"),
     ],
 )
 def test_faults_of_pages_are_found(tmp_path, page, fault):
@@ -204,14 +213,83 @@ def test_faults_of_pages_are_found(tmp_path, page, fault):
 
 
 def test_links_and_local_files_are_no_faults(tmp_path):
+    (tmp_path / "style.css").write_text("a {background: url(data:image/png;base64,x)}")
     (tmp_path / "page.html").write_text(
-        '<a href="https://doi.org/x">x</a><script src="a.js"></script><img alt="a" src="b.png">'
+        '<a href="https://doi.org/x">x</a><a href="#p">x</a><a href="mailto:a@b.org">x</a>'
+        '<p id="p"><a href="page.html#p">x</a><a href="style.css">x</a><table><th>a</th></table>'
+        '<script src="a.js"></script><img alt="a" src="b.png">'
         '<link rel="canonical" href="https://x.example">'
     )
-    (tmp_path / "style.css").write_text("a {background: url(data:image/png;base64,x)}")
     assert page_faults(tmp_path) == []
     (tmp_path / "style.css").write_text("@font-face {src: url('https://fonts.example/a.woff')}")
     assert page_faults(tmp_path) == ["style.css: loads from the network"]
+
+
+def test_references_have_a_link():
+    text = (site_folder() / "book" / "references.bib").read_text(encoding="utf-8")
+    entries = re.findall(r"@\w+\{(\w+),(.*?)\n\}", text, re.DOTALL)
+    assert len(entries) == text.count("\n@") + text.startswith("@") > 20
+    without = [n for n, entry in entries if not re.search(r"^  (doi|url) = \{", entry, re.M)]
+    assert without == []
+
+
+def test_without_a_repository_no_button_leads_to_one(built):
+    page = html(built, f"notebooks/{STUDENT}")
+    assert "launch-buttons" not in page
+    assert "source-buttons" not in page
+    assert f'href="../_sources/notebooks/{STUDENT}.ipynb"' in page
+    assert (built.parent / "_sources" / "notebooks" / f"{STUDENT}.ipynb").is_file()
+    assert f"eeglib {eeglib.__version__}, MIT licence" in page
+
+
+def test_one_setting_gives_the_buttons(project):
+    run_dir, site = project
+    config = (site / "_config.yml").read_text()
+    address = "https://github.com/somebody/something"
+    (site / "_config.yml").write_text(config.replace('url: ""', f"url: {address}"))
+    folder = build_book(run_dir, site, STAGES).parent
+    page = (folder / "notebooks" / f"{STUDENT}.html").read_text(encoding="utf-8")
+    place = f"main/notebooks/{STUDENT}.ipynb"
+    assert f"https://colab.research.google.com/github/somebody/something/blob/{place}" in page
+    assert "https://mybinder.org/v2/gh/somebody/something/main?urlpath=" in page
+    for part in ("/edit/" + place, "/issues/new", ""):
+        assert f'href="{address}{part}' in page
+    # What a run made lies in no repository.
+    assert address not in (folder / "subjects" / "sub-01" / f"{STUDENT}.html").read_text()
+
+
+def test_tables_are_mended():
+    table = (
+        '<thead>\n<tr style="text-align: right;">\n<th></th>\n<th>value</th>\n</tr>\n<tr>\n'
+        "<th>control</th>\n<th></th>\n</tr>\n</thead><tbody><tr><th>one</th><td>1</td></tr></tbody>"
+    )
+    head = '<thead><tr><th scope="col">control</th><th scope="col">value</th></tr></thead>'
+    body = '<tbody><tr><th scope="row">one</th><td>1</td></tr></tbody>'
+    other = '<thead><tr class="row-odd"><th>a</th></tr></thead>'
+    assert mend_page(other + table).endswith("</thead>" + head + body)
+    two = "<thead><tr><th></th><th>a</th></tr><tr><th>x</th><th>b</th></tr></thead>"
+    mended = mend_page(two)
+    assert mended.count("<tr>") == 2
+    assert "<td></td>" in mended
+
+
+@pytest.mark.skipif(not browser(), reason="needs a Chromium, which is not here")
+def test_a_browser_finds_no_fault(built):
+    pages = pages_of(built.parent)
+    assert [fault for kind, fault in look_at(built.parent, pages) if kind in COUNTED] == []
+
+
+@pytest.mark.skipif(not browser(), reason="needs a Chromium, which is not here")
+def test_a_browser_finds_what_is_wrong(tmp_path):
+    (tmp_path / "page.html").write_text(
+        '<html lang="en"><title>x</title><main class="bd-article" style="width: 600px"><h1>x</h1>'
+        f"<pre style='overflow: auto'>{'x' * 200}</pre><table style='width: 2000px'><td>x</table>"
+        '<section><p>over</p><p style="margin-top: -30px">lap</p></section>'
+        '<p style="color: #222; background: #222">blank</p></main><script>gone()</script>'
+        '<img src="http://127.0.0.1:9/x.png">'
+    )
+    found = Counter(kind for kind, _ in look_at(tmp_path, [tmp_path / "page.html"]))
+    assert {*COUNTED} <= {*found}
 
 
 def test_headings_are_found_outside_code():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import eeglib
 from eeglib import cli
 from eeglib.profile import load_profile
 from eeglib.workflow import run as workflow
@@ -70,6 +71,36 @@ def test_run_understands_gpus_and_clusters(requests, tmp_path):
     assert call("run", "--run-dir", str(tmp_path), *arguments) == 0
     request = requests[0]
     assert (request.gpus, request.jobs_per_gpu, request.executor) == (4, 2, "slurm")
+
+
+def test_audit_takes_the_options_of_run(requests, capsys, tmp_path):
+    arguments = ["--gpus", "0", "--jobs-per-gpu", "2", "--executor", "slurm", "--force"]
+    # Nothing has run, so that there is no audit to read.
+    with pytest.raises((SystemExit, ValueError)):
+        cli.main(["audit", "--run-dir", str(tmp_path), *arguments])
+    request = requests[0]
+    assert [stage.name for stage in request.only] == ["08_audit_confounds"]
+    assert (request.gpus, request.jobs_per_gpu, request.executor) == (0, 2, "slurm")
+    assert (request.force, request.keep_going) == (True, True)
+    assert call("audit", "--run-dir", str(tmp_path / "new"), "--dry-run") == 0
+    assert "chapters would run in" in capsys.readouterr().out
+    assert len(requests) == 1
+
+
+def test_version_is_told(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"eeglib {eeglib.__version__}\n"
+    citation = (site_folder() / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {eeglib.__version__}\n" in citation
+    introduction = (site_folder() / "book" / "introduction.md").read_text(encoding="utf-8")
+    assert f"Version {eeglib.__version__}, MIT" in introduction
+
+
+def test_run_ends_with_the_results_and_what_comes_next(requests, capsys, tmp_path):
+    folder = tmp_path / "my run"
+    assert call("run", "--run-dir", str(folder)) == 0
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last == [f"Results: {folder}", f"Next: eeglib book --run-dir '{folder}'"]
 
 
 def test_an_interrupt_says_that_results_are_kept(monkeypatch, capsys, tmp_path):
@@ -145,7 +176,8 @@ def test_a_failed_chapter_gives_a_message_and_exit_status_1(monkeypatch, capsys,
     failure = Failure(folder, "ValueError", "no trials", 4, 7)
     monkeypatch.setattr(workflow, "run", lambda request, say: [failure])
     assert call("run", "--run-dir", str(tmp_path)) == 1
-    told = capsys.readouterr().err
+    out, told = capsys.readouterr()
+    assert f"Next: eeglib status --run-dir {tmp_path}\n" in out
     assert "sub-02/05_distill_student: ValueError: no trials" in told
     assert f"{folder / 'notebook.ipynb'}, cell In [4], line 7" in told
 
@@ -176,7 +208,7 @@ def commands_of(page: str) -> list[str]:
 def test_the_commands_of_the_pages_are_understood(command, requests, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    monkeypatch.setattr("eeglib.workflow.book.build_book", lambda run_dir: run_dir)
+    monkeypatch.setattr("eeglib.workflow.book.build_book", lambda run_dir, slides: run_dir)
     (tmp_path / "my_profile.yml").write_text("name: mine\n")
     assert call(*command.split()[1:]) == 0
 

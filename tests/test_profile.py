@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from eeglib.profile import Profile, ProfileError, load_profile, shipped_profiles
+from tools.profile_settings import PAGE, settings_page
 
 
 def write(folder, text: str):
@@ -21,6 +22,18 @@ def test_shipped_profiles_are_valid_and_named_like_their_file(name):
     profile = load_profile(name)
     assert profile.name == name
     assert profile.title
+
+
+def test_the_page_of_settings_has_every_key_with_its_meaning():
+    written = PAGE.read_text(encoding="utf-8")
+    assert written == settings_page(), "run: python -m tools.profile_settings"
+    for name, field in Profile.model_fields.items():
+        for key in getattr(type(field.default), "model_fields", {}):
+            assert f"`{name}.{key}`\n: " in written
+    assert (
+        "`training.alpha`\n: Weight of the class labels in the loss; eq. (1). *Number " in written
+    )
+    assert "*Number ≥ 0 and ≤ 1*; default `0.5`." in written
 
 
 def test_the_defaults_are_those_of_the_paper():

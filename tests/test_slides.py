@@ -7,9 +7,9 @@ import shutil
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from page_faults import page_faults
 from tiny_project import STAGES
 
+from benchmarks._page_faults import page_faults
 from eeglib.workflow.book import SLIDES, stage_book
 from eeglib.workflow.slides import deck_of, lead
 from eeglib.workflow.stages import site_folder

@@ -31,6 +31,7 @@ from eeglib.chapter import NOTEBOOK, Score, data_folder, subject_folder, write_t
 from eeglib.datasets import open_dataset
 from eeglib.profile import load_profile
 from eeglib.workflow.dependencies import code_cells, is_from_papermill, read_notebook
+from eeglib.workflow.pages import complete_config, mend_page
 from eeglib.workflow.run import Request
 from eeglib.workflow.stages import STAGES, Stage, site_folder
 from eeglib.workflow.status import Result, describe_status, read_status
@@ -56,10 +57,10 @@ def build_book(
     project's own where left out. Raises BookError if nothing has run, if a page has error output
     or a warning in it, or the builder warns.
     """
-    run_dir = Path(run_dir).resolve()
+    run_dir, site = Path(run_dir).resolve(), site or site_folder()
     if not (run_dir / "profile.yml").is_file():
         raise BookError(f"Nothing has run in {run_dir}. Run it first: eeglib run --run-dir ...")
-    staging = stage_book(run_dir, site or site_folder(), stages, slides)
+    staging = stage_book(run_dir, site, stages, slides)
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(staging)]
     command += ["--warningiserror", "--keep-going", "--quiet"]
     environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "NO_COLOR": "1"}
@@ -71,6 +72,10 @@ def build_book(
         faults = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-15:]
         raise BookError(f"The book was not built without warnings ({log}):\n" + "\n".join(faults))
     html = staging / "_build" / "html"
+    for path in html.rglob("*.html"):
+        source = site / path.relative_to(html)
+        made = not any(source.with_suffix(kind).is_file() for kind in (".md", ".ipynb"))
+        write_text(path, mend_page(path.read_text(encoding="utf-8"), made))
     if (run_dir / SLIDES).is_dir():
         shutil.copytree(run_dir / SLIDES, html / SLIDES)
     return html / "index.html"
@@ -82,7 +87,8 @@ def stage_book(run_dir: Path, site: Path, stages: Stages = STAGES, slides: bool 
     staging = run_dir / "book"
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(site / "book", staging / "book")
-    shutil.copy(site / "_config.yml", staging)
+    config = yaml.safe_load((site / "_config.yml").read_text(encoding="utf-8"))
+    write_text(staging / "_config.yml", yaml.safe_dump(complete_config(config)))
     # MathJax with its fonts, so that formulas show without a network.
     mathjax, target = Path(str(files("mathjax"))) / "static/mathjax", staging / "_static/mathjax"
     fonts = "output/chtml/fonts/woff-v2"
@@ -243,7 +249,7 @@ def subject_overview(
         chapters.append(row)
         for score in result.metrics.scores if result.metrics else []:
             row = {name: getattr(score, name, "") for name in ("method", *Score.model_fields)}
-            scores.append({"chapter": title, **row})
+            scores.append({"chapter": result.job.chapter[:2].lstrip("0"), **row})
     box = _box("warning", *caution) if caution else ""
     text = f"# Subject {subject}\n\n{box}\n## Chapters\n\n{_table(chapters, '.1f')}\n"
     return text + (f"\n## Scores\n\n{_table(scores, '.3f')}\n" if scores else "")
