@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from eeglib.chapter import write_text
 from eeglib.workflow.student_notebooks import plain_markdown
 
-TO_READ = {"Exercises", "What's next", "References"}
+TO_READ = {"Exercises", "What's next", "References", "Subject by subject"}
 SHEETS = {"reset.css", "reveal.css", "white.css", "source-sans-pro.css"}
 LISTS = ("- ", "1. ", "|", "> ", "$$")
 
