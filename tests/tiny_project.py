@@ -39,8 +39,9 @@ WORK = {
 FINISH = {
     "05_distill_student": (
         "import pandas as pd\n\n"
-        'row = {"metric": "top-1 accuracy", "value": 0.5, "chance": 0.1, "n": 80}\n'
-        'chapter.finish(pd.DataFrame([{**row, "low": 0.4, "high": 0.6, "method": "student"}]));'
+        'row = {"metric": "top-1 accuracy", "method": "student", "n": 80}\n'
+        'row |= {"value": 0.5, "chance": 0.1, "low": 0.4, "high": 0.6}\n'
+        "chapter.finish(pd.DataFrame([row]));"
     ),
     "09_summarize_group": 'chapter.finish(facts={"subjects": subjects});',
 }
