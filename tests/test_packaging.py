@@ -71,7 +71,7 @@ def test_the_lock_holds_every_dependency_within_its_range(machine):
 
 
 FOR_FILES_OR_COMMANDS = {
-    "django-static-mathjax", "ipykernel", "jupyter-book", "pydata-sphinx-theme", "qtawesome",
+    "django-static-mathjax", "ipykernel", "jupyter-book", "pydata-sphinx-theme", "qtawesome", "sphinx-revealjs",
     "snakemake", "snakemake-executor-plugin-slurm", "sphinx-book-theme", "sphinx-exercise",
 }  # fmt: skip
 """Dependencies that nothing here imports: their files are read, or others import or start them."""
