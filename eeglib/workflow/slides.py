@@ -1,8 +1,7 @@
 """Slides for a lecture: one reveal.js deck per chapter, made from the pages of the book.
 
-A deck has the title with the notice on the data, the objectives, each section's first sentences,
-every figure with its description, the notices, the tables with chance levels or intervals, and
-the summary. It loads nothing from the network.
+On them are the notice on the data, the objectives, each section's first sentences, the figures
+with their descriptions, notices, tables of scores, and the summary; nothing needs the network.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def lead(text: str) -> str:
     """First sentences of a section, with the list or formula that they announce; or its list."""
     first, *others = text.split("\n\n")
     if not first.startswith(LISTS):
-        first = re.match(r".{,330}[.?!:](?=\s|$)|.*?[.?!:](?=\s|$)|.*", first, re.DOTALL)[0]
+        first = re.match(r"(?:.{,330}|.*?)[.?!:](?=\s|$)|.*", first, re.DOTALL)[0]
     announced = others[:1] if text[len(first) :].strip().startswith(LISTS) else []
     return "\n\n".join([first, *announced])
 

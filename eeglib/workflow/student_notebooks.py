@@ -4,9 +4,7 @@ An exercise in code is two cells. The first, tagged ``solution``, gives each nam
 the value ``None`` (or a function that returns it); the lines between ``# BEGIN SOLUTION`` and
 ``# END SOLUTION`` then do the work. A copy has a gap in their place. The second, tagged ``check``,
 asserts what a solution must fulfil. The book executes both and folds the first.
-
-The pages are written in MyST, of which Jupyter knows the Markdown alone: `plain_markdown` turns
-its links, citations and boxes into that.
+Jupyter knows no MyST, in which the pages are written: copies have plain Markdown in its place.
 """
 
 from __future__ import annotations
