@@ -305,10 +305,11 @@ def live_command(
     inlets = live.connect(stream, student.ch_names, student.sfreq, markers)
 
     def paint(decision: live.Decision) -> None:
-        said, file = decision.said(names), shown.get(decision.marker.partition("/")[2])
+        said, (word, _, image) = decision.said(names), decision.marker.partition("/")
         prompt = drawing.prompt(said, loaded.reconstruction.prompt)
-        (picture,) = drawing.reconstruct(pipeline, [prompt], [loaded.seed], **draw)
-        page.update(drawn=picture, drawn_class=said, shown_marker=decision.marker)
+        (picture,) = drawing.reconstruct(pipeline, [prompt], [causal.counts["decided"]], **draw)
+        file = shown.get(image)
+        page.update(drawn=picture, drawn_class=said, shown_class=word)
         page.update(shown=Image.open(file).convert("RGB") if file else None)
 
     causal, painter = live.CausalTrials(student.sfreq, **student.preprocessing), live.Painter(paint)
@@ -320,8 +321,9 @@ def live_command(
             painter.ask(decision)
             delay = f"{1e3 * (decision.decided - decision.end):.0f} ms"
             facts = {"latency": delay, **causal.counts, "pictures left out": painter.n_left_out}
-            about = {"marker": decision.marker, "posterior": decision.posterior, "facts": facts}
-            page.update(state="Decoding.", said=decision.said(names), **about)
+            about = {"marker": decision.marker.partition("/")[0], "facts": facts}
+            about |= {"said": decision.said(names), "posterior": decision.posterior}
+            page.update(state="Decoding.", **about)
     typer.echo(", ".join(f"{name}: {count}" for name, count in causal.counts.items()))
 
 

@@ -18,16 +18,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from mne_lsl import lsl
-from scipy.signal import lfilter, sosfilt, sosfilt_zi
 
-from eeglib.preprocessing import forward_filters
-
-if TYPE_CHECKING:
-    import pandas
+from eeglib.preprocessing import CausalFilter
 
 BUFFER = 5.0  # s of filtered signals that are kept
 MEMORY = 60.0  # s, time constant of the running means and variances
@@ -67,20 +63,18 @@ class CausalTrials:
     def __init__(self, sfreq, epoch, notch, band, order=2, standardize=True):
         self.sfreq, self.start = sfreq, epoch[0]
         self.n_times = round((epoch[1] - epoch[0]) * sfreq)
-        self.tolerance = max(1.5, TOLERANCE * self.n_times) / sfreq
-        self.sos = forward_filters(sfreq, notch, band, order)
-        self.decay = float(np.exp(-1 / (MEMORY * sfreq))) if standardize else None
+        self.tolerance = (max(1, TOLERANCE * self.n_times) + 0.5) / sfreq
+        memory = MEMORY if standardize else None
+        self.filter = CausalFilter(sfreq, notch, band, order, memory)
         self.size = max(round(BUFFER * sfreq), 4 * self.n_times)
-        self.times, self.end, self.n_samples = np.empty(2 * self.size), 0, 0
-        self.waiting: deque[tuple[float, str]] = deque()
+        self.times, self.end, self.is_whole = np.empty(2 * self.size), 0, True
+        self.waiting: deque[tuple[float, str]] = deque(maxlen=MOST_MARKERS)
         self.counts: Counter[str] = Counter()
 
     def mark(self, onset: float, marker: str) -> None:
         """Take a marker; the samples of its trial may have come already, or come later."""
+        self.counts[MISSING] += len(self.waiting) == MOST_MARKERS  # the oldest gives way
         self.waiting.append((onset, marker))
-        if len(self.waiting) > MOST_MARKERS:
-            self.waiting.popleft()
-            self.counts[MISSING] += 1
 
     def push(self, samples: np.ndarray, times: np.ndarray) -> None:
         """Take samples, (n, n_chans) in any unit, and their times, (n,) in seconds."""
@@ -88,31 +82,20 @@ class CausalTrials:
         samples, times = np.asarray(samples[finite], float), np.asarray(times)[finite]
         if not len(times):
             return
-        if not self.n_samples:
-            n_chans, self.first = samples.shape[1], times[0]
-            self.rows = np.empty((3, 2 * self.size, n_chans))  # signals, means, means of squares
-            self.states = np.zeros((2, 1, n_chans))
-        last = self.times[self.end - 1] if self.n_samples else -np.inf
-        restarts = np.diff(times, prepend=last) > self.tolerance + 1 / self.sfreq
-        cuts = np.union1d(np.flatnonzero(restarts), np.arange(0, len(times), self.size))
+        if not self.end:  # signals, running means of them and of their squares
+            self.rows = np.empty((3, 2 * self.size, samples.shape[1]))
+        last = self.times[self.end - 1] if self.end else -np.inf
+        pauses = np.diff(times, prepend=last) > self.tolerance + 1 / self.sfreq
+        cuts = np.union1d(np.flatnonzero(pauses), np.arange(0, len(times), self.size))
         for begin, end in pairwise([*cuts, len(times)]):
-            if restarts[begin]:
-                self.state = sosfilt_zi(self.sos)[..., np.newaxis] * samples[begin]
-            part, self.state = sosfilt(self.sos, samples[begin:end], axis=0, zi=self.state)
-            self._keep(part, times[begin:end])
-
-    def _keep(self, signals: np.ndarray, times: np.ndarray) -> None:
-        if self.end + len(times) > 2 * self.size:  # the older half makes room
-            self.rows[:, : self.size] = self.rows[:, self.end - self.size : self.end]
-            self.times[: self.size] = self.times[self.end - self.size : self.end]
-            self.end = self.size
-        new = slice(self.end, self.end + len(times))
-        self.rows[0, new], self.times[new] = signals, times
-        self.end, self.n_samples = new.stop, self.n_samples + len(times)
-        for row, values in enumerate((signals, signals**2) if self.decay else ()):
-            weights = [1 - self.decay], [1, -self.decay]
-            means, self.states[row] = lfilter(*weights, values, axis=0, zi=self.states[row])
-            self.rows[row + 1, new] = means
+            if self.end + end - begin > 2 * self.size:  # the older half makes room
+                newer = slice(self.end - self.size, self.end)
+                self.rows[:, : self.size] = self.rows[:, newer]
+                self.times[: self.size] = self.times[newer]
+                self.end, self.is_whole = self.size, False
+            new = slice(self.end, self.end + end - begin)
+            self.rows[:, new] = self.filter.push(samples[begin:end], pauses[begin])
+            self.times[new], self.end = times[begin:end], new.stop
 
     def trials(self, now: float = -np.inf) -> Iterator[tuple]:
         """Marker, onset, time of the last sample, signals (n_chans, n_times) of complete trials.
@@ -128,7 +111,11 @@ class CausalTrials:
             self.counts[first if isinstance(first, str) else "decided"] += 1
             if not isinstance(first, str):
                 last = first + self.n_times - 1
-                yield marker, onset, float(self.times[last]), self._standardized(first, last)
+                mean, square = self.rows[1:, last]
+                variance = square - mean**2
+                variance[variance <= 1e-12 * square] = 1  # a flat channel
+                signals = (self.rows[0, first : last + 1] - mean) / np.sqrt(variance)
+                yield marker, onset, float(self.times[last]), signals.T.astype(np.float32)
 
     def _place(self, start: float, now: float) -> int | str | None:
         """Row of a trial's first sample; or why there is none; or None, for not yet."""
@@ -138,29 +125,16 @@ class CausalTrials:
         first = int(np.abs(times - start).argmin())
         last = first + self.n_times - 1
         if abs(times[first] - start) > self.tolerance:
-            return LATE if first == 0 and self.n_samples > self.end else MISSING
+            return MISSING if first or self.is_whole else LATE
         if last >= len(times):
             return MISSING if times[-1] > stop + self.tolerance else None
         if abs(times[last] - times[first] - stop + start) > self.tolerance:
             return MISSING
         return LATE if now - stop > PATIENCE else first
 
-    def _standardized(self, first: int, last: int) -> np.ndarray:
-        signals = self.rows[0, first : last + 1]
-        if self.decay:
-            n_samples = self.n_samples - (self.end - 1 - last)
-            mean, square = self.rows[1:, last] / (1 - self.decay**n_samples)
-            variance = square - mean**2
-            flat = variance <= 1e-12 * square
-            signals = (signals - mean) / np.sqrt(np.where(flat, 1, variance))
-        return signals.T.astype(np.float32)
 
-
-def markers_of(trials: pandas.DataFrame, sfreq: float, tmin: float = 0.0) -> list:
-    """Sample and text ``class/image`` of the trials of a recording, in order.
-
-    The sample is that at which chapter 2 puts the onset (s), where trials begin at `tmin`.
-    """
+def markers_of(trials, sfreq: float, tmin: float = 0.0) -> list[tuple[int, str]]:
+    """Sample, as in chapter 2, and text ``class/image`` of each row of a recording's trials."""
     samples = ((trials["onset"] + tmin) * sfreq).round() - round(tmin * sfreq)
     return list(zip(samples.astype(int), trials["class_name"] + "/" + trials["image"], strict=True))
 
@@ -192,9 +166,8 @@ def use_loopback() -> None:
 def connect(name, ch_names, sfreq, markers=None, timeout=10.0) -> tuple:
     """Open the stream of a name, and that of its markers, else ``<name>-markers``.
 
-    Gives both inlets, whose times LSL puts on this machine's clock, and the places of the channels
-    `ch_names` in the stream. Raises LiveError where there is no such stream within `timeout`
-    seconds, where it lacks a channel, or has another rate than `sfreq`.
+    Gives both inlets, on this machine's clock, and the places of `ch_names` in the stream. Raises
+    LiveError if `timeout` seconds find no such stream, or it lacks a channel or the rate `sfreq`.
     """
     inlets = []
     for wanted in (name, markers or f"{name}-markers"):
@@ -241,18 +214,15 @@ def decisions(inlets: tuple, causal: CausalTrials, decoder: Callable, idle=5.0) 
     signals, markers, picks = inlets
     heard = lsl.local_clock()
     while True:
-        texts, onsets = markers.pull_chunk(timeout=0.0)
-        for onset, text in zip(onsets, texts, strict=True):
+        for text, onset in zip(*markers.pull_chunk(timeout=0.0), strict=True):
             causal.mark(float(onset), str(text[0]))
         samples, times = signals.pull_chunk(timeout=0.0, max_samples=causal.size // 4)
         arrived = lsl.local_clock()
-        if len(times):
-            heard = arrived
-            causal.push(samples[:, picks], times)
-        elif arrived - heard > idle:
+        heard = arrived if len(times) else heard
+        if arrived - heard > idle:
             return
-        else:
-            time.sleep(0.001)
+        causal.push(samples[:, picks], times)
+        time.sleep(0.0 if len(times) else 0.001)
         for *about, trial in causal.trials(arrived):
             cut = lsl.local_clock()
             posterior = decoder(trial[np.newaxis])[0].tolist()
@@ -262,10 +232,9 @@ def decisions(inlets: tuple, causal: CausalTrials, decoder: Callable, idle=5.0) 
 def replay(signals, sfreq, ch_names, markers, name, speed=1.0, jitter=0.0, drop=0.0, seed=0):
     """Play a recording as a stream and its markers, as soon as somebody listens to both.
 
-    Takes signals (n_chans, n_times), volts, and a (sample, text) for each marker, in order. They
-    come at `speed` times the true speed; their times are those of the true one, with an error of
-    `jitter` seconds (standard deviation) for each chunk of 10 ms; a share `drop` of the chunks is
-    not sent. Gives the thread that plays.
+    Takes signals (n_chans, n_times) and a (sample, text) for each marker, in order. They come at
+    `speed` times the true speed, with the times of the true one, blurred by `jitter` seconds
+    (standard deviation) for each chunk of 10 ms; a share `drop` of the chunks is not sent.
     """
     source, step = str(uuid.uuid4()), max(2, round(0.01 * sfreq))
     info = lsl.StreamInfo(name, "EEG", len(ch_names), sfreq, "float64", source)
@@ -289,8 +258,7 @@ def replay(signals, sfreq, ch_names, markers, name, speed=1.0, jitter=0.0, drop=
                 outlets[0].push_chunk(chunk, timestamp=times)
         time.sleep(1.0)  # the last ones are on their way
 
-    thread = threading.Thread(target=play, daemon=True)
-    thread.start()
+    (thread := threading.Thread(target=play, daemon=True)).start()
     return thread
 
 
@@ -321,11 +289,11 @@ class Page:
 
     def update(self, **values: Any) -> None:
         """Change what the page's script reads; a picture becomes a file that it shows."""
+        for name, value in values.items():
+            if hasattr(value, "save"):  # in turn into two files, or a browser keeps the old one
+                values[name] = f"{name}-{self.state.get(name) != f'{name}-True.png'}.png"
+                value.save(self.folder / values[name])
         with self.lock:
-            for name, value in values.items():
-                if hasattr(value, "save"):
-                    values[name] = f"{name}-{self.state.get(name) != f'{name}-True.png'}.png"
-                    value.save(self.folder / values[name])
             self.state |= values
             part = self.folder / "state.part"
             part.write_text(json.dumps(self.state), encoding="utf-8")

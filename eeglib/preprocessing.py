@@ -144,6 +144,36 @@ def forward_filters(
     return np.concatenate([*parts, [[1.0, 0, 0, 1, 0, 0]]])  # the last leaves all as it is
 
 
+class CausalFilter:
+    """The filters of `preprocess`, run forwards over samples as they come, and running means.
+
+    The means weigh a sample by exp(-age / memory), seconds; without a memory there are none. What
+    comes out depends on the samples alone, not on the blocks in which they come.
+    """
+
+    def __init__(self, sfreq, notch, band, order=2, memory: float | None = 60.0):
+        self.sos = forward_filters(sfreq, notch, band, order)
+        self.decay = None if memory is None else float(np.exp(-1 / (memory * sfreq)))
+        self.n, self.sums = 0, None
+
+    def push(self, samples: np.ndarray, anew: bool = False) -> np.ndarray:
+        """Filter (n, n_chans); shape (3, n, n_chans): signals, means of them, of their squares.
+
+        ``anew``, as at the start: as if the first sample had always been there.
+        """
+        if anew:
+            self.state = signal.sosfilt_zi(self.sos)[..., np.newaxis] * samples[0]
+        signals, self.state = signal.sosfilt(self.sos, samples, axis=0, zi=self.state)
+        if self.decay is None:
+            return np.stack([signals, np.zeros_like(signals), np.ones_like(signals)])
+        self.sums = np.zeros((2, 1, samples.shape[1])) if self.sums is None else self.sums
+        values, weights = np.stack([signals, signals**2]), ([1 - self.decay], [1, -self.decay])
+        means, self.sums = signal.lfilter(*weights, values, axis=1, zi=self.sums)
+        counts = self.n + 1 + np.arange(len(signals))
+        self.n += len(signals)
+        return np.stack([signals, *(means / (1 - self.decay**counts)[:, np.newaxis])])
+
+
 def spread_channels(info: mne.Info, n_chans: int) -> list[str]:
     """Names of some EEG channels from the front to the back of the head."""
     forward = np.nan_to_num([channel["loc"][1] for channel in info["chs"]])
