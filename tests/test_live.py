@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,12 @@ from PIL import Image
 from scipy.signal import sosfilt
 
 from eeglib import live
+from eeglib.chapter import open_chapter
+from eeglib.cli import main
 from eeglib.decoding.networks import residual_network
 from eeglib.decoding.training import Decoder
 from eeglib.preprocessing import filter_signals, forward_filters
+from eeglib.profile import load_profile
 from eeglib.timefrequency import spectrograms
 
 SFREQ, N_CHANS = 200.0, 6
@@ -298,3 +302,31 @@ def test_the_page_shows_what_is_put_up(tmp_path):
     for needed in ('lang="en"', 'name="viewport"', "prefers-color-scheme: dark", "state.json"):
         assert needed in html
     assert "http" not in html.split("<script>")[1]
+
+
+def test_the_command_replays_a_recording_and_writes_what_it_decided(tmp_path, capsys, decoder):
+    profile = str(Path(__file__).parent / "profiles" / "small.yml")
+    small = load_profile(profile, {"dataset.options.n_classes": 2})
+    chapter = open_chapter("10_close_the_loop", small, tmp_path / "run", 1)
+    names = ["Oz", "O1", "O2", "Pz", "P3", "P4"]
+    chapter.dataset.prepare()
+    classes = [*chapter.dataset.class_names, "cup"]
+    decoder = decoder._replace(class_names=classes, ch_names=names)
+    trials = {**HOW, "epoch": (0.0, 0.4), "order": 2, "standardize": True}
+    decoder._replace(sfreq=250.0, preprocessing=trials).save(chapter.folder / "student.pt")
+    command = ["live", "--profile", profile, "--run-dir", str(tmp_path / "run"), "--port", "0"]
+    command += ["--set", "dataset.options.n_classes=2"]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "--replay to try it without an amplifier" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--replay", "--speed", "6"])
+    assert end.value.code == 0
+    (path,) = (chapter.folder / "live").glob("decisions-*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 24  # two blocks of twelve
+    assert "decided: 24" in capsys.readouterr().out
+    state = json.loads((chapter.folder / "live" / "state.json").read_text())
+    assert state["marker"] == lines[-1]["marker"].split("/")[0]
+    assert "simulated" in state["notice"]
+    assert {"shown", "drawn"} <= set(state)
