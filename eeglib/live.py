@@ -31,9 +31,10 @@ PATIENCE = 2.0  # s, age at which a trial is skipped: the decoder is too slow
 TOLERANCE = 0.02  # share of a trial by which its samples may be late or lacking
 MOST_MARKERS = 1000  # that wait for their samples
 MISSING, LATE = "skipped: samples missing", "skipped: too late"
-# A process finds its own streams alone, and needs no network beyond this machine's own.
+# A process finds its own streams alone, without a network, and in 3 s, not 30, one that is back.
 LOOPBACK = """[ports]\nIPv6=disable\nPortRange=128\n[multicast]\nResolveScope=machine
-ListenAddress=127.0.0.1\n[lab]\nKnownPeers={{127.0.0.1}}\nSessionID={}\n[log]\nlevel=-3\n"""
+ListenAddress=127.0.0.1\n[lab]\nKnownPeers={{127.0.0.1}}\nSessionID={}
+[tuning]\nWatchdogCheckInterval=1\nWatchdogTimeThreshold=1\n[log]\nlevel=-3\n"""
 
 
 class LiveError(RuntimeError):
@@ -68,8 +69,7 @@ class CausalTrials:
         self.filter = CausalFilter(sfreq, notch, band, order, memory)
         self.size = max(round(BUFFER * sfreq), 4 * self.n_times)
         self.times, self.end, self.is_whole = np.empty(2 * self.size), 0, True
-        self.waiting: deque[tuple[float, str]] = deque(maxlen=MOST_MARKERS)
-        self.counts: Counter[str] = Counter()
+        self.waiting, self.counts = deque(maxlen=MOST_MARKERS), Counter()
 
     def mark(self, onset: float, marker: str) -> None:
         """Take a marker; the samples of its trial may have come already, or come later."""

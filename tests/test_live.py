@@ -239,7 +239,7 @@ def test_a_stream_that_vanishes_and_returns_goes_on():
     hear(1.0)
     del signals
     signals = outlet("float64", "weak", "EEG", N_CHANS, SFREQ)
-    assert signals.wait_for_consumers(10.0)
+    assert signals.wait_for_consumers(20.0)
     send(1500, 3000)
     hear(1.0)
     samples = [int(d.marker.split("/")[1]) for d in found]
