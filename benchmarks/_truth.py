@@ -46,7 +46,8 @@ class Truth:
 
     def evoked_response(self, image: int) -> np.ndarray:
         """Noise-free evoked response to one picture, V, shape (n_chans, n_times)."""
-        return self.response.topographies @ self.response.source_courses(image)
+        courses = np.einsum("dw,dwt->dt", self.response.evoked[image], self.response.waves)
+        return self.response.topographies @ courses
 
 
 def truth_of(subject: SimulatedSubject) -> Truth:

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
+from pooch import file_hash
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 import eeglib
@@ -113,12 +114,6 @@ def chapter_folder(run_dir: str | Path, chapter: str, subject: int | None) -> Pa
     return Path(run_dir) / subject_folder(subject) / chapter
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place at once when all went well."""
@@ -172,7 +167,7 @@ def data_fingerprints(dataset: Dataset, subjects: Iterable[int | None]) -> dict[
                 if not inside.startswith(("README", "CHANGES")):
                     # Signals and pictures, often gigabytes, count by size and time of change.
                     text = path.suffix.lower() in TEXT_FILES and state.st_size < 1e8
-                    content = sha256_of(path) if text else f"{state.st_size} {state.st_mtime_ns}"
+                    content = file_hash(path) if text else f"{state.st_size} {state.st_mtime_ns}"
                     digest.update(f"{inside}\0{content}\0".encode())
         found[subject_folder(subject)] = digest.hexdigest()[:16]
     return found
@@ -213,7 +208,7 @@ class Chapter:
         # Interactive readers may look at a chapter that has not finished: nothing to compare then.
         done = (path.parent / METRICS).exists() and path.is_file()
         expected = load_metrics(path.parent).outputs.get(name) if done else None
-        if expected and expected.sha256 != sha256_of(path):
+        if expected and expected.sha256 != file_hash(path):
             raise ResultsError(f"{path} is damaged or was edited. Delete it and run: {command}")
         return path
 
@@ -286,7 +281,7 @@ class Chapter:
         for name in sorted(self._outputs):
             if not name.startswith(f"{FIGURES}/"):
                 path = self.folder / name
-                outputs[name] = OutputFile(bytes=path.stat().st_size, sha256=sha256_of(path))
+                outputs[name] = OutputFile(bytes=path.stat().st_size, sha256=file_hash(path))
         found = {
             "scores": [] if scores is None else scores.to_dict("records"),
             "facts": facts or {},

@@ -34,20 +34,12 @@ OCCIPITAL, TEMPORAL = MODEL["occipital"], MODEL["temporal"]
 MUSCLES, SPOTS, WAVES, DRIFT = (MODEL[name] for name in ("muscles", "spots", "waves", "drift"))
 INDUCED_BANDS = MODEL["induced bands"]
 SITES = {"visual": OCCIPITAL + TEMPORAL, "alpha": MODEL["alpha"], "eyes": MODEL["eyes"]}
-DEPTH = 0.78  # of a cortical source: from the centre of the head, in radii of the scalp
 N_BACKGROUND = 130
 PURPOSES = ("schedule", "response", "noise", "drift", "ongoing", "induced", "artefacts")
 DURATION = 0.8  # s, of a response: it reaches into the next trial, as in a real recording
-ONSET = 0.06  # s, before which a picture drives nothing
-TEMPORAL_DELAY = 0.045  # s, by which the temporal sources follow the occipital ones
-INDUCED_MODULATION = 0.6  # standard deviation over pictures of the log-power of induced activity
 KNOT = 0.1  # s, between the values of a drift, which is linear in between
-SECONDS = 2.0  # s, time constant of the fluctuation over seconds
 PAUSE_DRIFT = 4.0  # a person moves in a pause: so many times as fast as in a block
-CUT = 28.0  # Hz, below and above it each of the `SPOTS` drifts on its own;
-WHOLE = 0.2  # of the drift of such a part, what the whole brain does
-ONGOING_RMS, ALPHA_RMS, SENSOR_RMS = 14e-6, 5e-6, 1.2e-6  # V
-TONE_RMS, NOISY_RMS = 8e-6, 15e-6  # V, on a muscle, in the one noisy channel
+WHOLE = 0.2  # of the drift of a part of the brain, what the whole brain does
 PADDING = 4.0  # s of noise thrown away: the end of a session knows nothing of its start
 
 
@@ -85,7 +77,7 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
         radius, centre, _ = mne.bem.fit_sphere_to_headshape(whole, dig_kinds=("eeg",), units="m")
     electrodes = pandas.DataFrame([c["loc"][:3] - centre for c in whole["chs"]], whole.ch_names)
     outward = {group: _unit(electrodes.loc[names].to_numpy()) for group, names in SITES.items()}
-    sites = {group: centre + radius * DEPTH * unit for group, unit in outward.items()}
+    sites = {group: centre + radius * MODEL["depth"] * unit for group, unit in outward.items()}
     # Background sources fill the upper part of the brain evenly, the same in every head.
     rng = np.random.default_rng(20240)
     unit = _unit(rng.standard_normal((4 * N_BACKGROUND, 3)))
@@ -104,7 +96,7 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
     gains = np.split(gain - gain.mean(axis=0), ends, axis=1)
     channels, muscles, spots = (electrodes.loc[[*names]] for names in (ch_names, MUSCLES, SPOTS))
     muscle = _closeness(channels.to_numpy(), muscles.to_numpy(), 0.03)
-    spots = _closeness(sites["background"], centre + DEPTH * spots.to_numpy(), 0.03)
+    spots = _closeness(sites["background"], centre + MODEL["depth"] * spots.to_numpy(), 0.03)
     return Head(ch_names, sites, outward, dict(zip(sites, gains, strict=True)), muscle, spots)
 
 
@@ -135,10 +127,6 @@ class Response(NamedTuple):
     evoked: np.ndarray  # (n_images, n_dipoles, n_waves), moments of the waves, A m
     envelopes: np.ndarray  # (n_dipoles, n_bands, n_times), of induced activity, peak 1
     induced: np.ndarray  # (n_images, n_dipoles, n_bands), its largest standard deviation, A m
-
-    def source_courses(self, image: int) -> np.ndarray:
-        """Evoked moments of all sources for one picture, A m, shape (n_dipoles, n_times)."""
-        return np.einsum("dw,dwt->dt", self.evoked[image], self.waves)
 
 
 class SimulatedSubject:
@@ -212,7 +200,8 @@ class SimulatedSubject:
         for trial in self.trials(session).itertuples():
             start = round(trial.onset * sfreq)
             window = slice(start, start + length)
-            evoked[:, window] += response.source_courses(trial.stimulus)
+            moments = response.evoked[trial.stimulus]
+            evoked[:, window] += np.einsum("dw,dwt->dt", moments, response.waves)
             # Independent bursts that overlap add in variance.
             burst = response.induced[trial.stimulus][..., None] * response.envelopes
             size[..., window] = np.hypot(size[..., window], burst.swapaxes(0, 1))
@@ -246,7 +235,7 @@ def draw_response(
     directions = head.random_directions("visual", 0.6, rng)
     n_sites = len(directions)
     times = np.arange(round(DURATION * options.sfreq)) / options.sfreq
-    delay = np.repeat([0.0, TEMPORAL_DELAY], [len(OCCIPITAL), len(TEMPORAL)])
+    delay = np.repeat([0.0, MODEL["temporal delay"]], [len(OCCIPITAL), len(TEMPORAL)])
     delay = (delay + rng.uniform(0.0, 0.012, n_sites))[:, None]
     peak, width, mean, spread = np.array(list(WAVES.values())).T
     mean = mean * rng.lognormal(0, 0.3, (n_sites, len(WAVES)))
@@ -259,8 +248,8 @@ def draw_response(
         axes = np.einsum("fso,st->fto", axes, np.linalg.cholesky(alike).T)
         scores.append(similarity_scores(classes, features, axes, options.image_share))
     moments = np.array([moment for _, moment in INDUCED_BANDS.values()])
-    induced = moments * np.exp(0.5 * (INDUCED_MODULATION * scores[1]))
-    begin = _ramp(times, ONSET, ONSET + 0.02)
+    induced = moments * np.exp(0.5 * (MODEL["induced modulation"] * scores[1]))
+    begin = _ramp(times, MODEL["onset"], MODEL["onset"] + 0.02)
     shifted = times - delay
     waves = np.exp(-0.5 * ((shifted[:, None] - peak[:, None]) / width[:, None]) ** 2)
     envelope = _ramp(shifted, 0.09, 0.17) * _ramp(shifted, 0.60, 0.40) * begin
@@ -298,18 +287,17 @@ def _ramp(times: np.ndarray, start: float, stop: float) -> np.ndarray:
 
 def band_spectrum(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
     """Power of band-limited noise: flat between low and high (Hz), cosine edges of 2 Hz."""
-    return lambda f: (
-        np.cos(np.pi / 4 * np.clip(np.abs(f - (low + high) / 2) - (high - low) / 2, 0, 2)) ** 2
-    )
+    middle, half = (low + high) / 2, (high - low) / 2
+    return lambda f: np.cos(np.pi / 4 * np.clip(np.abs(f - middle) - half, 0, 2)) ** 2
 
 
 def draw_noises(head: Head, rng: Generator) -> list[Noise]:
     """Draw one subject's noise: 1/f, waxing alpha, amplifier, muscle tone, one noisy channel."""
-    n_chans = len(head.ch_names)
+    n_chans, rms, cut = len(head.ch_names), MODEL["rms"], MODEL["cut"]
     directions = head.random_directions("background", 3.0, rng)
-    background = _rescale(head.topographies("background", directions), ONGOING_RMS)
+    background = _rescale(head.topographies("background", directions), rms["ongoing"])
     alpha = head.topographies("alpha", head.random_directions("alpha", 0.5, rng))
-    alpha = _rescale(alpha, ALPHA_RMS)
+    alpha = _rescale(alpha, rms["alpha"])
     own, noisy, peak = np.eye(n_chans), [rng.integers(n_chans)], rng.uniform(9.0, 11.0)
     n_spots, tone = len(SPOTS), head.muscle.max(axis=1)
     parts = np.zeros((2, N_BACKGROUND, 1 + 2 * n_spots))
@@ -327,16 +315,16 @@ def draw_noises(head: Head, rng: Generator) -> list[Noise]:
     def wax(f: np.ndarray) -> np.ndarray:
         return np.exp(-0.5 * ((f - peak) / 0.9) ** 2)
 
-    low, high = (lambda f: pink(f) * (f < CUT)), (lambda f: pink(f) * (f >= CUT))
+    low, high = (lambda f: pink(f) * (f < cut)), (lambda f: pink(f) * (f >= cut))
     frequencies = np.arange(0.0, 500.0, 0.1)
     share = high(frequencies).sum() / pink(frequencies).sum()
     return [
         Noise(np.sqrt(1 - share) * background, low, "brain", parts[0]),
         Noise(np.sqrt(share) * background, high, "brain", parts[1]),
         Noise(alpha, wax, "brain", parts[0, : alpha.shape[1]]),
-        Noise(SENSOR_RMS * own, np.ones_like, "electrode", own),
-        Noise(TONE_RMS * (own * tone)[:, tense], hum, "muscle", tension),
-        Noise(NOISY_RMS * own[:, noisy], np.ones_like, "electrode", own[noisy]),
+        Noise(rms["sensor"] * own, np.ones_like, "electrode", own),
+        Noise(rms["tone"] * (own * tone)[:, tense], hum, "muscle", tension),
+        Noise(rms["noisy"] * own[:, noisy], np.ones_like, "electrode", own[noisy]),
     ]
 
 
@@ -362,7 +350,7 @@ def draw_drift(
 ) -> dict[str, np.ndarray]:
     """Draw so many courses of `DRIFT`, one value per `KNOT`, (n_sessions, n_courses, n_knots)."""
     sizes = np.concatenate([np.tile(DRIFT[name], (n, 1)) for name, n in groups.items()]).T
-    tau = np.array([[options.drift_tau], [SECONDS], [1e-9]])
+    tau = np.array([[options.drift_tau], [MODEL["drift seconds"]], [1e-9]])
     state = rng.standard_normal(sizes.shape)
 
     def later(state: np.ndarray, seconds: float) -> np.ndarray:  # Ornstein-Uhlenbeck

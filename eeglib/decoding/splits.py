@@ -59,9 +59,9 @@ def split_by_image(
         n_test, n_validation = (max(1, round(s * len(images))) for s in (test, validation))
         n_training = len(images) - n_test - n_validation
         if n_training < 1:
-            text = f"at least {max(3, n_test + n_validation + 1)} are needed"
-            text = f"{_class_name(every, label)} has {len(images)} images; {text}"
-            raise SplitError(f"{text}. Collect more or leave it out.")
+            text = f"{_class_name(every, label)} has {len(images)} images; at least"
+            least = max(3, n_test + n_validation + 1)
+            raise SplitError(f"{text} {least} are needed. Collect more or leave it out.")
         order = np.repeat(["test", "validation", "training"], [n_test, n_validation, n_training])
         part_of_image |= dict(zip(images, order, strict=True))
     part_of_trial = np.array([part_of_image[key] for key in keys])
@@ -100,9 +100,8 @@ def check_disjoint(split: Split, metadata: pandas.DataFrame) -> None:
         raise SplitError(f"The {empty[0]} part is empty.")
     for one, other in combinations(images, 2):
         if shared := sorted(images[one] & images[other]):
-            raise SplitError(
-                f"Image {shared[0]!r} is in the {one} and the {other} part. Split by image."
-            )
+            where = f"in the {one} and the {other} part"
+            raise SplitError(f"Image {shared[0]!r} is {where}. Split by image.")
 
 
 def _class_name(table: pandas.DataFrame, label: int) -> str:

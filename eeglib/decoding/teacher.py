@@ -55,12 +55,8 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
     name, options = model, {}
     if folder.is_dir():
         if not (folder / "open_clip_config.json").is_file():
-            text = (
-                f"Folder {folder} has no open_clip_config.json. Give a folder of open_clip, not of"
-            )
-            raise TeacherError(
-                f"{text} transformers, or as teacher.model ViT-L-14 and its weights."
-            )
+            text = f"Folder {folder} has no open_clip_config.json. Give one of open_clip, not of"
+            raise TeacherError(f"{text} transformers; or teacher.model ViT-L-14 and its weights.")
         name = f"local-dir:{folder.resolve()}"
     elif tags := open_clip.list_pretrained_tags_by_model(model):
         if weights not in tags and not Path(weights or "").is_file():
@@ -81,9 +77,7 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
         ) from error
     encoder = whole.visual
     if not isinstance(encoder, open_clip.transformer.VisionTransformer):
-        text = (
-            f"The image encoder of {model!r} is a {type(encoder).__name__}, which has no CLS token"
-        )
+        text = f"The image encoder of {model!r}, a {type(encoder).__name__}, has no CLS token"
         raise TeacherError(f"{text}. Choose a vision transformer, such as ViT-B-32 or ViT-L-14.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Clip(encoder.eval().requires_grad_(False).to(device), prepare)

@@ -7,5 +7,4 @@ frequencies in hertz, voltages in microvolts.
 from eeglib.plotting.audit import *
 from eeglib.plotting.decoding import *
 from eeglib.plotting.images import *
-from eeglib.plotting.live import *
 from eeglib.plotting.signals import *

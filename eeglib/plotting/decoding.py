@@ -28,13 +28,15 @@ def plot_training(histories: Mapping[str, pandas.DataFrame]) -> Figure:
     return figure
 
 
-def plot_scores(table: pandas.DataFrame, xlabel: str = "top-1 accuracy") -> Figure:
+def plot_scores(
+    table: pandas.DataFrame, xlabel: str = "top-1 accuracy", line: str = "chance"
+) -> Figure:
     """Bars with intervals, and chance: columns ``method, value, low, high, chance``."""
     figure, axes = new_figure(0.9 + 0.36 * len(table))
     ax, places = axes[0, 0], np.arange(len(table))
     errors = _errors(table, "value")
     ax.barh(places, table["value"], color=COLORS[5], xerr=errors, capsize=3, ecolor="0.25")
-    ax.vlines(table["chance"], places - 0.45, places + 0.45, COLORS[1], lw=2, label="chance")
+    ax.vlines(table["chance"], places - 0.45, places + 0.45, COLORS[1], lw=2, label=line)
     ax.set_yticks(places, table["method"])
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)
@@ -66,15 +68,8 @@ def plot_group_scores(scores: pandas.DataFrame, titles: Mapping[str, str]) -> Fi
 
 def plot_gains(table: pandas.DataFrame) -> Figure:
     """Gain over the labels alone under each teacher: `eeglib.decoding.teacher_study.gains`."""
-    figure, axes = new_figure(1.1 + 0.4 * len(table))
-    ax, places = axes[0, 0], np.arange(len(table))
-    ax.errorbar(table["gain"], places, xerr=_errors(table, "gain"), fmt="o", capsize=3)
-    ax.axvline(0, color=COLORS[1], linewidth=1.5, label="no gain")
-    ax.set_yticks(places, table.index)
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.set_xlabel("gain in top-1 accuracy over the labels alone")
-    figure.legend(loc="outside upper right")
-    return figure
+    table = table.assign(method=table.index, value=table["gain"], chance=0.0)
+    return plot_scores(table, "gain in top-1 accuracy over the labels alone", "no gain")
 
 
 def plot_sweep(table: pandas.DataFrame) -> Figure:

@@ -100,12 +100,10 @@ def plot_gallery(drawings: pandas.DataFrame, stimuli: pandas.DataFrame) -> Figur
     return figure
 
 
-def plot_stimuli(
-    pictures: Sequence[Image.Image], titles: Sequence[str], columns: int = 8
-) -> Figure:
-    """A sheet of pictures with a title above each."""
-    rows = -(-len(pictures) // columns)
-    figure, axes = new_figure(1.25 * WIDTH / columns * rows, rows, columns)
+def plot_stimuli(pictures: Sequence[Image.Image], titles: Sequence[str]) -> Figure:
+    """A sheet of pictures, eight in a row, with a title above each."""
+    rows = -(-len(pictures) // 8)
+    figure, axes = new_figure(1.25 * WIDTH / 8 * rows, rows, 8)
     for ax in axes.flat[len(pictures) :]:
         ax.axis("off")
     for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
