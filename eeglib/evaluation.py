@@ -1,7 +1,5 @@
 """Scores with chance, n, an interval and a test, and the tables of chapters 5, 6 and 9."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 The steps, done by MNE, are those of the paper, section 3.2.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter
@@ -38,7 +36,7 @@ class Preprocessed(NamedTuple):
 
 
 def preprocess(
-    dataset: Dataset,
+    dataset: "Dataset",
     subject: int,
     notch: Band | None = (49.0, 51.0),
     band: Band | None = (14.0, 70.0),
@@ -202,7 +200,7 @@ def _designs(sfreq: float, notch: Band | None, band: Band | None, order: int) ->
 
 
 def _from_recordings(
-    dataset: Dataset, subject: int, epoch: Band, reject: dict | None, standardize: bool, **filters
+    dataset: "Dataset", subject: int, epoch: Band, reject: dict | None, standardize: bool, **filters
 ):
     before = after = None
     evoked, parts, seen = [], [], {}
@@ -237,7 +235,7 @@ def _from_recordings(
 
 
 def _from_trials(
-    dataset: Dataset, subject: int, epoch: Band, reject: dict | None, standardize: bool, **filters
+    dataset: "Dataset", subject: int, epoch: Band, reject: dict | None, standardize: bool, **filters
 ):
     before = dataset.epochs(subject)
     after, sfreq = _eeg(before), before.info["sfreq"]

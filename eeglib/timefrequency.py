@@ -1,7 +1,5 @@
 """Trials over time and frequency: short-time Fourier transform and wavelets (chapter 3)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pywt
 from scipy import fft, signal
@@ -128,11 +126,8 @@ def wavelet_bands(
     depth, (lowest, highest) = pywt.dwt_max_level(n_times, wavelet), band or (0.0, sfreq)
     levels = [(f"A{depth}", 0.0, sfreq / 2 ** (depth + 1))]
     levels += [(f"D{d}", sfreq / 2 ** (d + 1), sfreq / 2**d) for d in range(depth, 0, -1)]
-    return [
-        f"{name}: {low:.0f}-{high:.0f} Hz"
-        for name, low, high in levels
-        if low < highest and high > lowest
-    ]
+    kept = (level for level in levels if level[1] < highest and level[2] > lowest)
+    return [f"{name}: {low:.0f}-{high:.0f} Hz" for name, low, high in kept]
 
 
 def _grid(n_times: int, sfreq: float, window: float, step: float, band) -> tuple:

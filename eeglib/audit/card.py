@@ -1,11 +1,9 @@
 """The audit card: is an accuracy about pictures or about time (chapters 8, 9, ``eeglib audit``)?"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas
@@ -58,7 +56,7 @@ class AuditCard:
         return asdict(self) | conclude(self)._asdict()
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> AuditCard:
+    def from_facts(cls, facts: Mapping[str, Any]) -> Self:
         """The card that `facts` described; what is not a number is null in a file."""
         read = [
             Control(**{name: value for name, value in values.items() if value is not None})

@@ -1,7 +1,5 @@
 """Which channels and which cells of the spectrogram a student went by (chapter 5)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -6,8 +6,6 @@ and with waves like the classes' averages (xDAWN). The share of either way, pena
 are chosen on the validation trials.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

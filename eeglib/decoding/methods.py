@@ -1,7 +1,5 @@
 """The methods of the table: the paper's ten, and three beyond (chapter 6)."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import math

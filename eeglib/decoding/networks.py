@@ -5,8 +5,6 @@ million parameters (section 3.6 of the paper): no method wins by being bigger. W
 open was chosen on validation trials of real recordings (chapter 6).
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -43,7 +41,7 @@ def fitting_width(build: Callable[[int], nn.Module]) -> int:
     return min((above - 1, above), key=lambda width: abs(size(width) - N_PARAMETERS))
 
 
-def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], ResidualCNN]:
+def residual_network(shape: Sequence[int], n_classes: int) -> Callable[[], nn.Module]:
     """Builder of the paper's student for inputs of a shape (n_chans, n_freqs, n_times)."""
     return partial(ResidualCNN, *shape, n_classes)
 

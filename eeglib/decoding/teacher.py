@@ -1,10 +1,8 @@
 """The teacher: CLIP's view of each image and a linear classifier on top of it (chapter 4)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import open_clip
@@ -77,7 +75,7 @@ def load_clip(model: str = "demo", weights: str | None = None) -> Clip:
         ) from error
     encoder = whole.visual
     if not isinstance(encoder, open_clip.transformer.VisionTransformer):
-        text = f"The image encoder of {model!r}, a {type(encoder).__name__}, has no CLS token"
+        text = f"{model!r} has a {type(encoder).__name__}, which has no CLS token"
         raise TeacherError(f"{text}. Choose a vision transformer, such as ViT-B-32 or ViT-L-14.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Clip(encoder.eval().requires_grad_(False).to(device), prepare)
@@ -95,15 +93,11 @@ def cls_tokens(clip: Clip, files: Iterable[str | Path], batch_size: int = 32) ->
     """
     files, tokens = list(files), []
     device = next(clip.encoder.parameters()).device
+    how = {"normalize_intermediates": True, "intermediates_only": True}
+    how |= {"output_extra_tokens": True}
     for part in gen_batches(len(files), batch_size):
-        pictures = [clip.prepare(_open_picture(file)) for file in files[part]]
-        layers = clip.encoder.forward_intermediates(
-            torch.stack(pictures).to(device),
-            indices=1,
-            normalize_intermediates=True,
-            intermediates_only=True,
-            output_extra_tokens=True,
-        )
+        pictures = torch.stack([clip.prepare(_open_picture(file)) for file in files[part]])
+        layers = clip.encoder.forward_intermediates(pictures.to(device), indices=1, **how)
         tokens.append(layers["image_intermediates_prefix"][-1][:, 0].float().cpu().numpy())
     return np.concatenate(tokens)
 
@@ -131,7 +125,7 @@ class Teacher(NamedTuple):
         np.savez_compressed(path, images=names, features=self.features, logits=self.logits)
 
     @classmethod
-    def load(cls, path: Path) -> Teacher:
+    def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
         with np.load(path) as file:
             return cls(**file)
@@ -140,7 +134,7 @@ class Teacher(NamedTuple):
         """The vector f_t that equation (2) exponentiates; the paper calls it probabilities."""
         return self.logits if reading == "logits" else special.softmax(self.logits, axis=1)
 
-    def of_trials(self, trials: pandas.DataFrame) -> Teacher:
+    def of_trials(self, trials: pandas.DataFrame) -> "Teacher":
         """What the teacher says about each trial's ``image``, in the order of the trials."""
         names = trials["image"].astype(str)
         rows = pandas.Index(self.images).get_indexer(names)

@@ -4,8 +4,6 @@ Three things may make it better: the teacher knows which classes look alike, its
 soft, or the seed was lucky. Each control takes one away.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Train a student on EEG, with or without a teacher that saw the images (chapter 5)."""
 
-from __future__ import annotations
-
 import logging
 import math
 import shutil
@@ -12,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import joblib
 import numpy as np
@@ -361,7 +359,7 @@ class Decoder(NamedTuple):
         torch.save({**self._asdict(), "networks": weights}, path)
 
     @classmethod
-    def load(cls, path: Path) -> Decoder:
+    def load(cls, path: Path) -> Self:
         """Read what `save` wrote; on the CPU."""
         decoder = cls(**torch.load(path, map_location="cpu", weights_only=True))
         build = residual_network(decoder.shape, len(decoder.class_names))
