@@ -37,7 +37,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from pooch import file_hash
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 import eeglib
 from eeglib.datasets import METADATA, Dataset, DatasetError, DatasetWarning, open_dataset
@@ -63,10 +63,8 @@ class ResultsError(RuntimeError):
     """Results that are missing or damaged; the message says which chapter makes them."""
 
 
-class Score(BaseModel):
+class Score(BaseModel, extra="allow"):
     """One score: never without its chance level, its n and its interval."""
-
-    model_config = ConfigDict(extra="allow")
 
     metric: str
     value: float | None
@@ -83,10 +81,8 @@ class OutputFile(BaseModel):
     sha256: str
 
 
-class Metrics(BaseModel):
+class Metrics(BaseModel, extra="forbid"):
     """Content of ``metrics.json``: what one chapter found. Equal results are equal files."""
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[2] = 2
     chapter: str
@@ -282,10 +278,8 @@ class Chapter:
             if not name.startswith(f"{FIGURES}/"):
                 path = self.folder / name
                 outputs[name] = OutputFile(bytes=path.stat().st_size, sha256=file_hash(path))
-        found = {
-            "scores": [] if scores is None else scores.to_dict("records"),
-            "facts": facts or {},
-        }
+        rows = [] if scores is None else scores.to_dict("records")
+        found = {"scores": rows, "facts": facts or {}}
         # NumPy scalars, arrays and paths become what JSON knows, NaN and infinity null.
         text = TypeAdapter(Any).dump_json(found, fallback=lambda array: array.tolist())
         about = {"chapter": self.name, "subject": self.subject}

@@ -35,8 +35,7 @@ def usable_pictures(
     missing = [name for name in paths if name not in usable]
     if missing and not usable:
         text = f"None of the {len(paths)} pictures can be opened in {folder}, such as {missing[0]}."
-        how = "Put them there, or remove the folder to go on without pictures."
-        raise DatasetError(f"{text} {how}")
+        raise DatasetError(f"{text} Put them there, or remove the folder to do without pictures.")
     if missing:
         some = f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         text = f"{len(missing)} pictures are missing in {folder} or cannot be opened"

@@ -1,7 +1,5 @@
 """Electrodes and where they lie (chapter 1)."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from pathlib import Path
@@ -16,21 +14,21 @@ if TYPE_CHECKING:
 ACTICAP_128 = tuple(json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")))
 
 
-def montage_1005() -> mne.channels.DigMontage:
+def montage_1005() -> "mne.channels.DigMontage":
     """Positions of the 10-05 system on the template head that MNE ships."""
     import mne
 
     return mne.channels.make_standard_montage("colin27_1005")
 
 
-def place_channels(info: mne.Info) -> None:
+def place_channels(info: "mne.Info") -> None:
     """Give the channels that the 10-05 system knows their places on the template head."""
     montage = montage_1005()
     if {name.lower() for name in info.ch_names} & {name.lower() for name in montage.ch_names}:
         info.set_montage(montage, match_case=False, on_missing="ignore", verbose="error")
 
 
-def check_places(info: mne.Info) -> None:
+def check_places(info: "mne.Info") -> None:
     """Mend places that are in a wrong unit or taken by another electrode, and say so."""
     channels = [c for c in info["chs"] if np.isfinite(c["loc"][:3]).all() and c["loc"][:3].any()]
     radii = [np.linalg.norm(channel["loc"][:3]) for channel in channels]

@@ -10,8 +10,6 @@ drift: parts of the brain, muscles and electrodes wax and wane over seconds and 
 real EEG. So the drift, and nothing else, lets a decoder tell *when* a trial was recorded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -133,7 +131,7 @@ class SimulatedSubject:
     """Signals of one subject, to whom each of `stimuli` (its ``label``) looks as `features` say."""
 
     def __init__(
-        self, options: Options, subject: int, stimuli: pandas.DataFrame, features: np.ndarray
+        self, options: "Options", subject: int, stimuli: pandas.DataFrame, features: np.ndarray
     ):
         self.options, self.subject, self.stimuli = options, subject, stimuli
         classes = stimuli["label"].to_numpy()
@@ -213,7 +211,7 @@ class SimulatedSubject:
         return evoked[:, :n_times], bursts
 
 
-def draw_schedule(classes: np.ndarray, options: Options, rng: Generator) -> pandas.DataFrame:
+def draw_schedule(classes: np.ndarray, options: "Options", rng: Generator) -> pandas.DataFrame:
     """The trials: ``stimulus`` (place in `classes`), ``block``, ``session``, ``onset`` (s)."""
     own = {c: rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)}
     blocks = [own[c] for c in rng.permutation(list(own))]
@@ -229,7 +227,7 @@ def draw_schedule(classes: np.ndarray, options: Options, rng: Generator) -> pand
 
 
 def draw_response(
-    head: Head, classes: np.ndarray, features: np.ndarray, options: Options, rng: Generator
+    head: Head, classes: np.ndarray, features: np.ndarray, options: "Options", rng: Generator
 ) -> Response:
     """Draw one subject's sources and how they answer to each picture."""
     directions = head.random_directions("visual", 0.6, rng)
@@ -346,7 +344,7 @@ def draw_sources(
 
 
 def draw_drift(
-    groups: dict[str, int], schedule: pandas.DataFrame, options: Options, rng: Generator
+    groups: dict[str, int], schedule: pandas.DataFrame, options: "Options", rng: Generator
 ) -> dict[str, np.ndarray]:
     """Draw so many courses of `DRIFT`, one value per `KNOT`, (n_sessions, n_courses, n_knots)."""
     sizes = np.concatenate([np.tile(DRIFT[name], (n, 1)) for name, n in groups.items()]).T

@@ -1,7 +1,5 @@
 """Read the tables of a BIDS data set as people save them (chapter 1)."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 EMPTY = ("n/a", "N/A", "NA", "nan", "NaN", "")
 
 
-def find_sidecar(path: mne_bids.BIDSPath, suffix: str, extension: str = ".tsv") -> Path | None:
+def find_sidecar(path: "mne_bids.BIDSPath", suffix: str, extension: str = ".tsv") -> Path | None:
     """The table or description of this kind that counts for a recording, if there is one."""
     return path.find_matching_sidecar(suffix, extension, on_error="ignore")
 

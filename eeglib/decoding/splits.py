@@ -120,6 +120,5 @@ def _image_keys(metadata: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         raise SplitError(f"{text}. Leave them out or clear all.")
     n_labels = metadata["label"].groupby(names).nunique()
     if n_labels.max() > 1:
-        image = f"Image {n_labels.idxmax()!r}"
-        raise SplitError(f"{image} has {n_labels.max()} labels. Give each image one.")
+        raise SplitError(f"Image {n_labels.idxmax()!r} has {n_labels.max()} labels. Give it one.")
     return names.to_numpy(dtype=object), labels

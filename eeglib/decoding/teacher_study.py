@@ -93,10 +93,8 @@ def gains(
             return gain[seeds[..., np.newaxis], trials[..., np.newaxis, :]].mean(axis=(-2, -1))
 
         accuracies = pandas.Series(hit.mean(axis=1))
-        interval = (0.0,) * 3
-        if name != ALONE:
-            interval = bootstrap_interval(mean, *gain.shape, **bootstrap)
-        rows[name] = accuracies.mean(), accuracies.std(), *interval
+        found = bootstrap_interval(mean, *gain.shape, **bootstrap) if name != ALONE else (0.0,) * 3
+        rows[name] = accuracies.mean(), accuracies.std(), *found
     columns = ["accuracy", "sd_seeds", "gain", "low", "high"]
     table = pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
     table = table.assign(chance=np.bincount(labels).max() / n_trials, n=n_trials, n_seeds=n_seeds)
