@@ -311,7 +311,7 @@ def test_chapters_depend_on_the_modules_and_sections_that_they_read():
     assert "05" in networks
     assert not networks & {"01", "02", "03"}
     assert not depends_on("eeglib.plotting")
-    assert depends_on("eeglib.plotting.signals") == {"01", "02", "03"}
+    assert depends_on("eeglib.plotting.signals") == {"01", "02", "03", "10"}
     filtering = depends_on("section filtering of the profile")
     assert filtering >= {"02", "03"}
     assert not filtering & {"01", "04"}
