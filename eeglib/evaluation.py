@@ -178,9 +178,7 @@ def permutation_test(data, statistic: Callable, kind: str, n_bootstrap=2000, see
 def mean_with_interval(values: np.ndarray, **bootstrap: Any) -> tuple[Any, Any, Any]:
     """Mean of values that lie between -1 or ``floor`` and 1, and its `bootstrap_interval`."""
     values = np.asarray(values, dtype=float)
-    return bootstrap_interval(
-        lambda rows, axis=-1: values[rows].mean(axis), len(values), **bootstrap
-    )
+    return bootstrap_interval(lambda row, axis=-1: values[row].mean(axis), len(values), **bootstrap)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

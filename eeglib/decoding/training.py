@@ -71,7 +71,7 @@ class Student(lightning.LightningModule):
     def __init__(self, network, learning_rate, weight_decay=0.0, **weights):
         super().__init__()
         self.network, self.loss = network, partial(distillation_loss, **weights)
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.rates = {"lr": learning_rate, "weight_decay": weight_decay}
 
     def training_step(self, batch, batch_index):
         inputs, labels, *teacher = batch
@@ -88,9 +88,7 @@ class Student(lightning.LightningModule):
         self.log_dict(values, batch_size=len(labels))
 
     def configure_optimizers(self):
-        return torch.optim.Adam(
-            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
+        return torch.optim.Adam(self.parameters(), fused=True, **self.rates)
 
 
 class StudentOnGPU(Student):

@@ -1,24 +1,21 @@
 """A figure for each control (chapter 8)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from eeglib.plotting.style import COLORS, new_figure
 
 if TYPE_CHECKING:
-    import pandas
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from eeglib.audit.card import AuditCard
     from eeglib.audit.controls import Control
 
 
-def plot_control(control: Control) -> Figure:
+def plot_control(control: "Control") -> Figure:
     """The details of a control that has some."""
     figure, axes = new_figure(2.8)
     DETAILS.get(control.name, _bars)(axes[0, 0], control)
@@ -26,7 +23,7 @@ def plot_control(control: Control) -> Figure:
     return figure
 
 
-def plot_card(card: AuditCard) -> Figure:
+def plot_card(card: "AuditCard") -> Figure:
     """All available controls with interval and chance: accuracies above, differences below."""
     known = [c for c in card.controls if c.available and np.isfinite(c.chance)]
     sides = [[c for c in known if c.chance > 0], [c for c in known if c.chance == 0]]
@@ -61,7 +58,9 @@ def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
     return figure
 
 
-def plot_share(shares: Mapping[str, Control], truths: Mapping[str, float] | None = None) -> Figure:
+def plot_share(
+    shares: Mapping[str, "Control"], truths: Mapping[str, float] | None = None
+) -> Figure:
     """The upper bound of the stimulus-driven share by the jump at the pauses, and the truth."""
     figure, axes = new_figure(1.0 + 0.4 * len(shares))
     ax, y, found = axes[0, 0], np.arange(len(shares)), list(shares.values())
@@ -87,7 +86,7 @@ def plot_sensitivity(table: pandas.DataFrame) -> Figure:
     return figure
 
 
-def _bars(ax: Axes, control: Control) -> None:
+def _bars(ax: Axes, control: "Control") -> None:
     """A bar per row, with chance where the rows are accuracies of the control."""
     what, score, *_ = control.rows[0]
     ax.barh([r[what] for r in control.rows], [r[score] for r in control.rows], color=COLORS[5])
@@ -99,7 +98,7 @@ def _bars(ax: Axes, control: Control) -> None:
     ax.set_xlabel(score)
 
 
-def _over_distance(ax: Axes, control: Control) -> None:
+def _over_distance(ax: Axes, control: "Control") -> None:
     for row in control.rows:
         place = row["distance"], row["accuracy"]
         ax.plot(*place, "o", color=COLORS[0])
@@ -109,13 +108,13 @@ def _over_distance(ax: Axes, control: Control) -> None:
     ax.margins(x=0.15)
 
 
-def _pairs(ax: Axes, control: Control) -> None:
+def _pairs(ax: Axes, control: "Control") -> None:
     ax.plot(*zip(*(r.values() for r in control.rows), strict=True), "o", markersize=4)
     ax.set_xlabel("time between the blocks of two classes (s)")
     ax.set_ylabel("confusion\n(log-probability, centred)")
 
 
-def _windows(ax: Axes, control: Control) -> None:
+def _windows(ax: Axes, control: "Control") -> None:
     *timed, shuffled = control.rows
     starts, accuracies = zip(*((float(r["window"]), r["accuracy"]) for r in timed), strict=True)
     ax.plot(starts, accuracies, "o-", label="50 ms windows")
@@ -125,7 +124,7 @@ def _windows(ax: Axes, control: Control) -> None:
     ax.legend(fontsize=8)
 
 
-DETAILS: dict[str, Callable[[Axes, Control], None]] = {
+DETAILS: dict[str, Callable[[Axes, "Control"], None]] = {
     "temporal_distance": _over_distance,
     "confusion_distance": _pairs,
     "claim_errors": _pairs,
