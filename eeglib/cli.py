@@ -3,8 +3,6 @@
 Whatever takes long to import is imported inside the commands, so that ``--help`` answers at once.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal

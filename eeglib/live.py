@@ -4,8 +4,6 @@
 (`recorded_trials`), a stream of the Lab Streaming Layer (LSL) as it comes (`decisions`).
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading

@@ -6,8 +6,6 @@ Nothing is executed and nothing is fetched: MathJax comes from a package and is 
 pages.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import os

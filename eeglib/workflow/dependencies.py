@@ -4,8 +4,6 @@ Snakemake keeps what `dependencies` gives beside each result (as ``params``), an
 again when it is different. Comments, docstrings and the notebooks' text do not count.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -5,8 +5,6 @@ slots, and each job locks those that its memory takes. The system lets them go w
 however it ends, and other runs on the same machine respect them as well.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import subprocess

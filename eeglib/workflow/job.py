@@ -5,8 +5,6 @@ in the run's folder, where ``plan.json`` lies. The executed notebook stays where
 happens; ``failure.json`` beside it says in which cell and line it stopped.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

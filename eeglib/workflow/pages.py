@@ -1,7 +1,5 @@
 """What the tools that build the book leave out."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

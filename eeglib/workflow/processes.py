@@ -1,7 +1,5 @@
 """One run in a folder, and nothing that goes on after it was killed."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Running a profile, here or on Slurm: what is asked for, Snakemake with it, what came of it."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -4,8 +4,6 @@ On them are the notice on the data, the objectives, each section's first sentenc
 with their descriptions, notices, tables of scores, and the summary; nothing needs the network.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from importlib.resources import files

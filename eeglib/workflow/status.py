@@ -1,7 +1,5 @@
 """Where a run stands: subjects x chapters with state, time and memory."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

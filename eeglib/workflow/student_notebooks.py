@@ -7,8 +7,6 @@ asserts what a solution must fulfil. The book executes both and folds the first.
 Jupyter knows no MyST, in which the pages are written: copies have plain Markdown in its place.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from functools import cache
