@@ -3,6 +3,7 @@
 Whatever takes long to import is imported inside the commands, so that ``--help`` answers at once.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal
@@ -267,10 +268,8 @@ def live_command(
     A page on this machine shows class, posterior and picture of each trial. Every decision goes,
     with its times, into live/decisions-*.jsonl in the folder of chapter 10. Ctrl-C ends it.
     """
-    import math
     import os
     import time
-    from contextlib import suppress
 
     from PIL import Image
 
@@ -314,7 +313,7 @@ def live_command(
     path = page.folder / f"decisions-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
     typer.echo(f"{page.url} (Ctrl-C ends it)\n{path}")
     with open(path, "ab", buffering=0) as file, suppress(KeyboardInterrupt):
-        for decision in live.decisions(inlets, causal, student, 5.0 if replay else math.inf):
+        for decision in live.decisions(inlets, causal, student, 5.0 if replay else float("inf")):
             decision.log(file)
             painter.ask(decision)
             delay = f"{1e3 * (decision.decided - decision.end):.0f} ms"

@@ -15,8 +15,7 @@ from benchmarks._page_faults import page_faults, pages_of
 from benchmarks.book import COUNTED, browser, look_at
 from eeglib.chapter import FAILURE
 from eeglib.workflow import book
-from eeglib.workflow.book import BookError, build_book, stage_book
-from eeglib.workflow.pages import mend_page
+from eeglib.workflow.book import BookError, build_book, mend_page, stage_book
 from eeglib.workflow.stages import Job, site_folder
 
 DATA, FILTER, STUDENT, GROUP = (stage.name for stage in STAGES)

@@ -71,8 +71,9 @@ def test_the_lock_holds_every_dependency_within_its_range(machine):
 
 
 FOR_FILES_OR_COMMANDS = {
-    "django-static-mathjax", "ipykernel", "jupyter-book", "pydata-sphinx-theme", "qtawesome", "sphinx-revealjs",
+    "django-static-mathjax", "ipykernel", "jupyter-book", "pydata-sphinx-theme", "qtawesome",
     "snakemake", "snakemake-executor-plugin-slurm", "sphinx-book-theme", "sphinx-exercise",
+    "sphinx-revealjs",
 }  # fmt: skip
 """Dependencies that nothing here imports: their files are read, or others import or start them."""
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import mne
 import numpy as np
-import pandas
 import scipy.fft
 import yaml
 from numpy.random import Generator
+from pandas import DataFrame
 
 from eeglib.datasets.montage import montage_1005
 
@@ -73,7 +73,7 @@ def build_head(ch_names: tuple[str, ...]) -> Head:
     with mne.utils.use_log_level("error"):
         whole.set_montage(montage)
         radius, centre, _ = mne.bem.fit_sphere_to_headshape(whole, dig_kinds=("eeg",), units="m")
-    electrodes = pandas.DataFrame([c["loc"][:3] - centre for c in whole["chs"]], whole.ch_names)
+    electrodes = DataFrame([c["loc"][:3] - centre for c in whole["chs"]], whole.ch_names)
     outward = {group: _unit(electrodes.loc[names].to_numpy()) for group, names in SITES.items()}
     sites = {group: centre + radius * MODEL["depth"] * unit for group, unit in outward.items()}
     # Background sources fill the upper part of the brain evenly, the same in every head.
@@ -130,9 +130,7 @@ class Response(NamedTuple):
 class SimulatedSubject:
     """Signals of one subject, to whom each of `stimuli` (its ``label``) looks as `features` say."""
 
-    def __init__(
-        self, options: "Options", subject: int, stimuli: pandas.DataFrame, features: np.ndarray
-    ):
+    def __init__(self, options: "Options", subject: int, stimuli: DataFrame, features: np.ndarray):
         self.options, self.subject, self.stimuli = options, subject, stimuli
         classes = stimuli["label"].to_numpy()
         self.head = build_head(options.channels)
@@ -153,7 +151,7 @@ class SimulatedSubject:
         key = (self.subject, PURPOSES.index(purpose), session)
         return np.random.default_rng(np.random.SeedSequence(self.options.seed, spawn_key=key))
 
-    def trials(self, session: int) -> pandas.DataFrame:
+    def trials(self, session: int) -> DataFrame:
         """Rows of the schedule that belong to one session."""
         return self.schedule[self.schedule["session"] == session]
 
@@ -211,7 +209,7 @@ class SimulatedSubject:
         return evoked[:, :n_times], bursts
 
 
-def draw_schedule(classes: np.ndarray, options: "Options", rng: Generator) -> pandas.DataFrame:
+def draw_schedule(classes: np.ndarray, options: "Options", rng: Generator) -> DataFrame:
     """The trials: ``stimulus`` (place in `classes`), ``block``, ``session``, ``onset`` (s)."""
     own = {c: rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)}
     blocks = [own[c] for c in rng.permutation(list(own))]
@@ -219,7 +217,7 @@ def draw_schedule(classes: np.ndarray, options: "Options", rng: Generator) -> pa
     if options.design == "randomized":
         stimulus = rng.permutation(stimulus)
     block = np.repeat(np.arange(len(blocks)), [len(b) for b in blocks])
-    table = pandas.DataFrame({"stimulus": stimulus, "block": block})
+    table = DataFrame({"stimulus": stimulus, "block": block})
     table["session"], place = np.divmod(block, options.classes_per_session)
     trials_before = table.groupby("session").cumcount()
     onset = (place + 0.5) * options.pause + trials_before * options.image_duration
@@ -344,7 +342,7 @@ def draw_sources(
 
 
 def draw_drift(
-    groups: dict[str, int], schedule: pandas.DataFrame, options: "Options", rng: Generator
+    groups: dict[str, int], schedule: DataFrame, options: "Options", rng: Generator
 ) -> dict[str, np.ndarray]:
     """Draw so many courses of `DRIFT`, one value per `KNOT`, (n_sessions, n_courses, n_knots)."""
     sizes = np.concatenate([np.tile(DRIFT[name], (n, 1)) for name, n in groups.items()]).T

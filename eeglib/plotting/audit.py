@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from eeglib.plotting.style import COLORS, new_figure
 
@@ -58,9 +58,7 @@ def plot_lags(curves: Mapping[str, np.ndarray], unit: str = "s") -> Figure:
     return figure
 
 
-def plot_share(
-    shares: Mapping[str, "Control"], truths: Mapping[str, float] | None = None
-) -> Figure:
+def plot_share(shares: Mapping[str, "Control"], truths: Mapping | None = None) -> Figure:
     """The upper bound of the stimulus-driven share by the jump at the pauses, and the truth."""
     figure, axes = new_figure(1.0 + 0.4 * len(shares))
     ax, y, found = axes[0, 0], np.arange(len(shares)), list(shares.values())
@@ -76,7 +74,7 @@ def plot_share(
     return figure
 
 
-def plot_sensitivity(table: pandas.DataFrame) -> Figure:
+def plot_sensitivity(table: DataFrame) -> Figure:
     """Share of simulated recordings in which each control sees a drift, against its strength."""
     figure, axes = new_figure(3.4)
     ax, seen = axes[0, 0], table.drop(columns="accuracy")

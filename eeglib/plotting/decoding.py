@@ -5,14 +5,14 @@ from typing import Any
 
 import mne
 import numpy as np
-import pandas
 from matplotlib.figure import Figure
+from pandas import DataFrame
 from PIL.Image import Image
 
 from eeglib.plotting.style import COLORS, WIDTH, new_figure
 
 
-def plot_training(histories: Mapping[str, pandas.DataFrame]) -> Figure:
+def plot_training(histories: Mapping[str, DataFrame]) -> Figure:
     """Training and validation loss against the epoch, one panel per network.
 
     The epoch with the lowest validation loss, whose weights are kept, is marked.
@@ -28,9 +28,7 @@ def plot_training(histories: Mapping[str, pandas.DataFrame]) -> Figure:
     return figure
 
 
-def plot_scores(
-    table: pandas.DataFrame, xlabel: str = "top-1 accuracy", line: str = "chance"
-) -> Figure:
+def plot_scores(table: DataFrame, xlabel: str = "top-1 accuracy", line: str = "chance") -> Figure:
     """Bars with intervals, and chance: columns ``method, value, low, high, chance``."""
     figure, axes = new_figure(0.9 + 0.36 * len(table))
     ax, places = axes[0, 0], np.arange(len(table))
@@ -44,7 +42,7 @@ def plot_scores(
     return figure
 
 
-def plot_group_scores(scores: pandas.DataFrame, titles: Mapping[str, str]) -> Figure:
+def plot_group_scores(scores: DataFrame, titles: Mapping[str, str]) -> Figure:
     """Figure 5 of the paper: mean over subjects of the methods in `titles`, and chance, by metric.
 
     Takes `eeglib.evaluation.subject_scores`. Of three and more subjects a line is the standard
@@ -66,13 +64,13 @@ def plot_group_scores(scores: pandas.DataFrame, titles: Mapping[str, str]) -> Fi
     return figure
 
 
-def plot_gains(table: pandas.DataFrame) -> Figure:
+def plot_gains(table: DataFrame) -> Figure:
     """Gain over the labels alone under each teacher: `eeglib.decoding.teacher_study.gains`."""
     table = table.assign(method=table.index, value=table["gain"], chance=0.0)
     return plot_scores(table, "gain in top-1 accuracy over the labels alone", "no gain")
 
 
-def plot_sweep(table: pandas.DataFrame) -> Figure:
+def plot_sweep(table: DataFrame) -> Figure:
     """Validation accuracy against alpha and against T: `eeglib.decoding.teacher_study.sweep`."""
     parts = dict(list(table.groupby("parameter", sort=False)))
     figure, axes = new_figure(2.8, 1, len(parts), sharey=True)
@@ -124,7 +122,7 @@ def plot_confusion_by_group(
     return figure
 
 
-def plot_recall(table: pandas.DataFrame) -> Figure:
+def plot_recall(table: DataFrame) -> Figure:
     """Share of each class's test trials named rightly: `eeglib.evaluation.recall_by_class`."""
     table = table[table["n"] > 0].sort_values("recall", ascending=False)
     figure, axes = new_figure(3.2)
@@ -194,6 +192,6 @@ def plot_soft_targets(
     return figure
 
 
-def _errors(table: pandas.DataFrame, value: str) -> np.ndarray:
+def _errors(table: DataFrame, value: str) -> np.ndarray:
     """Distances of the interval's ends from the value, shape (2, n)."""
     return np.abs(np.stack([table[value] - table["low"], table["high"] - table[value]]))

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import open_clip
-import pandas
 import torch
 import yaml
+from pandas import DataFrame
 from PIL.Image import Image, Resampling
 from scipy import stats
 from skimage.color import rgb2gray
@@ -139,7 +139,7 @@ def with_controls(
     n_bootstrap: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> pandas.DataFrame:
+) -> DataFrame:
     """Measure pictures beside their ceiling and their floor.
 
     Takes at least 3 pictures that were shown, and a set of drawn ones, in the same order, for each
@@ -184,10 +184,10 @@ def with_controls(
                     metric = _of_pairs(score, title, *features, n_way)
                     rows.append(pair(name, *metric, network=network.name))
     columns = "pictures metric value chance better n low high network".split()
-    return pandas.DataFrame(rows, columns=columns)
+    return DataFrame(rows, columns=columns)
 
 
-def score_table(table: pandas.DataFrame) -> pandas.DataFrame:
+def score_table(table: DataFrame) -> DataFrame:
     """Scores of `with_controls` to read: a row per score, a column per control.
 
     Cells read ``value [low, high]``. ``chance`` is that of the predicted label.
@@ -200,9 +200,7 @@ def score_table(table: pandas.DataFrame) -> pandas.DataFrame:
     return ordered.assign(chance=chance, better=own["better"], n=own["n"])
 
 
-def expected_from_accuracy(
-    table: pandas.DataFrame, accuracy: float, random_accuracy: float
-) -> pandas.DataFrame:
+def expected_from_accuracy(table: DataFrame, accuracy: float, random_accuracy: float) -> DataFrame:
     """What the controls and the accuracy alone would give for the predicted label.
 
     For each score of pairs of `with_controls`: ``random label, true label, expected, measured,
@@ -214,7 +212,7 @@ def expected_from_accuracy(
     sets = {name: of.set_index("metric") for name, of in table.groupby("pictures")}
     ceiling, found, floor = (sets[name][sets[name]["chance"].notna()] for name in CONTROLS)
     expected = floor["value"] + share * (ceiling["value"] - floor["value"])
-    known = pandas.DataFrame({CONTROLS[2]: floor["value"], CONTROLS[0]: ceiling["value"]})
+    known = DataFrame({CONTROLS[2]: floor["value"], CONTROLS[0]: ceiling["value"]})
     known = known.assign(expected=expected, measured=found["value"])
     return known.join(found[["low", "high", "n"]])
 

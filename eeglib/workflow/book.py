@@ -25,11 +25,11 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from tabulate import tabulate
 
+import eeglib
 from eeglib.chapter import NOTEBOOK, Score, data_folder, subject_folder, write_text
 from eeglib.datasets import open_dataset
 from eeglib.profile import load_profile
 from eeglib.workflow.dependencies import code_cells, is_from_papermill, read_notebook
-from eeglib.workflow.pages import complete_config, mend_page
 from eeglib.workflow.run import Request
 from eeglib.workflow.stages import STAGES, Stage, site_folder
 from eeglib.workflow.status import Result, describe_status, read_status
@@ -38,8 +38,9 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 SUBJECTS_LINK = "## Subject by subject\n\nWhat each chapter found: {doc}`/subjects/index`."
 Stages = tuple[Stage, ...]
 SLIDES = "slides"
-SUBJECT_PAGES = 50
-"""With more subjects than this the book lists them but gives them no pages of their own."""
+HEAD = re.compile(r"<thead>.*?</thead>", re.DOTALL)
+BUTTONS = re.compile(r'<div class="dropdown dropdown-(?:launch|source)-b.*?</div>', re.DOTALL)
+SUBJECT_PAGES = 50  # with more subjects the book lists them but gives them no pages of their own
 
 
 class BookError(RuntimeError):
@@ -255,16 +256,15 @@ def subject_overview(
 
 def execution_times(results: Sequence[Result], titles: dict[str, str]) -> str:
     """Markdown of the page of execution times: of each chapter, over subjects."""
-    rows, total = [], 0.0
+    rows = []
     for chapter, title in titles.items():
         costs = [r.provenance for r in results if r.job.chapter == chapter and r.provenance]
         if costs:
             seconds = [cost["seconds"] for cost in costs]
-            total += sum(seconds)
-            memory = max(cost["peak_memory_mb"] for cost in costs)
             row = {"chapter": title, "n": len(costs), "device": costs[0]["device"]}
             row |= {"median, s": median(seconds), "longest, s": max(seconds)}
-            rows.append(row | {"most memory, MB": memory})
+            rows.append(row | {"most memory, MB": max(cost["peak_memory_mb"] for cost in costs)})
+    total = sum(result.provenance["seconds"] for result in results if result.provenance)
     text = f"All chapters together took {total:.0f} s, one after the other. "
     text += "How long each subject took stands on the subject's own page."
     return f"# Execution times\n\n{text}\n\n{_table(rows, '.1f')}\n"
@@ -296,3 +296,45 @@ def _headings(markdown: str) -> list[str]:
     """Headings below the title, outside code and directives."""
     text = re.sub(r"^\s*(`{3,}|:{3,}).*?^\s*\1\s*$", "", markdown, flags=re.DOTALL | re.MULTILINE)
     return re.findall(r"^#{2,6}\s+(.+?)\s*#*$", text, re.MULTILINE)
+
+
+def complete_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Name the version below the pages; without a repository no button leads to one."""
+    config["html"]["extra_footer"] = f"<p>eeglib {eeglib.__version__}, MIT licence.</p>"
+    if not config["repository"]["url"]:
+        del config["launch_buttons"]
+        for what in ("repository", "edit_page", "issues"):
+            del config["html"][f"use_{what}_button"]
+    return config
+
+
+def mend_page(text: str, made: bool = False) -> str:
+    """Give the HTML of a page what a screen reader needs; ``made`` pages have no source to edit."""
+    text = HEAD.sub(_head, text)
+    empty = r'<th(?: scope="col")?([^>]*)>\s*(?:&nbsp;|<p>\s*</p>)?</th>'
+    text = re.sub(empty, r"<td\1></td>", text)
+    text = text.replace("<th>", '<th scope="row">')
+    # What scrolls sideways must be reached with the keys.
+    for box in ("pst-scrollable-table-container", "output text_html"):
+        text = text.replace(f'<div class="{box}">', f'<div class="{box}" tabindex="0">')
+    text = text.replace('role="doc-biblioentry"', 'role="listitem"')  # what a list must hold
+    sidebar = '<div class="bd-sidebar-primary bd-sidebar"'
+    text = text.replace(sidebar, f'{sidebar} role="complementary" aria-label="Contents"')
+    # MathJax that is loaded twice stops with an error.
+    if re.search(r'<script defer="defer" src="[^"]*mathjax', text):
+        text = re.sub(r'<script src="[^"]*mathjax[^"]*"></script>', "", text)
+    text = re.sub(r"(>([^<>]*)</a><details[^>]*><summary)>", r'\1 aria-label="Pages of \2">', text)
+    return BUTTONS.sub("", text) if made else text
+
+
+def _head(head: re.Match) -> str:
+    """Say what the headings belong to, in one row where pandas writes the index below it."""
+    found = re.findall(r"<tr[^>]*>(.*?)</tr>", head[0], re.DOTALL)
+    rows = [re.findall(r"<th[^>]*>(.*?)</th>", row, re.DOTALL) for row in found]
+    text = head[0]
+    if len(rows) == 2 and len(rows[0]) == len(rows[1]):
+        pairs = list(zip(*rows, strict=True))
+        if not any(above and below for above, below in pairs):
+            cells = "".join(f"<th>{above or below}</th>" for above, below in pairs)
+            text = f"<thead><tr>{cells}</tr></thead>"
+    return re.sub(r"<th(?=[ >])", '<th scope="col"', text)

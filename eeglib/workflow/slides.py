@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from eeglib.chapter import write_text
 from eeglib.workflow.student_notebooks import plain_markdown
 
+LEFT_OUT = {"solution", "check", "self-check", "remove-output"}  # tags of cells
 TO_READ = {"Exercises", "What's next", "References", "Subject by subject"}
 SHEETS = {"reset.css", "reveal.css", "white.css", "source-sans-pro.css"}
 LISTS = ("- ", "1. ", "|", "> ", "$$")
@@ -27,11 +28,8 @@ def write_slides(
     """Write a deck for each page, by name, and an ``index.html``; ``mathjax`` must lie beside."""
     dist = Path(str(files("sphinx_revealjs"))) / "_static/revealjs/dist"
     # The sheets of other themes load fonts from the network.
-    shutil.copytree(
-        dist,
-        folder / "reveal/dist",
-        ignore=lambda _, names: {n for n in names if n.endswith(".css")} - SHEETS,
-    )
+    others = {path.name for path in dist.rglob("*.css")} - SHEETS
+    shutil.copytree(dist, folder / "reveal/dist", ignore=shutil.ignore_patterns(*others))
     shutil.copy(site / "book/slides/deck.css", folder)
     style = {"template_file": str(site / "book/slides/deck.html.j2"), "reveal_theme": "white"}
     hidden = dict.fromkeys(("exclude_input", "exclude_output_prompt", "exclude_anchor_links"), True)
@@ -47,9 +45,7 @@ def deck_of(page: NotebookNode, caution: tuple[str, str] | None, site: Path) -> 
     """Choose what of a chapter's page goes on slides; ``caution`` is that of its data set."""
     slides, heading = [], ""
     for cell in page.cells:
-        if {"solution", "check", "self-check", "remove-output"} & set(
-            cell.metadata.get("tags", [])
-        ):
+        if LEFT_OUT & set(cell.metadata.get("tags", [])):
             continue
         parts = re.split(r"^#{1,3} ", cell.source, flags=re.MULTILINE)[1:]
         for part in parts if cell.cell_type == "markdown" else ():
