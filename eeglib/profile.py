@@ -169,7 +169,7 @@ class ChapterResources(Settings):
     memory_mb: Count | None = None  # MB, that a cluster enforces; empty: as its chapter says
     gpus: Literal[0, 1] | None = None  # GPUs; empty: one where it trains or draws
     gpu_memory_mb: Count | None = None  # MB of the GPU; empty: as its chapter says
-    cores: Count | None = None  # empty: all divided by --jobs, 2 on a cluster
+    cores: Count | None = None  # empty: all divided by `--jobs`, 2 on a cluster
 
 
 class ClusterSettings(Settings):
@@ -178,7 +178,7 @@ class ClusterSettings(Settings):
     account: str | None = None  # to charge; empty: none
     partition: str | None = None  # for its jobs; empty: the cluster's own
     gpu_partition: str | None = None  # of chapters that use a GPU; empty: as for the others
-    options: str = ""  # further options of sbatch, such as --constraint=a100
+    options: str = ""  # further options of sbatch, such as `--constraint=a100`
 
 
 class Profile(Settings):
