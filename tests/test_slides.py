@@ -72,6 +72,7 @@ def test_a_deck_holds_headings_scores_figures_and_notices(deck):
         ("- one\n- two\n\nText", "- one\n- two"),
         ("There are two:\n\n- a\n- b\n\nText", "There are two:\n\n- a\n- b"),
         ("It minimises\n\n$$\nx\n$$\n\nText.", "It minimises\n\n$$\nx\n$$"),
+        ("One. Two have a reason: " + 330 * "x" + ". Three.", "One."),
         ("About 0.05 of them.", "About 0.05 of them."),
         ("", ""),
     ],

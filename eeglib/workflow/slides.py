@@ -73,7 +73,7 @@ def lead(text: str) -> str:
     """First sentences of a section, with the list or formula that they announce; or its list."""
     first, *others = text.split("\n\n")
     if not first.startswith(LISTS):
-        first = re.match(r"(?:.{,330}|.*?)[.?!:](?=\s|$)|.*", first, re.DOTALL)[0]
+        first = re.match(r"(?:.{,330}|.*?)(?:[.?!](?=\s|$)|:$)|.*", first, re.DOTALL)[0]
     announced = others[:1] if text[len(first) :].strip().startswith(LISTS) else []
     return "\n\n".join([first, *announced])
 
