@@ -51,5 +51,4 @@ def test_the_map_of_chapter_5_counts_its_times_from_the_image():
     names = {"epochs": epochs, "timefrequency": timefrequency, "grid": TimeFrequencySettings()}
     names |= {"band": (14, 70)}
     exec(ast.unparse(call), names)
-    _, times = names["axes"]
-    assert times[0] == pytest.approx(0.04)  # half a window after the begin of a trial
+    assert names["times"][0] == pytest.approx(0.04)  # half a window after the begin of a trial

@@ -137,7 +137,7 @@ def test_each_chapter_of_a_run_sees_one_gpu_of_its_own(monkeypatch, tmp_path):
     edit_cell(notebooks / f"{FILTER}.ipynb", "profile_seed =", look)
     edit_cell(notebooks / f"{FILTER}.ipynb", "finish()", 'finish(facts={"seen": seen})')
     edit_cell(notebooks / f"{STUDENT}.ipynb", "\nshare = 1 / (subject - profile_seed)", MEET)
-    edit_cell(notebooks / f"{STUDENT}.ipynb", '"student"}]))', '"student"}]), {"seen": seen})')
+    edit_cell(notebooks / f"{STUDENT}.ipynb", "Frame([row])", 'Frame([row]), {"seen": seen}')
     request = tiny_request(notebooks, tmp_path / "run", stages=ON_GPU, gpus=2)
     assert run(request) == []
     seen = [load_metrics(tmp_path / "run" / str(Job(STUDENT, s))).facts["seen"] for s in (1, 2)]
