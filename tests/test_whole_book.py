@@ -16,6 +16,7 @@ from eeglib.workflow.run import Request, run
 from eeglib.workflow.stages import STAGES, Job, select_stages, site_folder
 from eeglib.workflow.status import read_status
 
+pytestmark = pytest.mark.timeout(1800)  # ten chapters for two subjects, on any machine
 PROFILES = Path(__file__).with_name("profiles")
 LOOKED_AT = ("05_distill_student", "08_audit_confounds")  # `python -m benchmarks book`: all
 
