@@ -90,10 +90,15 @@ def main(arguments: list[str]) -> int:
             f"no browser: none of {', '.join(BROWSERS)} is on the PATH. On Debian and Ubuntu: "
             "apt install chromium; anywhere: playwright install chromium."
         )
-    # The outermost page only leads on to the introduction, at a moment of its own.
-    pages = [path for path in pages_of(html) if path != html / "index.html"]
-    if options.pages:
-        pages = [p for p in pages if any(part in str(p.relative_to(html)) for part in options.pages)]
+    pages = [
+        path
+        for path in pages_of(html)
+        if path != html / "index.html"  # it only leads on to the introduction
+        and (
+            not options.pages
+            or any(part in path.relative_to(html).as_posix() for part in options.pages)
+        )
+    ]
     counts, faults = Counter(), page_faults(html)
     counts["broken_links"] = sum("broken link" in fault for fault in faults)
     print("\n".join(faults))
