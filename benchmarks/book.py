@@ -174,6 +174,7 @@ def look_at(
                                 )
                             events.append((f"axe_{violation['impact']}", text))
                     if screenshots and (size, theme) != ("phone", "dark"):
+                        page.evaluate("() => window.scrollTo(0, 0)")  # axe looked elsewhere
                         kind = "phone" if size == "phone" else theme
                         name = path.relative_to(html).with_suffix("").as_posix().replace("/", "_")
                         page.screenshot(path=screenshots / f"{name}.{kind}.png", full_page=True)
